@@ -1,0 +1,118 @@
+"""Prompt sets: which words ask the LLM for an entailment, a contradiction, a score.
+
+A prompt set is a YAML file: one of those beside this module, by name, or any path. Its bytes are part of
+the fingerprint of what was generated with it.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from multicsr.errors import ConfigError
+
+_SHIPPED = Path(__file__).parent
+_FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
+NonEmpty = Annotated[list[str], Field(min_length=1)]
+
+
+class PromptPair(NamedTuple):
+    """The two prompts of one premise. Each is the other's noisy instruction (MultiCSR Eq. 1-2)."""
+
+    entailment: str
+    contradiction: str
+    entailment_id: int
+    contradiction_id: int
+
+
+class PromptSet(BaseModel):
+    """Instruction pools and layouts, as read from YAML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """Written into every generated row."""
+    layout: str
+    """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`."""
+    entailment: NonEmpty
+    """The pool an entailment instruction is drawn from."""
+    contradiction: NonEmpty
+    """The pool a contradiction instruction is drawn from."""
+    score: str
+    """A scoring prompt, with `{premise}` and `{hypothesis}`."""
+    score_labels: NonEmpty
+    """The continuations whose probabilities give the expected score; label i is worth i points."""
+    stop: list[str] = ["\n"]
+    """Generation ends before the first of these strings."""
+
+    @model_validator(mode="after")
+    def _fields_are_there(self) -> "PromptSet":
+        for instruction in (*self.entailment, *self.contradiction):
+            if "{premise}" not in self.layout.replace("{instruction}", instruction):
+                raise ValueError("every generation prompt needs {premise}")
+        if "{instruction}" not in self.layout:
+            raise ValueError("layout needs {instruction}")
+        if "{premise}" not in self.score or "{hypothesis}" not in self.score:
+            raise ValueError("score needs {premise} and {hypothesis}")
+        return self
+
+    def pair(self, premise: str, row_id: str, seed: int) -> PromptPair:
+        """Draw one instruction from each pool, as a function of (row id, seed) alone (MultiCSR Sec. 3.1)."""
+        digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=16).digest()
+        entailment_id = int.from_bytes(digest[:8], "big") % len(self.entailment)
+        contradiction_id = int.from_bytes(digest[8:], "big") % len(self.contradiction)
+        return PromptPair(
+            self.generation(premise, self.entailment[entailment_id]),
+            self.generation(premise, self.contradiction[contradiction_id]),
+            entailment_id,
+            contradiction_id,
+        )
+
+    def generation(self, premise: str, instruction: str) -> str:
+        """The prompt for one premise and one instruction of a pool."""
+        return _fill(self.layout.replace("{instruction}", instruction), premise=premise)
+
+    def scoring(self, premise: str, hypothesis: str) -> str:
+        """The prompt that asks for the similarity of two sentences (MultiCSR Eq. 3)."""
+        return _fill(self.score, premise=premise, hypothesis=hypothesis)
+
+    def digest(self) -> str:
+        """A hash of every byte that reaches the LLM."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+
+def _fill(template: str, **fields: str) -> str:
+    """Replace the fields in one pass, so that a premise with braces in it stays as it is."""
+    return _FIELD.sub(lambda match: fields[match.group(1)], template)
+
+
+def shipped_prompt_sets() -> list[str]:
+    """Names that `load_prompts` takes without a path."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def load_prompts(name_or_path: str) -> PromptSet:
+    """Read a prompt set by name or from a YAML file.
+
+    Raises:
+        ConfigError: no such set, or a file that is not a prompt set.
+    """
+    path = _SHIPPED / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(shipped_prompt_sets())
+        raise ConfigError(
+            f"generate.prompts: no prompt set {name_or_path!r}; use one of {names}, or a YAML file"
+        )
+    try:
+        return PromptSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"generate.prompts: {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise ConfigError(f"generate.prompts: {path}: {where}: {first['msg']}") from error
