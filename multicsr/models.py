@@ -1,4 +1,4 @@
-"""Model names to directories: what ships with the project, what the demo package carries, all else as given."""
+"""Model names to directories: what ships here, what the demo package carries, all else as given."""
 
 import importlib.util
 from pathlib import Path
