@@ -1,0 +1,44 @@
+# `make help` lists the targets. Everything runs in .venv, which `make install` makes from the registries alone.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Threads beyond the cores only slow small models down.
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install demo test check format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## make the virtual environment
+
+# torch comes first and stays pinned: a later resolver would otherwise fetch the CUDA build.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[demo,ingest,dev]'
+	touch $@
+
+demo: install ## 3,300 real sentences through every stage to a measured encoder and a report
+	$(BIN)/multicsr run configs/demo.yaml
+
+test: install ## all tests, without network or GPU
+	$(BIN)/pytest
+
+check: install ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## rewrite the code in house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## ratios measured in one run on this machine
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/data_path.py
+	$(BIN)/python benchmarks/training.py
+
+clean: ## remove the environment and the demo's runs
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,11 @@
+"""Job: curated triplets -> a fine-tuned encoder.
+
+    python -m ray_jobs.train configs/demo.yaml --set seed=7
+"""
+
+import sys
+
+from multicsr.job import job_main
+
+if __name__ == "__main__":
+    sys.exit(job_main("train"))
