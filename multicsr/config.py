@@ -152,6 +152,10 @@ class CurateConfig(Section):
     def _something_can_pass(self) -> "CurateConfig":
         if self.rule == "reference" and "gamma" in self.model_fields_set:
             raise ValueError("gamma has no effect with rule: reference, which asks a != b")
+        if self.score == "expected" and (self.alpha == 5 or self.beta == 0 or self.gamma == 5):
+            raise ValueError(
+                "expected scores lie strictly between 0 and 5: alpha 5, beta 0 or gamma 5 would keep nothing"
+            )
         return self
 
 

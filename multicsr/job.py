@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from multicsr.config import Config, load_config
+from multicsr.config import load_config
 from multicsr.errors import MulticsrError
 from multicsr.progress import LineProgress, Progress, TerminalProgress
-
-Step = Callable[[Config, Progress], None]
 
 
 @contextmanager
@@ -42,24 +40,19 @@ def guarded(call: Callable[[], None], *, debug: bool) -> int:
     return 0
 
 
-def run_step(step: Step, config_path: Path, overrides: Sequence[str]) -> None:
-    """Load the configuration and run one step of the pipeline on it, with progress."""
-    config = load_config(config_path, overrides)
-    with progress_for_terminal() as progress:
-        step(config, progress)
-
-
-def job_main(step_name: str, argv: Sequence[str] | None = None) -> int:
-    """Entry point of a Ray job: `python -m ray_jobs.NAME CONFIG [--set section.key=value]...`."""
-    parser = argparse.ArgumentParser(prog=f"ray_jobs.{step_name}")
-    parser.add_argument("config", type=Path)
+def job_main(step: str, argv: Sequence[str] | None = None) -> int:
+    """Entry point of a Ray job: `python -m ray_jobs.STEP CONFIG [--set section.key=value]...`."""
+    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{step}")
+    parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
 
     def call() -> None:
-        from multicsr.pipeline import STEPS
+        from multicsr.pipeline import run_step
 
-        run_step(STEPS[step_name], arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides)
+        with progress_for_terminal() as progress:
+            run_step(step, config, progress)
 
     return guarded(call, debug=arguments.debug)

@@ -43,8 +43,8 @@ class PromptSet(BaseModel):
     """The pool a contradiction instruction is drawn from."""
     score: str
     """A scoring prompt, with `{premise}` and `{hypothesis}`."""
-    score_labels: NonEmpty
-    """The continuations whose probabilities give the expected score; label i is worth i points."""
+    score_labels: Annotated[list[str], Field(min_length=6, max_length=6)]
+    """The continuations whose probabilities give the expected score; label i of 0..5 is worth i points."""
     stop: list[str] = ["\n"]
     """Generation ends before the first of these strings."""
 

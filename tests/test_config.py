@@ -1,0 +1,115 @@
+"""Configuration: what is refused, in which words, and what every shipped file parses to."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multicsr.config import Config, load_config
+from multicsr.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = {"name": "test", "store": "runs/test", "input": {"paths": ["in.txt"]}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(**sections) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump({**MINIMAL, **sections}))
+        return path
+
+    return _write
+
+
+def test_defaults_are_the_papers(write):
+    config = load_config(write())
+    assert config.generate.omega == 0.3
+    assert (config.curate.alpha, config.curate.beta, config.curate.gamma) == (3, 3, 1)
+    assert config.train.mask is not None
+    assert config.train.mask.sigma == 0.9
+    assert (config.train.temperature, config.train.global_batch, config.train.max_length) == (0.05, 256, 32)
+    assert (config.train.epochs, config.train.learning_rate) == (3, 5e-5)
+    assert (config.train.pooling, config.train.mlp_head) == ("cls", True)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"trian": {}}, "unknown key 'trian'; did you mean 'train'?"),
+        ({"train": {"mask": {"sgma": 0.9}}}, "unknown key 'train.mask.sgma'; did you mean 'sigma'?"),
+        ({"train": {"mask": {"sigma": 1.5}}}, "train.mask.sigma: Input should be less than or equal to 1"),
+        ({"generate": {"omega": 1}}, "generate.omega: Input should be less than 1"),
+        ({"generate": {"top_p": 0.9}}, "top_p has no effect at temperature 0"),
+        ({"ingest": {"min_words": 9, "max_words": 3}}, "min_words is above max_words"),
+        ({"ingest": {"near_duplicate_similarity": 0.7}}, "has no effect without near_duplicates"),
+        ({"curate": {"score": "stated"}}, "curate.score is stated, which score.method expected does not"),
+        ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
+        ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
+        ({"train": {"global_batch": 255, "workers": 2}}, "global_batch must be a multiple of workers"),
+        ({"train": {"evaluate_every": 5}}, "evaluate_every has no effect without dev"),
+        ({"llm": {"engine": "openai"}}, "base_url belongs to engine: openai"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://x"}},
+            "generate.omega needs logits",
+        ),
+        ({"input": {}}, "input.paths is missing"),
+        ({"seed": "many"}, "seed: Input should be a valid integer"),
+    ],
+)
+def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(**sections))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threshold", ["alpha=5", "beta=0", "gamma=5"])
+def test_thresholds_that_keep_nothing_are_refused(write, threshold):
+    with pytest.raises(ConfigError, match="keep nothing"):
+        load_config(write(), [f"curate.{threshold}"])
+    stated = ["score.method=stated", "curate.score=stated"]
+    assert load_config(write(), [f"curate.{threshold}", *stated])
+
+
+def test_overrides_reach_nested_settings(write):
+    config = load_config(write(), ["train.mask.sigma=0.8", "input.paths=[a, b]", "train.dev=null"])
+    assert config.train.mask is not None
+    assert config.train.mask.sigma == 0.8
+    assert config.input.paths == ["a", "b"]
+
+
+@pytest.mark.parametrize("override", ["seed", "name.x=1", "=3", "name=[unclosed"])
+def test_bad_overrides_are_refused(write, override):
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(write(), [override])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no configuration file .*absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_configuration_is_frozen(write):
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(write()).seed = 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_parses(path):
+    assert isinstance(load_config(path), Config)
+
+
+def test_every_field_is_documented():
+    pending: list = [Config]
+    while pending:
+        model = pending.pop()
+        for name, field in model.model_fields.items():
+            nested = [
+                a
+                for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(a, type)
+            ]
+            sections = [a for a in nested if hasattr(a, "model_fields")]
+            pending.extend(sections)
+            assert field.description or sections, f"{model.__name__}.{name}"
