@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain
@@ -16,7 +16,7 @@ from multicsr import __version__
 from multicsr.errors import ConfigError
 from multicsr.evaluate.measure import measure
 from multicsr.evaluate.score import Score
-from multicsr.evaluate.tasks import Task, find_tasks
+from multicsr.evaluate.tasks import Task, find_tasks, parse_join
 from multicsr.models import resolve_model
 from multicsr.progress import Progress
 
@@ -82,11 +82,11 @@ def saved(name: str, label: str | None = None) -> Candidate:
 
 
 def evaluate_models(
-    candidates: Sequence[Candidate],
+    models: Sequence[str | Candidate],
     data: Sequence[str | Path],
     batch_size: int,
     progress: Progress,
-    joins: Mapping[str, Sequence[str]] | None = None,
+    join: Sequence[str] = (),
 ) -> Evaluation:
     """Measure encoders on every task found.
 
@@ -94,17 +94,18 @@ def evaluate_models(
     temporary file, so that memory holds the texts and one block of vectors.
 
     Args:
-        candidates: the encoders; see `saved`.
+        models: names as `saved` takes them, or candidates.
         data: TSV files and directories, as `find_tasks` takes them.
         batch_size: sentences in one forward pass.
         progress: told once per encoder.
-        joins: as `find_tasks` takes them.
+        join: STS tasks to add, each `name=task,task,...`.
 
     Raises:
         ConfigError: unusable data, or an encoder that cannot be loaded.
         RunError: an encoder gives vectors that are not finite.
     """
-    found = find_tasks(data, joins)
+    found = find_tasks(data, dict(parse_join(text) for text in join))
+    candidates = [saved(model) if isinstance(model, str) else model for model in models]
     encoders = [_measure_all(candidate, found.tasks, batch_size, progress) for candidate in candidates]
     return Evaluation(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

