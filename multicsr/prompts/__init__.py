@@ -26,6 +26,7 @@ class PromptPair(NamedTuple):
     contradiction: str
     entailment_id: int
     contradiction_id: int
+    premise: str
 
 
 class PromptSet(BaseModel):
@@ -69,6 +70,7 @@ class PromptSet(BaseModel):
             self.generation(premise, self.contradiction[contradiction_id]),
             entailment_id,
             contradiction_id,
+            premise,
         )
 
     def generation(self, premise: str, instruction: str) -> str:

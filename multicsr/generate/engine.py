@@ -1,0 +1,85 @@
+"""What an LLM must be able to do, whatever runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multicsr.config import Config
+from multicsr.prompts import PromptPair
+from multicsr.rows import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the LLM wrote after one prompt."""
+
+    text: str
+    """Without the end-of-sequence token, cut before the first stop string."""
+    num_tokens: int
+    """Tokens written, the end-of-sequence token not counted."""
+    finished: bool
+    """It ended by itself or at a stop string; False: it ran into the token limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the LLM has nothing for one row; the other rows of the call are unaffected."""
+
+    reason: Reason
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine has done since it was made."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Engine(Protocol):
+    """An LLM, loaded. Results depend on a row's own arguments, not on the rest of the call.
+
+    Every method returns one result per row, in order. It raises `ConfigError` for what no row could
+    survive (labels the tokenizer cannot score, an endpoint without log-probabilities) and `RunError` when
+    the LLM itself is gone.
+    """
+
+    usage: Usage
+
+    def generate_pairs(
+        self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
+    ) -> list[tuple[Completion, Completion] | Refusal]:
+        """Write (entailment, contradiction) of each premise (MultiCSR Eq. 1-2)."""
+
+    def label_probabilities(
+        self, prompts: Sequence[str], labels: Sequence[str]
+    ) -> list[NDArray[np.float64] | Refusal]:
+        """Probabilities of `labels` as the next thing after each prompt: per prompt [L], summing to 1."""
+
+    def reply(
+        self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
+    ) -> list[Completion | Refusal]:
+        """Plain greedy continuation of each prompt."""
+
+
+def load_engine(config: Config) -> Engine:
+    """The engine that `llm.engine` names, its model loaded.
+
+    Raises:
+        ConfigError: the model cannot be loaded as configured.
+    """
+    if config.llm.engine == "fake":
+        from multicsr.generate.fake_engine import FakeEngine
+
+        return FakeEngine()
+    if config.llm.engine == "openai":
+        from multicsr.generate.openai_engine import OpenAIEngine
+
+        return OpenAIEngine(config)
+    from multicsr.generate.transformers_engine import TransformersEngine
+
+    return TransformersEngine(config)

@@ -1,0 +1,223 @@
+"""Stages 1 and 2 for a block of sentences: write two hypotheses a premise, then score them.
+
+Reads: rows.SENTENCE. Writes: rows.SCORED, in the order of the input. Paper: MultiCSR Sec. 3.1 and Eq. 3.
+Generation and scoring share an actor because they share the model. A row that fails becomes a reject that
+keeps what was filled; an LLM that fails raises.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from multicsr.config import Config
+from multicsr.generate.engine import Completion, Refusal, load_engine
+from multicsr.models import resolve_model
+from multicsr.prompts import load_prompts
+from multicsr.ray_stage import StageOutput
+from multicsr.rows import SCORED, SENTENCE, Reason, normalise, rejects
+from multicsr.score.expected import expected_scores
+from multicsr.score.parse import Unparsable, parse_score
+
+
+@dataclass(slots=True)
+class Draft:
+    """One row on its way: the columns that `SCORED` adds to `SENTENCE`, and why it left if it did."""
+
+    premise: str
+    row_id: str
+    omega: float
+    prompts: str
+    llm: str
+    entailment: str | None = None
+    contradiction: str | None = None
+    entailment_prompt: int | None = None
+    contradiction_prompt: int | None = None
+    generated_tokens: int | None = None
+    entailment_expected: float | None = None
+    contradiction_expected: float | None = None
+    entailment_stated: float | None = None
+    contradiction_stated: float | None = None
+    entailment_reply: str | None = None
+    contradiction_reply: str | None = None
+    refusal: Refusal | None = None
+
+
+class TripletStage:
+    """Loads the LLM once; every call turns SENTENCE rows into SCORED rows and rejects.
+
+    Raises:
+        ConfigError: the engine, its model or the prompt set cannot work as configured.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._prompts = load_prompts(config.generate.prompts)
+        self._engine = load_engine(config)
+
+    def __call__(self, sentences: pa.Table) -> StageOutput:
+        drafts = self._drafts(sentences)
+        # Rows of like length decode together, the longest first: if memory is short it shows at once.
+        order = sorted(drafts, key=lambda draft: len(draft.premise), reverse=True)
+        usage = self._engine.usage
+        prompt_tokens, generated_tokens = usage.prompt_tokens, usage.generated_tokens
+        generate_s = score_s = 0.0
+        for start in range(0, len(order), self._config.generate.batch_size):
+            batch = order[start : start + self._config.generate.batch_size]
+            started = time.perf_counter()
+            self._generate(batch)
+            generated = time.perf_counter()
+            self._score([draft for draft in batch if draft.refusal is None])
+            generate_s += generated - started
+            score_s += time.perf_counter() - generated
+        counters = {
+            "prompt_tokens": float(usage.prompt_tokens - prompt_tokens),
+            "generated_tokens": float(usage.generated_tokens - generated_tokens),
+            "generate_seconds": generate_s,
+            "score_seconds": score_s,
+        }
+        return StageOutput(*_split(sentences, drafts), counters)
+
+    def _drafts(self, sentences: pa.Table) -> list[Draft]:
+        config = self._config
+        premises, row_ids = sentences["text"].to_pylist(), sentences["row_id"].to_pylist()
+        return [
+            Draft(premise, row_id, config.generate.omega, self._prompts.name, config.llm.model)
+            for premise, row_id in zip(premises, row_ids, strict=True)
+        ]
+
+    def _generate(self, drafts: Sequence[Draft]) -> None:
+        """Stage 1, and the refusals that the hypotheses themselves give reason for."""
+        pairs = [self._prompts.pair(draft.premise, draft.row_id, self._config.seed) for draft in drafts]
+        results = self._engine.generate_pairs(pairs, [draft.row_id for draft in drafts])
+        for draft, pair, result in zip(drafts, pairs, results, strict=True):
+            draft.entailment_prompt, draft.contradiction_prompt = pair.entailment_id, pair.contradiction_id
+            if isinstance(result, Refusal):
+                draft.refusal = result
+                continue
+            entailment, contradiction = result
+            draft.entailment = normalise(entailment.text)
+            draft.contradiction = normalise(contradiction.text)
+            draft.generated_tokens = entailment.num_tokens + contradiction.num_tokens
+            draft.refusal = _hypothesis_refusal(draft.premise, entailment, contradiction)
+
+    def _score(self, drafts: Sequence[Draft]) -> None:
+        """Stage 2: a = (premise, entailment) and b = (premise, contradiction) of MultiCSR Eq. 3."""
+        prompts = [
+            self._prompts.scoring(draft.premise, hypothesis)
+            for draft in drafts
+            for hypothesis in (draft.entailment or "", draft.contradiction or "")
+        ]
+        if self._config.score.method in ("expected", "both"):
+            self._score_expected(drafts, prompts)
+        if self._config.score.method in ("stated", "both"):
+            self._score_stated(drafts, prompts)
+
+    def _score_expected(self, drafts: Sequence[Draft], prompts: Sequence[str]) -> None:
+        results = self._engine.label_probabilities(prompts, self._prompts.score_labels)
+        for draft, a, b in zip(drafts, results[::2], results[1::2], strict=True):
+            if isinstance(a, Refusal):
+                draft.refusal = a
+            elif isinstance(b, Refusal):
+                draft.refusal = b
+            else:
+                expected = expected_scores(np.stack([a, b]))
+                draft.entailment_expected, draft.contradiction_expected = map(float, expected)
+
+    def _score_stated(self, drafts: Sequence[Draft], prompts: Sequence[str]) -> None:
+        row_ids = [draft.row_id for draft in drafts for _ in range(2)]
+        results = self._engine.reply(prompts, row_ids, self._config.score.max_new_tokens)
+        for draft, a, b in zip(drafts, results[::2], results[1::2], strict=True):
+            if isinstance(a, Refusal):
+                draft.refusal = a
+            elif isinstance(b, Refusal):
+                draft.refusal = b
+            else:
+                draft.entailment_reply, draft.contradiction_reply = a.text, b.text
+                draft.entailment_stated, draft.contradiction_stated, draft.refusal = _stated(a.text, b.text)
+
+
+def fingerprint(config: Config) -> dict[str, str]:
+    """Every setting that decides what this stage writes: equal fingerprints, equal rows (invariant 5).
+
+    A local model enters with a digest of its files; a Hugging Face id with its revision.
+    """
+    settings = {
+        "llm": config.llm.model_dump_json(exclude={"device"}),
+        "generate": config.generate.model_dump_json(
+            include={"omega", "max_new_tokens", "temperature", "top_p"},
+        ),
+        "score": config.score.model_dump_json(),
+        "prompts": load_prompts(config.generate.prompts).digest(),
+        "seed": str(config.seed),
+    }
+    if config.llm.engine == "transformers":
+        settings["weights"] = _digest_files(Path(resolve_model(config.llm.model, "llm.model")))
+    return settings
+
+
+def _digest_files(directory: Path) -> str:
+    """A hash of the names and bytes of a model's files; empty where there is no such directory."""
+    digest = hashlib.blake2b(digest_size=16)
+    files = sorted(path for path in directory.glob("*") if path.is_file() and path.suffix != ".md")
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest() if files else ""
+
+
+def _hypothesis_refusal(premise: str, entailment: Completion, contradiction: Completion) -> Refusal | None:
+    """What is wrong with two hypotheses before anyone scores them, worst first."""
+    words = [normalise(text).casefold() for text in (premise, entailment.text, contradiction.text)]
+    for name, text in (("entailment", words[1]), ("contradiction", words[2])):
+        if not text:
+            return Refusal(Reason.EMPTY_HYPOTHESIS, name)
+    for name, completion in (("entailment", entailment), ("contradiction", contradiction)):
+        if not completion.finished:
+            return Refusal(Reason.UNFINISHED_HYPOTHESIS, f"{name}: {completion.num_tokens} tokens")
+    for name, text in (("entailment", words[1]), ("contradiction", words[2])):
+        if text == words[0]:
+            return Refusal(Reason.COPIED_HYPOTHESIS, name)
+    return Refusal(Reason.SAME_HYPOTHESES) if words[1] == words[2] else None
+
+
+def _stated(entailment: str, contradiction: str) -> tuple[float | None, float | None, Refusal | None]:
+    """Both stated scores, and a refusal when one cannot be read."""
+    a, b = parse_score(entailment), parse_score(contradiction)
+    refusal = None
+    if isinstance(a, Unparsable):
+        refusal = Refusal(Reason.SCORE_UNPARSABLE, f"entailment: {a}")
+    elif isinstance(b, Unparsable):
+        refusal = Refusal(Reason.SCORE_UNPARSABLE, f"contradiction: {b}")
+    return _number(a), _number(b), refusal
+
+
+def _number(score: float | Unparsable) -> float | None:
+    return None if isinstance(score, Unparsable) else score
+
+
+def _split(sentences: pa.Table, drafts: Sequence[Draft]) -> tuple[pa.Table, pa.Table]:
+    """(SCORED rows, rejects), each in the order of the sentences."""
+    kept = [i for i, draft in enumerate(drafts) if draft.refusal is None]
+    refused = [i for i, draft in enumerate(drafts) if draft.refusal is not None]
+    refusals = [draft.refusal for draft in drafts if draft.refusal is not None]
+    rows = _columns(sentences, drafts, kept)
+    lost = _columns(sentences, drafts, refused)
+    lost["reason"] = pa.array([refusal.reason.value for refusal in refusals], pa.string())
+    lost["detail"] = pa.array([refusal.detail for refusal in refusals], pa.string())
+    return pa.table(rows, schema=SCORED), pa.table(lost, schema=rejects(SCORED))
+
+
+def _columns(sentences: pa.Table, drafts: Sequence[Draft], indices: Sequence[int]) -> dict[str, pa.Array]:
+    known = sentences.take(pa.array(indices, pa.int64()))
+    columns: dict[str, pa.Array] = {name: known[name] for name in SENTENCE.names}
+    for field in SCORED:
+        if field.name not in columns:
+            values = [getattr(drafts[i], field.name) for i in indices]
+            columns[field.name] = pa.array(values, field.type)
+    return columns

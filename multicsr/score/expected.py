@@ -1,0 +1,16 @@
+"""MultiCSR Eq. 3 without text: the mean of the scale under the label probabilities.
+
+The paper reads the number in the model's text. An expectation over the score labels is our addition: it
+needs one prefill instead of decoding, has hardly any ties, and cannot fail to parse.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def expected_scores(probabilities_NL: NDArray[np.float64]) -> NDArray[np.float32]:
+    """[N] sum_i i * p_i / sum_i p_i: label i is worth i points. Rows need not sum to 1."""
+    points_L = np.arange(probabilities_NL.shape[1])
+    # A sum and not a product with BLAS, whose result may depend on the number of rows.
+    weighted_N = (probabilities_NL * points_L).sum(axis=1)
+    return (weighted_N / probabilities_NL.sum(axis=1)).astype(np.float32)
