@@ -1,0 +1,123 @@
+"""What makes a room visible: its manifest, written last. Readers see no file that a manifest does not name."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from multicsr import __version__
+from multicsr.errors import RunError
+from multicsr.store import FileEntry, Store
+
+_MADE_BY = {"sentences": "ingest", "scored": "generate", "curated": "curate", "model": "train"}
+
+
+class Manifest(BaseModel):
+    """What a stage made, from what, and where every row went."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    stage: str
+    run: str
+    """`name` of the configuration."""
+    fingerprint: str
+    """Hash of everything that decides the content."""
+    code_version: str
+    settings: dict[str, JsonValue]
+    """What the fingerprint was made from."""
+    created: str
+    """ISO 8601, UTC."""
+    seconds: float
+    """Wall time of the run that completed it."""
+    rows_in: int
+    rows_out: int
+    rejected: dict[str, int]
+    """Rows by reason; rows_in = rows_out + their sum."""
+    rows_digest: str
+    """`rows_digest` of the rows that came out."""
+    files: list[FileEntry]
+    reject_files: list[FileEntry]
+    counters: dict[str, float]
+    """What else the stage counted, summed over shards: tokens, seconds of its parts."""
+
+
+def publish(store: Store, room: str, manifest: Manifest) -> None:
+    """Make the room visible, replacing what was visible before, in one step."""
+    store.write_text(f"{room}/manifest.json", manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(store: Store, room: str) -> Manifest:
+    """Raises RunError when the room was never completed or its manifest is damaged."""
+    name = f"{room}/manifest.json"
+    if not store.exists(name):
+        what = "model" if room == "model" else f"{room} rows" if room != "sentences" else "sentences"
+        command = f"multicsr {_MADE_BY[room]} CONFIG"
+        raise RunError(f"no {what} in {store.uri()}; run `{command}` first")
+    try:
+        return Manifest.model_validate_json(store.read_text(name))
+    except ValidationError as error:
+        raise RunError(f"{store.uri(name)} is damaged; delete it and run the stage again") from error
+
+
+def iter_tables(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a room, one file at a time."""
+    for entry in manifest.files:
+        yield store.read_table(entry.path, columns)
+
+
+def iter_rejects(
+    store: Store, manifest: Manifest, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The rows a room refused, one file at a time."""
+    for entry in manifest.reject_files:
+        yield store.read_table(entry.path, columns)
+
+
+def rows_digest(row_ids: pa.ChunkedArray) -> str:
+    """Sum of the ids as numbers, modulo 2^128, hex: independent of order, and digests of parts add up."""
+    digits = "".join(row_ids.to_pylist())
+    words_N4 = np.frombuffer(bytes.fromhex(digits), dtype=">u4").reshape(-1, 4)
+    high_to_low = words_N4.sum(axis=0, dtype=np.uint64).tolist()
+    total = 0
+    for word in high_to_low:
+        total = (total << 32) + int(word)
+    return f"{total % 2**128:032x}"
+
+
+def add_digests(digests: Sequence[str]) -> str:
+    """The digest of all the rows of several digests."""
+    return f"{sum(int(digest, 16) for digest in digests) % 2**128:032x}"
+
+
+def fingerprint(settings: Mapping[str, JsonValue]) -> str:
+    """16 hex digits that change when any setting changes."""
+    canonical = json.dumps(settings, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def code_version() -> str:
+    """Version of the package, with the commit when it runs from a checkout."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():
+        return __version__
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return f"{__version__}+g{commit}"
+
+
+def now() -> str:
+    """The time of day for a manifest."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
