@@ -21,9 +21,13 @@ class Unparsable(StrEnum):
     NO_NUMBER = "no number"
     SEVERAL_NUMBERS = "several numbers"
     RANGE = "a range"
-    OTHER_ZERO = r"\b0(?:[.,]0+)?"
+    OTHER_SCALE = "another scale"
+    OUT_OF_RANGE = "outside 0 to 5"
 
 
+_NUMBER = r"(?<![\w.,])[-+\u2212]?(?:\d+(?:[.,]\d+)?|\.\d+)(?!\w|[.,]\d)"
+_ZERO = r"\b0(?:[.,]0+)?"
+_FIVE = r"(?:5(?:[.,]0+)?|five)(?![\w%]|[.,]\d)"
 _SCALE = re.compile(
     rf"(?:/|\b(?:out of|of|on))\s*(?:a\s+)?(?:(?:possible|maximum)\s+)?{_FIVE}(?:\s*points?\b)?"
     r"|(?:\b(?:on|using)\s+)?(?:\b(?:a|the)\s+)?(?:\bscale\s*)?(?:\b(?:of|from|between)\s*)?"
