@@ -2,11 +2,13 @@
 
 from multicsr.evaluate.evaluation import Candidate, Evaluation, Measured, evaluate_models, saved
 from multicsr.evaluate.measure import measure
+from multicsr.evaluate.run import EVALUATION, evaluate_run
 from multicsr.evaluate.score import Score
 from multicsr.evaluate.table import render
 from multicsr.evaluate.tasks import Found, StsTask, Task, TripletTask, find_tasks, parse_join, read_task
 
 __all__ = [
+    "EVALUATION",
     "Candidate",
     "Evaluation",
     "Found",
@@ -16,6 +18,7 @@ __all__ = [
     "Task",
     "TripletTask",
     "evaluate_models",
+    "evaluate_run",
     "find_tasks",
     "measure",
     "parse_join",
