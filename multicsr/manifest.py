@@ -1,4 +1,4 @@
-"""What makes a room visible: its manifest, written last. Readers see no file that a manifest does not name."""
+"""What makes a room visible: its manifest, written last. Readers see only files that a manifest names."""
 
 import hashlib
 import json

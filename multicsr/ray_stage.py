@@ -4,16 +4,33 @@ Ray Data carries names of shards, never rows. A worker reads a shard, works, wri
 last its report, which is what commits the shard. The driver adds up reports.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import PurePosixPath
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import JsonValue
 
-from multicsr.manifest import Manifest
+from multicsr.errors import MulticsrError, RunError
+from multicsr.manifest import Manifest, add_digests, fingerprint, publish, read_manifest, rows_digest
 from multicsr.progress import Progress
-from multicsr.store import Store
+from multicsr.rows import rejects as rejects_of
+from multicsr.store import FileEntry, Store
+from multicsr.tally import ShardReport, Tally, count_reasons
+
+_RESTARTS = 4
+_RETRIES = 2
+"""Finite: a row that kills its process would otherwise restart actors for ever."""
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""Shard names and reports travel through it, no rows: Ray's default of 30% of the memory is not needed."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +45,26 @@ class StageOutput:
 
 
 class Shard(Protocol):
-    """A named part of a stage's input."""
+    """A named part of a stage's input. Pickles."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """Names the shard's files; the same in every run."""
 
-    def read(self, store: Store) -> pa.Table: ...
+    def read(self, store: Store) -> pa.Table:
+        """Its rows."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Who does the work."""
+
+    actors: int | None = None
+    """Size of the actor pool; None: plain tasks, for cheap work without a model."""
+    cpus: float = 1
+    gpus: float = 0
+    shards_per_task: int = 1
+    """More than one where the work on a shard is small beside Ray's overhead of some 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +72,273 @@ class Stage:
     """What runs, and on what."""
 
     name: str
-    """Names the stage in progress, messages, manifests, and the section of its settings."""
+    """Names the stage in progress, messages and manifests, and the section of its settings."""
     room: str
     """Folder of the store it writes."""
     reads: pa.Schema
     writes: pa.Schema
     make: Callable[[], Callable[[pa.Table], StageOutput]]
     """Called once in each worker; raises ConfigError when it cannot work as configured."""
-    actors: int | None = None
-    """Size of the actor pool; None: plain tasks, for cheap work without a model."""
-    cpus: float = 1
-    gpus: float = 0
-    shards_per_task: int = 1
-    """Shards a task takes in a row; more than one where the work is small beside Ray's overhead."""
+    pool: Pool = Pool()
     max_rejected: float = 1.0
+
+
+@dataclass(frozen=True)
+class PartShard:
+    """One file of a room, as input of the next stage."""
+
+    path: str
+
+    @property
+    def key(self) -> str:
+        return PurePosixPath(self.path).stem
+
+    def read(self, store: Store) -> pa.Table:
+        return store.read_table(self.path)
 
 
 def run_stage(
     stage: Stage,
     store: Store,
-    shards: Sequence[Shard],
+    source: Manifest,
     *,
     run: str,
-    rows_in: int,
-    settings: dict[str, JsonValue],
+    settings: Mapping[str, JsonValue],
     progress: Progress,
 ) -> Manifest:
-    """Take every shard through the stage, once, and publish the room.
+    """Take every row of the room `source` through the stage, once, and publish the stage's room.
+
+    What was done already under the same settings on the same input is not redone.
 
     Raises:
         ConfigError: the stage cannot work as configured.
-        RunError: rows lost, too many rejected, a worker died again and again, the disk is full.
+        RunError: rows lost, too many rejected, a worker that died again and again, a full disk.
     """
-    raise NotImplementedError
+    started = time.monotonic()
+    settings = {**settings, "input": f"{source.fingerprint}:{source.rows_digest}"}
+    folder = f"{stage.room}/{fingerprint(settings)}"
+    progress.start(stage.name, source.rows_out)
+    if published := reusable(store, stage.room, fingerprint(settings)):
+        progress.advance(source.rows_out)
+        progress.finish(f"{_outcome(published.rows_out, published.rejected)}; reused")
+        return published
+    tally = Tally(stage.name, stage.max_rejected, source.rows_out)
+    shards = [PartShard(entry.path) for entry in source.files]
+
+    def make() -> Callable[[Shard], ShardReport]:
+        apply = stage.make()
+        return lambda shard: work_on(stage, store, folder, shard, apply)
+
+    for report in map_shards(stage.name, make, store, folder, shards, stage.pool):
+        tally.add(report)
+        progress.advance(report.rows_in)
+    manifest = tally.manifest(run, settings, time.monotonic() - started)
+    publish(store, stage.room, manifest)
+    progress.finish(_outcome(manifest.rows_out, manifest.rejected))
+    return manifest
+
+
+def reusable(store: Store, room: str, wanted: str) -> Manifest | None:
+    """The room's manifest, if the room is complete under this fingerprint and all its files are there."""
+    if not store.exists(f"{room}/manifest.json"):
+        return None
+    manifest = read_manifest(store, room)
+    if manifest.fingerprint != wanted:
+        return None
+    present = set(store.list(f"{room}/{wanted}"))
+    complete = all(entry.path in present for entry in [*manifest.files, *manifest.reject_files])
+    return manifest if complete else None
+
+
+def work_on(
+    stage: Stage, store: Store, folder: str, shard: Shard, apply: Callable[[pa.Table], StageOutput]
+) -> ShardReport:
+    """Take one shard through a stage and commit it, in a worker."""
+    started = time.perf_counter()
+    table = shard.read(store)
+    if not table.schema.equals(stage.reads):
+        raise RunError(f"{stage.name}: shard {shard.key} has other columns than a {stage.name} stage reads")
+    output = apply(table)
+    _check(stage, shard.key, table, output)
+    return commit(
+        store,
+        folder,
+        ShardReport(
+            key=shard.key,
+            rows_in=table.num_rows,
+            rows_out=output.rows.num_rows,
+            rejected=count_reasons(output.rejects),
+            rows_digest=rows_digest(output.rows["row_id"]),
+            seconds=time.perf_counter() - started,
+            counters=output.counters,
+            files=[store.write_table(f"{folder}/rows/{shard.key}.parquet", output.rows)],
+            reject_files=write_rejects(store, folder, shard.key, output.rejects),
+        ),
+    )
+
+
+def commit(store: Store, folder: str, report: ShardReport) -> ShardReport:
+    """Mark a shard as done; everything that the report names must be written before."""
+    store.write_text(f"{folder}/done/{report.key}.json", report.model_dump_json())
+    return report
+
+
+def write_rejects(store: Store, folder: str, key: str, rejects: pa.Table) -> list[FileEntry]:
+    """Write the rejects of a shard, if there are any."""
+    if rejects.num_rows == 0:
+        return []
+    return [store.write_table(f"{folder}/rejects/{key}.parquet", rejects)]
+
+
+def _check(stage: Stage, key: str, table: pa.Table, output: StageOutput) -> None:
+    for made, schema in ((output.rows, stage.writes), (output.rejects, rejects_of(stage.writes))):
+        if not made.schema.equals(schema):
+            raise RunError(f"{stage.name}: made other columns of shard {key} than its room holds")
+    for column in stage.writes:
+        if not column.nullable and output.rows[column.name].null_count:
+            raise RunError(f"{stage.name}: left {column.name} of shard {key} empty")
+    rows_out, rejected = output.rows.num_rows, output.rejects.num_rows
+    if rows_out + rejected != table.num_rows:
+        raise RunError(
+            f"{stage.name}: {table.num_rows:,} rows of shard {key} went in, {rows_out:,} came out and "
+            f"{rejected:,} were rejected"
+        )
+    came_out = add_digests([rows_digest(output.rows["row_id"]), rows_digest(output.rejects["row_id"])])
+    if came_out != rows_digest(table["row_id"]):
+        raise RunError(f"{stage.name}: other row ids left shard {key} than entered it")
+
+
+S = TypeVar("S", bound=Shard)
+
+
+def map_shards(
+    name: str,
+    make: Callable[[], Callable[[S], ShardReport]],
+    store: Store,
+    folder: str,
+    shards: Sequence[S],
+    pool: Pool,
+) -> Iterator[ShardReport]:
+    """The reports of all shards: first those found done under `folder`, then the others as they finish.
+
+    Args:
+        name: the stage, for messages.
+        make: called once in each worker; what it returns works on one shard and commits it.
+    """
+    done = {report.key: report for report in _finished(store, folder)}
+    yield from (done[shard.key] for shard in shards if shard.key in done)
+    todo = [shard for shard in shards if shard.key not in done]
+    if todo:
+        yield from _map(name, make, todo, pool)
+
+
+def _finished(store: Store, folder: str) -> list[ShardReport]:
+    names = store.list(folder)
+    marks = [name for name in names if name.startswith(f"{folder}/done/")]
+    with ThreadPoolExecutor(max_workers=16) as threads:
+        reports = list(threads.map(ShardReport.model_validate_json, threads.map(store.read_bytes, marks)))
+    present = set(names)
+    return [r for r in reports if all(entry.path in present for entry in [*r.files, *r.reject_files])]
+
+
+class _Worker:
+    """Lives in an actor, or for one call in a task.
+
+    An expected error travels back as a value, because Ray would wrap an exception in its own tracebacks;
+    for the same reason the stage is made at the first call, not in the constructor.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[Any], ShardReport]]) -> None:
+        self._make = make
+        self._work: Callable[[Any], ShardReport] | None = None
+
+    def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
+        outcome: ShardReport | MulticsrError
+        try:
+            self._work = self._work or self._make()
+            outcome = self._work(pickle.loads(batch["shard"][0]))
+        except MulticsrError as error:
+            outcome = error
+        return {"outcome": [pickle.dumps(outcome)]}
+
+
+def _map(
+    name: str, make: Callable[[], Callable[[S], ShardReport]], todo: Sequence[S], pool: Pool
+) -> Iterator[ShardReport]:
+    import ray.data
+    from ray.exceptions import RayError
+
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with ray.data.DataContext.current(context):
+        blocks = math.ceil(len(todo) / pool.shards_per_task)
+        names = ray.data.from_items(
+            [{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=blocks
+        )
+        resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "batch_size": 1}
+        if pool.actors is None:
+            outcomes = names.map_batches(
+                lambda batch: _Worker(make)(batch),
+                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},
+                **resources,
+            )
+        else:
+            outcomes = names.map_batches(
+                _Worker,
+                fn_constructor_args=(make,),
+                compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
+                ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": _RETRIES},
+                **resources,
+            )
+    try:
+        for row in outcomes.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, MulticsrError):
+                raise outcome
+            yield outcome
+    except RayError as error:
+        raise RunError(f"{name}: {_cause(error)}; the shards done so far are kept") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost exception on one line: what the stage's code raised, or how its worker died."""
+    while inner := getattr(error, "cause", None) or error.__cause__:
+        error = inner
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _outcome(rows_out: int, rejected: Mapping[str, int]) -> str:
+    return f"{rows_out:,} kept, {sum(rejected.values()):,} rejected"
+
+
+@contextmanager
+def start_ray(cpus: float = 0) -> Iterator[None]:
+    """Ray for the duration: the cluster that RAY_ADDRESS names, one that is up already, or a local one.
+
+    Args:
+        cpus: what the largest pool reserves. A local Ray gets two logical CPUs more, because a pool that
+            takes them all would wait for ever for the tasks that feed it.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"logging_level": "error", "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus) + 2),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
