@@ -1,6 +1,8 @@
 """Model names to directories: what ships here, what the demo package carries, all else as given."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from multicsr.errors import ConfigError
@@ -33,6 +35,22 @@ def resolve_model(name: str, setting: str) -> str:
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ConfigError(f"{setting}: no directory {name}")
     return name
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Load or save a model without transformers' bars and its report on weights that were not used."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _minilm(name: str, setting: str) -> str:

@@ -1,0 +1,71 @@
+"""`train.jsonl`: one line a step, one line a dev evaluation, flushed so that a reader can follow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+
+class Step(BaseModel):
+    """One optimizer step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    step: int
+    """From 1."""
+    epoch: int
+    """From 1."""
+    loss: float
+    masked: float
+    """Share of the N x 2N cells that the mask removed."""
+    learning_rate: float
+    seconds: float
+    """Wall time of this step."""
+
+
+class DevScore(BaseModel):
+    """One evaluation on dev."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    step: int
+    """Steps done before."""
+    dev: float
+    """100 x Spearman, or % of triplets ordered rightly."""
+    best: bool
+    """Better than all before."""
+
+
+class TrainLog:
+    """Appends to a file; used as a context manager."""
+
+    def __init__(self, path: Path, resume_after: int) -> None:
+        """Open `path`, dropping the lines of steps after `resume_after`: they will be done again."""
+        kept = [line for line in read_log(path) if line.step <= resume_after] if path.exists() else []
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line.model_dump_json()}\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write_all(self, lines: Sequence[Step | DevScore]) -> None:
+        self._file.writelines(line.model_dump_json() + "\n" for line in lines)
+        self._file.flush()
+
+
+def read_log(path: Path) -> list[Step | DevScore]:
+    """Every complete line of a log, in order; a last line that is still being written is left out."""
+    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [_Line.validate_json(line) for line in complete.splitlines()]
+
+
+_Line: TypeAdapter[Step | DevScore] = TypeAdapter(Step | DevScore)
