@@ -66,7 +66,7 @@ def fit(
         ConfigError: a model or dev file cannot be used, or the triplets do not fill a batch.
         RunError: a broken table, a loss or gradient that is not finite, a disk that is full.
     """
-    run = _Run(config, read_triplets(triplets, config), seed, out)
+    run = Training(config, read_triplets(triplets, config), seed, out)
     progress = progress or SilentProgress()
     progress.start("train", run.steps, "steps")
     progress.advance(run.done)
@@ -95,7 +95,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.learning_rate * (steps - step) / (steps - warmup_steps)
 
 
-class _Run:
+class Training:
     """One training, from its checkpoint if it has one."""
 
     def __init__(self, config: TrainConfig, data: Triplets, seed: int, out: Path) -> None:
@@ -164,7 +164,7 @@ class _Run:
         return [DevScore(step=self.done, dev=dev, best=is_best)]
 
     def save_checkpoint(self) -> None:
-        """Keep all that a later `_Run` needs to go on from here."""
+        """Keep all that a later `Training` needs to go on from here."""
         Checkpoint(
             run=self._identity,
             step=self.done,

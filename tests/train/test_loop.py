@@ -1,0 +1,182 @@
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from multicsr.config import MaskConfig, TrainConfig
+from multicsr.errors import ConfigError, RunError
+from multicsr.evaluate import measure, read_task
+from multicsr.train.log import DevScore, Step, read_log
+from multicsr.train.loop import Training, fit, learning_rate
+from multicsr.train.triplets import read_triplets
+
+
+@pytest.fixture
+def config(tiny_bert, dev_file) -> TrainConfig:
+    """Nine steps of a few milliseconds, dropout on."""
+    return TrainConfig(
+        encoder=str(tiny_bert),
+        mask=MaskConfig(model=str(tiny_bert), sigma=0.9),
+        learning_rate=3e-3,
+        global_batch=16,
+        dev=str(dev_file),
+        evaluate_every=2,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def steps_of(folder: Path) -> list[Step]:
+    return [line for line in read_log(folder / "train.jsonl") if isinstance(line, Step)]
+
+
+def test_a_run_learns_and_keeps_its_best_checkpoint(config, triplets, dev_file, tmp_path):
+    result = fit(config.model_copy(update={"epochs": 12}), triplets, seed=3, out=tmp_path)
+    lines = read_log(tmp_path / "train.jsonl")
+    steps = [line for line in lines if isinstance(line, Step)]
+    devs = [line for line in lines if isinstance(line, DevScore)]
+    assert [line.step for line in steps] == list(range(1, result.steps + 1))
+    assert steps[-1].epoch == 12
+    assert sum(line.loss for line in steps[-6:]) < 0.9 * sum(line.loss for line in steps[:6])
+    assert 0 < steps[0].masked < 1
+    assert steps[0].learning_rate == 3e-3
+    assert [line.step for line in devs][:3] == [0, 2, 4]
+    best = max((line for line in devs if line.step), key=lambda line: line.dev)
+    assert (result.best_step, result.best_dev) == (best.step, best.dev)
+    assert [line for line in devs if line.best][-1] == best
+    model = SentenceTransformer(str(result.model_dir), device="cpu")
+    assert measure(read_task(dev_file), model.encode).value == pytest.approx(best.dev)
+    assert f"after step {best.step}" in (result.model_dir / "README.md").read_text()
+    assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("checkpoint*"))
+
+
+def test_same_seed_same_bits_other_seed_other_model(config, triplets, tmp_path):
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        fit(config, triplets, seed=seed, out=tmp_path / name)
+    assert_same_bits(tmp_path / "one", tmp_path / "same")
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    word = next(name for name in one if "word_embeddings" in name)
+    assert not torch.equal(one[word], other[word])
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+import pyarrow.parquet as pq
+import torch
+from multicsr.config import TrainConfig
+from multicsr.train.loop import fit
+
+torch.set_num_threads(1)
+class Slow:
+    def start(self, stage, total, unit="rows"): ...
+    def advance(self, amount=1): import time; time.sleep(0.1)
+    def finish(self, summary): ...
+config, triplets, out = sys.argv[1:]
+config = TrainConfig.model_validate_json(Path(config).read_text())
+triplets = pq.read_table(triplets)
+fit(config, triplets, seed=3, out=Path(out), progress=Slow(), checkpoint_every_s=0.25)
+"""
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(config, triplets, tmp_path):
+    config = config.model_copy(update={"epochs": 6})
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    pq.write_table(triplets, tmp_path / "triplets.parquet")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-c", _KILLED]
+    command += [str(tmp_path / "config.json"), str(tmp_path / "triplets.parquet"), str(killed)]
+    with subprocess.Popen(command) as process:
+        while process.poll() is None and not (killed / "checkpoint.pt").exists():
+            time.sleep(0.02)
+        time.sleep(0.35)  # some steps past the checkpoint
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        done_before = len(steps_of(killed))
+        resumed = fit(config, triplets, seed=3, out=killed)
+        undisturbed = fit(config, triplets, seed=3, out=whole)
+    finally:
+        torch.set_num_threads(threads)
+    assert 0 < done_before < undisturbed.steps
+    assert (resumed.steps, resumed.best_step, resumed.best_dev) == (
+        undisturbed.steps,
+        undisturbed.best_step,
+        undisturbed.best_dev,
+    )
+    assert_same_bits(killed, whole)
+    same = [(line.step, line.loss, line.masked) for line in steps_of(whole)]
+    assert [(line.step, line.loss, line.masked) for line in steps_of(killed)] == same
+
+
+def test_another_runs_checkpoint_is_not_continued(config, triplets, tmp_path):
+    run = Training(config, read_triplets(triplets, config), 3, tmp_path)
+    run.step()
+    run.save_checkpoint()
+    assert Training(config, read_triplets(triplets, config), 3, tmp_path).done == 1
+    assert Training(config, read_triplets(triplets, config), 4, tmp_path).done == 0
+    assert Training(config, read_triplets(triplets.slice(1), config), 3, tmp_path).done == 0
+    hotter = config.model_copy(update={"temperature": 0.1})
+    assert Training(hotter, read_triplets(triplets, hotter), 3, tmp_path).done == 0
+
+
+def test_without_a_mask_nothing_is_masked(config, triplets, tmp_path):
+    fit(config.model_copy(update={"mask": None, "epochs": 1}), triplets, seed=3, out=tmp_path)
+    assert {line.masked for line in steps_of(tmp_path)} == {0.0}
+
+
+def test_unsupervised_simcse_lowers_its_loss(config, triplets, tmp_path):
+    unsup = config.model_copy(update={"objective": "simcse_unsup", "mask": None, "epochs": 12, "dev": None})
+    result = fit(unsup, triplets.select(["text"]), seed=3, out=tmp_path)
+    steps = steps_of(tmp_path)
+    assert sum(line.loss for line in steps[-6:]) < 0.8 * sum(line.loss for line in steps[:6])
+    assert (result.best_step, result.best_dev) == (result.steps, None)
+
+
+def test_warmup_and_linear_decay():
+    config = TrainConfig(learning_rate=1.0, warmup=0.2)
+    rates = [learning_rate(step, 10, config) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+    assert learning_rate(0, 10, TrainConfig(learning_rate=1.0)) == 1.0
+
+
+def test_a_loss_that_is_not_finite_names_the_row(tiny_bert, config, triplets, tmp_path):
+    """One word's vector is broken: the rows that hold it are to blame, and no step is taken."""
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(tiny_bert), str(broken)], check=True)
+    state = load_file(broken / "model.safetensors")
+    name = next(key for key in state if "word_embeddings" in key)
+    vocabulary = (broken / "vocab.txt").read_text().split("\n")
+    state[name][vocabulary.index("[UNK]")] = math.nan
+    save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
+    rows = triplets.to_pylist()
+    rows[17]["entailment"] = "nobody knows these words"
+    config = config.model_copy(update={"encoder": str(broken), "dev": None, "global_batch": 96})
+    with pytest.raises(RunError, match=r"not finite at rows row17; lower train\.learning_rate"):
+        fit(config, pa.Table.from_pylist(rows), seed=3, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_too_few_triplets(config, triplets, tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.global_batch"):
+        fit(config, triplets.slice(0, 15), seed=3, out=tmp_path)
