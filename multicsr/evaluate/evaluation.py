@@ -17,7 +17,7 @@ from multicsr.errors import ConfigError
 from multicsr.evaluate.measure import measure
 from multicsr.evaluate.score import Score
 from multicsr.evaluate.tasks import Task, find_tasks, parse_join
-from multicsr.models import resolve_model
+from multicsr.models import quiet_loading, resolve_model
 from multicsr.progress import Progress
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def saved(name: str, label: str | None = None) -> Candidate:
 
         path = resolve_model(name, "encoder")
         try:
-            return SentenceTransformer(path)
+            with quiet_loading():
+                return SentenceTransformer(path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load encoder {name}: {' '.join(str(error).split())}") from error
 

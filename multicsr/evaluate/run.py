@@ -26,13 +26,13 @@ def evaluate_run(config: Config, store: Store, progress: Progress) -> Evaluation
         raise ConfigError("evaluate.data is empty: name TSV files, or directories of them")
     read_manifest(store, "model")
     trained = saved(str(store.local("model")), "after training")
-    candidates = [_untrained(config.train), trained] if config.evaluate.baseline else [trained]
+    candidates = [untrained(config.train), trained] if config.evaluate.baseline else [trained]
     evaluation = evaluate_models(candidates, config.evaluate.data, config.evaluate.batch_size, progress)
     store.write_text(EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
 
-def _untrained(config: TrainConfig) -> Candidate:
+def untrained(config: TrainConfig) -> Candidate:
     """Encoder G as training finds it: same layers, same pooling."""
 
     def load() -> "SentenceTransformer":

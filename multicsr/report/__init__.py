@@ -1,0 +1,7 @@
+"""The report of a run: one HTML file that loads nothing from outside."""
+
+from multicsr.report.collect import Report, collect
+from multicsr.report.html import to_html, write_report
+from multicsr.report.table import summary
+
+__all__ = ["Report", "collect", "summary", "to_html", "write_report"]
