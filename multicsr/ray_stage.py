@@ -282,7 +282,7 @@ def _map(
         if pool.actors is None:
             outcomes = names.map_batches(
                 lambda batch: _Worker(make)(batch),
-                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},
+                max_retries=_RETRIES,
                 **resources,
             )
         else:
@@ -290,7 +290,8 @@ def _map(
                 _Worker,
                 fn_constructor_args=(make,),
                 compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
-                ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": _RETRIES},
+                max_restarts=_RESTARTS,
+                max_task_retries=_RETRIES,
                 **resources,
             )
     try:
@@ -303,11 +304,11 @@ def _map(
         raise RunError(f"{name}: {_cause(error)}; the shards done so far are kept") from error
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost exception on one line: what the stage's code raised, or how its worker died."""
-    while inner := getattr(error, "cause", None) or error.__cause__:
-        error = inner
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _cause(error: Exception) -> str:
+    """How a worker died, or, out of the traceback that Ray gives as text, what the stage's code raised."""
+    first, *frames = str(error).splitlines()
+    raised = (line for line in frames if line and not line[0].isspace())
+    return next(raised, first) if "ray::" in first else first
 
 
 def _outcome(rows_out: int, rejected: Mapping[str, int]) -> str:
