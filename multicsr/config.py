@@ -187,6 +187,8 @@ class TrainConfig(Section):
     """tau of Eq. 5 and 7."""
     epochs: Count = 3
     """Passes over the curated triplets."""
+    steps: Count | None = None
+    """Optimizer steps instead of `epochs`: as many passes as that takes, the last one cut short."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Peak; falls linearly to 0."""
     warmup: Fraction = 0.0
@@ -217,6 +219,8 @@ class TrainConfig(Section):
             raise ValueError("global_batch must be a multiple of workers")
         if self.objective == "simcse_unsup" and self.mask is not None:
             raise ValueError("mask has no effect with objective: simcse_unsup; set train.mask to null")
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError("epochs has no effect with steps; give one of the two")
         if self.dev is None and "evaluate_every" in self.model_fields_set:
             raise ValueError("evaluate_every has no effect without dev")
         return self

@@ -1,5 +1,6 @@
 """Model names to directories: what ships here, what the demo package carries, all else as given."""
 
+import hashlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,17 @@ def resolve_model(name: str, setting: str) -> str:
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ConfigError(f"{setting}: no directory {name}")
     return name
+
+
+def digest_model(path: str) -> str:
+    """A hash of the names and bytes of a model directory's files; empty for a Hugging Face id."""
+    digest = hashlib.blake2b(digest_size=16)
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file() and file.suffix != ".md")
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest() if files else ""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from multicsr.config import TrainConfig
@@ -87,6 +88,23 @@ def fit(
     return result
 
 
+def plan(config: TrainConfig, data: Triplets, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every step's batch, before the first step.
+
+    Returns:
+        Row numbers [steps, N], and the epoch of each step [steps], from 1.
+
+    Raises:
+        ConfigError: the triplets do not fill a batch.
+    """
+    batches: list[NDArray[np.int64]] = []
+    epoch_of: list[int] = []
+    while len(epoch_of) < config.steps if config.steps else len(batches) < config.epochs:
+        batches.append(epoch_batches(data.key_RS, config.global_batch, seed, len(batches)))
+        epoch_of += [len(batches)] * len(batches[-1])
+    return np.concatenate(batches)[: config.steps], np.asarray(epoch_of)[: config.steps]
+
+
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Rate of step `step` (from 0): linear up over the warm-up, then linear down to 0 after the last."""
     warmup_steps = round(config.warmup * steps)
@@ -102,9 +120,7 @@ class Training:
         out.mkdir(parents=True, exist_ok=True)
         if data.num_left_out:
             logger.warning("%d triplets repeat a sentence within themselves: left out", data.num_left_out)
-        epochs = [epoch_batches(data.key_RS, config.global_batch, seed, n) for n in range(config.epochs)]
-        self._batch_KN = np.concatenate(epochs)
-        self._epoch_K = np.repeat(np.arange(1, len(epochs) + 1), [len(epoch) for epoch in epochs])
+        self._batch_KN, self._epoch_K = plan(config, data, seed)
         self.steps = len(self._batch_KN)
         self.done = 0
         self._config, self._seed, self._out = config, seed, out

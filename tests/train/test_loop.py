@@ -16,7 +16,7 @@ from multicsr.config import MaskConfig, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import measure, read_task
 from multicsr.train.log import DevScore, Step, read_log
-from multicsr.train.loop import Training, fit, learning_rate
+from multicsr.train.loop import Training, fit, learning_rate, plan
 from multicsr.train.triplets import read_triplets
 
 
@@ -151,6 +151,17 @@ def test_unsupervised_simcse_lowers_its_loss(config, triplets, tmp_path):
     steps = steps_of(tmp_path)
     assert sum(line.loss for line in steps[-6:]) < 0.8 * sum(line.loss for line in steps[:6])
     assert (result.best_step, result.best_dev) == (result.steps, None)
+
+
+def test_steps_instead_of_epochs(triplets):
+    data = read_triplets(triplets, TrainConfig())
+    batches, epochs = plan(TrainConfig(global_batch=16, epochs=3), data, seed=1)
+    assert batches.shape == (len(epochs), 16)
+    assert sorted(set(epochs.tolist())) == [1, 2, 3]
+    for steps in (2, len(epochs)):
+        some, some_epochs = plan(TrainConfig(global_batch=16, steps=steps), data, seed=1)
+        assert (some == batches[:steps]).all()
+        assert (some_epochs == epochs[:steps]).all()
 
 
 def test_warmup_and_linear_decay():
