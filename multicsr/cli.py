@@ -269,3 +269,7 @@ def _version(
 def main() -> None:
     """Console script."""
     sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

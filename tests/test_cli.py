@@ -1,0 +1,111 @@
+"""The command line as a user meets it: help with examples, one-line errors, exit codes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [
+    *("run", "ingest", "generate", "curate", "sweep", "train", "evaluate"),
+    *("report", "ablate", "audit", "explain", "doctor"),
+]
+
+
+def multicsr(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "multicsr.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=280, check=False)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A writer of small run configurations over the demo's first sentences."""
+    sentences = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()[:121]
+    (tmp_path / "in.tsv").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+
+    def write(**sections) -> Path:
+        tree = {
+            "name": "test",
+            "store": str(tmp_path / "store"),
+            "input": {"paths": [str(tmp_path / "in.tsv")], "column": "sentence"},
+            "llm": {"engine": "fake"},
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump({**tree, **sections}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    shown = multicsr(command, "--help")
+    assert shown.returncode == 0
+    assert re.search(rf"Example:\s+multicsr {command}", shown.stdout)
+
+
+def test_the_whole_walk(config, tmp_path):
+    triplets = (ROOT / "multicsr/assets/demo/test_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]
+    (tmp_path / "triplets.tsv").write_text("\n".join(triplets) + "\n", encoding="utf-8")
+    path = config(
+        train={"layers": 1, "steps": 3, "global_batch": 8, "max_length": 16},
+        evaluate={"data": [str(tmp_path / "triplets.tsv")]},
+    )
+    first = multicsr("run", str(path))
+    assert first.returncode == 0, first.stderr
+    assert "Traceback" not in first.stderr
+    assert (tmp_path / "store" / "report.html").is_file()
+    assert (tmp_path / "store" / "model" / "modules.json").is_file()
+    assert "120" in first.stdout
+
+    again = multicsr("run", str(path))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("reused") >= 3
+
+    assert multicsr("audit", str(path)).returncode == 0
+    swept = multicsr("sweep", str(path), "--alpha", "3,4", "--beta", "3", "--gamma", "1")
+    assert swept.returncode == 0, swept.stderr
+    recurated = multicsr("curate", str(path), "--alpha", "4")
+    assert recurated.returncode == 0, recurated.stderr
+
+    a_part = next((tmp_path / "store" / "scored").rglob("part-*.parquet"))
+    a_part.write_bytes(a_part.read_bytes()[:-1])
+    tampered = multicsr("audit", str(path))
+    assert tampered.returncode == 1
+    assert "checksum" in tampered.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--set", "genrate.omega=0.2"], 2, "unknown key 'genrate'; did you mean 'generate'?"),
+        (["--set", "input.paths=[absent.txt]"], 2, "absent.txt"),
+        (["--set", "input.column=sentense"], 2, "did you mean 'sentence'"),
+        (["--set", "llm={model: .}"], 2, "llm.model: . holds no model weights"),
+        (["--set", "train.mask.sigma=1.2"], 2, "train.mask.sigma"),
+        (["--set", "ingest.min_words=60"], 1, "too short"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_remedy(config, tmp_path, words, code, message):
+    failed = multicsr("run", str(config()), *words, cwd=tmp_path)
+    lines = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert failed.returncode == code, failed.stderr
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in failed.stderr
+    assert not list((tmp_path / "store").rglob("manifest.json")) or "scored" not in failed.stderr
+
+
+def test_debug_shows_the_traceback(config):
+    failed = multicsr("run", str(config()), "--set", "seed=x", "--debug")
+    assert failed.returncode == 2
+    assert "Traceback" in failed.stderr
+
+
+def test_jobs_take_the_same_words(config):
+    command = [sys.executable, "-m", "ray_jobs.ingest", str(config()), "--set", "ingest.max_words=5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,46 @@
+"""The import rule of ARCHITECTURE.md: light modules stay light, and heavy packages have one door each."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[1] / "multicsr"
+HEAVY = ("torch", "ray", "transformers", "sentence_transformers", "vllm", "deepspeed")
+LIGHT = ["rows", "config", "errors", "prompts", "progress", "models", "job", "cli", "score.parse"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_nothing_heavy(module):
+    probe = f"import multicsr.{module}, sys; print(*({set(HEAVY)!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
+def _files_that_name(*names: str) -> set[str]:
+    """Library files in whose code one of the names occurs as an attribute, a name or an import."""
+    found = set()
+    for path in LIBRARY.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            seen = {
+                getattr(node, "attr", None),
+                getattr(node, "id", None),
+                *(alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)),
+            }
+            if seen & set(names):
+                found.add(path.relative_to(LIBRARY).as_posix())
+    return found
+
+
+def test_ray_data_has_one_door():
+    assert _files_that_name("map_batches", "from_items", "ActorPoolStrategy") == {"ray_stage.py"}
+
+
+def test_ray_train_has_one_door():
+    assert _files_that_name("TorchTrainer", "ScalingConfig") == {"train/trainer.py"}
+
+
+def test_the_library_does_not_print():
+    assert _files_that_name("print") <= {"cli.py", "doctor.py"}  # rich's console.print
