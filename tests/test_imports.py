@@ -41,6 +41,3 @@ def test_ray_data_has_one_door():
 def test_ray_train_has_one_door():
     assert _files_that_name("TorchTrainer", "ScalingConfig") == {"train/trainer.py"}
 
-
-def test_the_library_does_not_print():
-    assert _files_that_name("print") <= {"cli.py", "doctor.py"}  # rich's console.print
