@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,10 +50,7 @@ class Shard(Protocol):
 
     @property
     def key(self) -> str:
-        """Names the shard's files; the same in every run."""
-
-    def read(self, store: Store) -> pa.Table:
-        """Its rows."""
+        """Names what is made of it; the same in every run."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +118,12 @@ def run_stage(
     progress.start(stage.name, source.rows_out)
     if published := reusable(store, stage.room, fingerprint(settings)):
         progress.advance(source.rows_out)
-        progress.finish(f"{_outcome(published.rows_out, published.rejected)}; reused")
+        progress.finish(f"{outcome(published)}; reused")
         return published
     tally = Tally(stage.name, stage.max_rejected, source.rows_out)
     shards = [PartShard(entry.path) for entry in source.files]
 
-    def make() -> Callable[[Shard], ShardReport]:
+    def make() -> Callable[[PartShard], ShardReport]:
         apply = stage.make()
         return lambda shard: work_on(stage, store, folder, shard, apply)
 
@@ -134,7 +132,7 @@ def run_stage(
         progress.advance(report.rows_in)
     manifest = tally.manifest(run, settings, time.monotonic() - started)
     publish(store, stage.room, manifest)
-    progress.finish(_outcome(manifest.rows_out, manifest.rejected))
+    progress.finish(outcome(manifest))
     return manifest
 
 
@@ -151,7 +149,7 @@ def reusable(store: Store, room: str, wanted: str) -> Manifest | None:
 
 
 def work_on(
-    stage: Stage, store: Store, folder: str, shard: Shard, apply: Callable[[pa.Table], StageOutput]
+    stage: Stage, store: Store, folder: str, shard: PartShard, apply: Callable[[pa.Table], StageOutput]
 ) -> ShardReport:
     """Take one shard through a stage and commit it, in a worker."""
     started = time.perf_counter()
@@ -253,13 +251,13 @@ class _Worker:
         self._work: Callable[[Any], ShardReport] | None = None
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
-        outcome: ShardReport | MulticsrError
+        result: ShardReport | MulticsrError
         try:
             self._work = self._work or self._make()
-            outcome = self._work(pickle.loads(batch["shard"][0]))
+            result = self._work(pickle.loads(batch["shard"][0]))
         except MulticsrError as error:
-            outcome = error
-        return {"outcome": [pickle.dumps(outcome)]}
+            result = error
+        return {"result": [pickle.dumps(result)]}
 
 
 def _map(
@@ -267,26 +265,29 @@ def _map(
 ) -> Iterator[ShardReport]:
     import ray.data
     from ray.exceptions import RayError
+    from ray.util.annotations import RayDeprecationWarning
 
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    with ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
+        # Ray 2.60 deprecates passing limits of restarts and retries without offering another way yet.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
         blocks = math.ceil(len(todo) / pool.shards_per_task)
         names = ray.data.from_items(
             [{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=blocks
         )
         resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "batch_size": 1}
         if pool.actors is None:
-            outcomes = names.map_batches(
+            results = names.map_batches(
                 lambda batch: _Worker(make)(batch),
                 max_retries=_RETRIES,
                 **resources,
             )
         else:
-            outcomes = names.map_batches(
+            results = names.map_batches(
                 _Worker,
                 fn_constructor_args=(make,),
                 compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
@@ -295,11 +296,11 @@ def _map(
                 **resources,
             )
     try:
-        for row in outcomes.iter_rows():
-            outcome = pickle.loads(row["outcome"])
-            if isinstance(outcome, MulticsrError):
-                raise outcome
-            yield outcome
+        for row in results.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, MulticsrError):
+                raise result
+            yield result
     except RayError as error:
         raise RunError(f"{name}: {_cause(error)}; the shards done so far are kept") from error
 
@@ -311,8 +312,9 @@ def _cause(error: Exception) -> str:
     return next(raised, first) if "ray::" in first else first
 
 
-def _outcome(rows_out: int, rejected: Mapping[str, int]) -> str:
-    return f"{rows_out:,} kept, {sum(rejected.values()):,} rejected"
+def outcome(manifest: Manifest) -> str:
+    """A stage's one line of result."""
+    return f"{manifest.rows_out:,} kept, {sum(manifest.rejected.values()):,} rejected"
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""Which files are read, what each is called in its rows, and what format it has."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from multicsr.config import InputConfig
+from multicsr.errors import ConfigError
+
+Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
+_ENDINGS: dict[str, Format] = {
+    ".txt": "text",
+    ".text": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+_COMPRESSED = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file to read."""
+
+    path: str
+    """Absolute."""
+    name: str
+    """Relative to the input path it was found under, so that rows do not depend on the machine."""
+    format: Format
+    bytes: int
+    changed_ns: int
+    """Time of last change, as the file system tells it."""
+
+
+def find_files(config: InputConfig) -> list[InputFile]:
+    """All input files, sorted by name.
+
+    Raises:
+        ConfigError: a path that does not exist, a glob or directory without a match, an unknown format, a
+            missing or useless `input.column`, two files of the same name.
+    """
+    files = sorted((file for path in config.paths for file in _expand(path, config)), key=lambda f: f.name)
+    for one, other in pairwise(files):
+        if one.name == other.name:
+            raise ConfigError(
+                f"input.paths: {one.path} and {other.path} would both be called {one.name}; "
+                "give a directory above them, or a glob"
+            )
+    tabular = [file for file in files if file.format != "text"]
+    if tabular and config.column is None:
+        raise ConfigError(
+            f"input.column: {tabular[0].path} is {tabular[0].format}; name the column with the text"
+        )
+    if config.column is not None and not tabular:
+        raise ConfigError("input.column has no effect on text files; remove it or set input.format")
+    return files
+
+
+def _expand(given: str, config: InputConfig) -> Iterator[InputFile]:
+    path = Path(given).expanduser()
+    if path.is_file():
+        yield _file(path, path.parent, _format(path, config) or _unknown(path))
+        return
+    if path.is_dir():
+        base, found = path, sorted(path.rglob("*"))
+    elif glob.has_magic(given):
+        base = _fixed_part(path)
+        found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    else:
+        raise ConfigError(f"input.paths: no file, directory or glob {given}")
+    files = [
+        _file(match, base, format)
+        for match in found
+        if match.is_file() and not match.name.startswith(".") and (format := _format(match, config))
+    ]
+    if not files:
+        raise ConfigError(f"input.paths: {given} matches no file of a known format; see input.format")
+    yield from files
+
+
+def _fixed_part(path: Path) -> Path:
+    """The directories before the first with a wildcard in its name."""
+    parts: list[str] = []
+    for part in path.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return Path(*parts)
+
+
+def _format(path: Path, config: InputConfig) -> Format | None:
+    if config.format != "auto":
+        return config.format
+    plain = path.with_suffix("") if path.suffix in _COMPRESSED else path
+    return _ENDINGS.get(plain.suffix.lower())
+
+
+def _unknown(path: Path) -> Format:
+    endings: Sequence[str] = [*_ENDINGS, *_COMPRESSED]
+    raise ConfigError(
+        f"input.format: cannot tell the format of {path} by its ending ({', '.join(endings)}); set it"
+    )
+
+
+def _file(path: Path, base: Path, format: Format) -> InputFile:
+    facts = path.stat()
+    return InputFile(
+        path=str(path.absolute()),
+        name=path.relative_to(base).as_posix(),
+        format=format,
+        bytes=facts.st_size,
+        changed_ns=facts.st_mtime_ns,
+    )
