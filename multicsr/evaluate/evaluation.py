@@ -70,9 +70,9 @@ def saved(name: str, label: str | None = None) -> Candidate:
     """
 
     def load() -> "SentenceTransformer":
+        path = resolve_model(name, "encoder")
         from sentence_transformers import SentenceTransformer
 
-        path = resolve_model(name, "encoder")
         try:
             with quiet_loading():
                 return SentenceTransformer(path)

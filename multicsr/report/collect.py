@@ -86,6 +86,8 @@ class Report:
     evaluation: Evaluation | None
     settings: list[tuple[str, dict[str, JsonValue]]]
     """(stage, what decided its content)."""
+    counters: dict[str, dict[str, float]]
+    """Stage -> what it counted: tokens, seconds of its parts."""
 
 
 def stage_summaries(store: Store) -> list[StageSummary]:
@@ -137,6 +139,7 @@ def collect(store: Store) -> Report:
         training=read_training(store),
         evaluation=read_evaluation(store),
         settings=[(ROOMS.get(room, "Train"), manifest.settings) for room, manifest in manifests.items()],
+        counters={ROOMS.get(room, "Train"): manifest.counters for room, manifest in manifests.items()},
     )
 
 

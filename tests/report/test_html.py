@@ -102,6 +102,11 @@ def test_training_shows_three_charts_and_the_kept_checkpoint(page):
     assert labels[3:] == ["Training loss by step", "Dev metric by step", "Mask rate by step"]
 
 
+def test_settings_and_counters_are_shown(page):
+    for part in ('"min_words": 3', '"alpha": 3.0', '"generated_tokens": 14400.0', '"global_batch": 128'):
+        assert part in page.text["settings"]
+
+
 def test_no_path_of_the_machine_is_shown(made, html):
     assert str(made.store.local("").parent) not in html
     assert "demo-store" in html
