@@ -106,14 +106,18 @@ def run_stage(
 ) -> Manifest:
     """Take every row of the room `source` through the stage, once, and publish the stage's room.
 
-    What was done already under the same settings on the same input is not redone.
+    What was done already under the same settings is not redone.
+
+    Args:
+        source: the room to read.
+        run: name of the run, for the manifest.
+        settings: everything that decides the content of the room, what identifies `source` included.
 
     Raises:
         ConfigError: the stage cannot work as configured.
         RunError: rows lost, too many rejected, a worker that died again and again, a full disk.
     """
     started = time.monotonic()
-    settings = {**settings, "input": f"{source.fingerprint}:{source.rows_digest}"}
     folder = f"{stage.room}/{fingerprint(settings)}"
     progress.start(stage.name, source.rows_out)
     if published := reusable(store, stage.room, fingerprint(settings)):
