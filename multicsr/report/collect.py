@@ -17,6 +17,7 @@ from multicsr.rows import CURATED, SCORED
 from multicsr.store import Store
 
 ROOMS = {"sentences": "Ingest", "scored": "Generate", "curated": "Curate"}
+TITLES = {**ROOMS, "model": "Train"}
 _SEED = 0
 _NUM_KEPT, _NUM_PER_REASON = 8, 2
 
@@ -25,6 +26,7 @@ _NUM_KEPT, _NUM_PER_REASON = 8, 2
 class StageSummary:
     """One stage in the table: where every row went, and how long it took."""
 
+    room: str
     title: str
     rows_in: int
     rows_out: int
@@ -39,8 +41,8 @@ class StageSummary:
 
     @property
     def rows_per_s(self) -> float | None:
-        """Rows in per second of wall time; None for a stage too short to tell."""
-        return self.rows_in / self.seconds if self.seconds > 0.001 else None
+        """Rows in per second of wall time; None where it says nothing: training sees a row many times."""
+        return self.rows_in / self.seconds if self.room in ROOMS and self.seconds > 0 else None
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,15 @@ class Report:
     rejected: list[Rejected]
     training: Training | None
     evaluation: Evaluation | None
-    settings: list[tuple[str, dict[str, JsonValue]]]
+    settings: list[tuple[str, JsonValue]]
     """(stage, what decided its content)."""
     counters: dict[str, dict[str, float]]
     """Stage -> what it counted: tokens, seconds of its parts."""
 
 
 def stage_summaries(store: Store) -> list[StageSummary]:
-    """The row stages that were completed, in order."""
-    return [_summary(ROOMS[room], manifest) for room, manifest in _manifests(store).items() if room in ROOMS]
+    """The stages that were completed, in order."""
+    return [_summary(room, manifest) for room, manifest in _manifests(store).items()]
 
 
 def read_evaluation(store: Store) -> Evaluation | None:
@@ -115,7 +117,7 @@ def collect(store: Store) -> Report:
     if not manifests:
         raise RunError(f"nothing to report in {store.uri()}; run `multicsr run CONFIG` first")
     curation = _curation(manifests.get("curated"))
-    seen = _Seen(curation.score if curation else "expected")
+    seen = _Seen(_score_method(manifests.get("scored"), curation))
     for room, manifest in manifests.items():
         seen.read(store, room, manifest, is_last="curated" not in manifests)
     newest = max(manifests.values(), key=lambda manifest: manifest.created)
@@ -138,8 +140,8 @@ def collect(store: Store) -> Report:
         ],
         training=read_training(store),
         evaluation=read_evaluation(store),
-        settings=[(ROOMS.get(room, "Train"), manifest.settings) for room, manifest in manifests.items()],
-        counters={ROOMS.get(room, "Train"): manifest.counters for room, manifest in manifests.items()},
+        settings=[(TITLES[room], _without_paths(manifest.settings)) for room, manifest in manifests.items()],
+        counters={TITLES[room]: manifest.counters for room, manifest in manifests.items()},
     )
 
 
@@ -190,20 +192,39 @@ _COLUMNS = {
 
 
 def _manifests(store: Store) -> dict[str, Manifest]:
-    return {
-        room: read_manifest(store, room)
-        for room in (*ROOMS, "model")
-        if store.exists(f"{room}/manifest.json")
-    }
+    return {room: read_manifest(store, room) for room in TITLES if store.exists(f"{room}/manifest.json")}
 
 
-def _summary(title: str, manifest: Manifest) -> StageSummary:
+def _summary(room: str, manifest: Manifest) -> StageSummary:
     rejected = sorted(manifest.rejected.items(), key=lambda item: (-item[1], item[0]))
-    return StageSummary(title, manifest.rows_in, manifest.rows_out, rejected, manifest.seconds)
+    return StageSummary(room, TITLES[room], manifest.rows_in, manifest.rows_out, rejected, manifest.seconds)
 
 
 def _curation(manifest: Manifest | None) -> CurateConfig | None:
-    return None if manifest is None else CurateConfig.model_validate(manifest.settings["curate"])
+    rule = None if manifest is None else manifest.settings.get("curate")
+    if not isinstance(rule, dict):
+        return None
+    # A dump names gamma even where the rule has none, which the configuration refuses.
+    has_gamma = rule.get("rule") != "reference"
+    return CurateConfig.model_validate({name: rule[name] for name in rule if has_gamma or name != "gamma"})
+
+
+def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str:
+    """The score that decided; before curation, the one that was made."""
+    if curation is not None:
+        return curation.score
+    made = None if scored is None else scored.settings.get("score")
+    return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
+
+
+def _without_paths(value: JsonValue) -> JsonValue:
+    """Settings to show to others: of a local path only its name."""
+    if isinstance(value, dict):
+        return {name: _without_paths(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(child) for child in value]
+    is_path = isinstance(value, str) and value.startswith(("/", "~", "file:/"))
+    return PurePosixPath(str(value)).name if is_path else value
 
 
 def _prompt_set(manifest: Manifest | None, name: str | None) -> PromptSet | None:

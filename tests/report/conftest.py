@@ -21,6 +21,7 @@ SCRIPT = "<script>alert('a & b')</script> A man & a woman wrote <b>HTML</b>."
 LONG_WORD = "w" * 200
 Row = dict[str, object]
 RULE = CurateConfig()
+ALL = ("ingest", "generate", "curate", "train", "evaluate")
 
 _WHO = ["An old man", "A woman in a red coat", "The council", "A small brown dog", "The river Thames"]
 _DOES = ["crosses", "was painted near", "stands beside", "used to overlook", "is watching"]
@@ -46,8 +47,8 @@ class Made:
 def make_store(tmp_path_factory):
     """A function that fills a new store up to a stage."""
 
-    def make(stages: tuple[str, ...] = ("ingest", "generate", "curate", "train", "evaluate")) -> Made:
-        return _make(tmp_path_factory.mktemp("stores") / "demo-store", stages)
+    def make(stages: tuple[str, ...] = ALL, rule: CurateConfig = RULE) -> Made:
+        return _make(tmp_path_factory.mktemp("stores") / "demo-store", stages, rule)
 
     return make
 
@@ -58,7 +59,7 @@ def made(make_store) -> Made:
     return make_store()
 
 
-def _make(root: Path, stages: tuple[str, ...]) -> Made:
+def _make(root: Path, stages: tuple[str, ...], rule: CurateConfig) -> Made:
     draw = np.random.default_rng(7)
     store = Store.open(str(root))
     sentences = [_sentence(draw, index) for index in range(600)]
@@ -80,10 +81,14 @@ def _make(root: Path, stages: tuple[str, ...]) -> Made:
     if "ingest" in stages:
         _room(store, "ingest", "sentences", SENTENCE, sentences, ingest_rejects, {"ingest": {"min_words": 3}})
     if "generate" in stages:
-        settings = {"prompts": load_prompts("syncse").digest(), "generate": '{"omega": 0.3}', "seed": "42"}
+        settings = {
+            "llm": {"engine": "transformers", "model": "/home/someone/models/tinylm"},
+            "score": {"method": "expected"},
+            "prompts": load_prompts("syncse").digest(),
+        }
         _room(store, "generate", "scored", SCORED, scored, scored_rejects, settings)
     if "curate" in stages:
-        settings = {"curate": RULE.model_dump(mode="json")}
+        settings = {"curate": rule.model_dump(mode="json")}
         _room(store, "curate", "curated", CURATED, curated, curated_rejects, settings)
     if "train" in stages:
         _train(store, draw, len(curated))
@@ -208,8 +213,8 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
         created="2026-01-02T03:09:00+00:00",
         seconds=61.0,
         rows_in=num_rows,
-        rows_out=num_rows,
-        rejected={},
+        rows_out=num_rows - 3,
+        rejected={str(Reason.SAME_HYPOTHESES): 3},
         rows_digest="0" * 32,
         files=[],
         reject_files=[],

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from multicsr.config import CurateConfig
 from multicsr.errors import RunError
 from multicsr.report import collect
 from multicsr.report.seen import NUM_BINS, NUM_CELLS, ReasonSamples, Sample
@@ -12,12 +13,13 @@ from multicsr.store import Store
 
 
 def test_stages_say_what_the_manifests_say(made):
-    ingest, generate, curate = collect(made.store).stages
+    ingest, generate, curate, train = collect(made.store).stages
     assert (ingest.rows_in, ingest.rows_out, ingest.num_rejected) == (645, 600, 45)
     assert (generate.rows_in, generate.rows_out, generate.num_rejected) == (600, 560, 40)
     assert curate.rows_out == len(made.curated)
     assert curate.num_rejected == len(made.curated_rejects)
     assert curate.rejected == Counter(row["reason"] for row in made.curated_rejects).most_common()
+    assert (train.title, train.rejected, train.rows_per_s) == ("Train", [("same hypotheses", 3)], None)
     assert ingest.rows_per_s == pytest.approx(645 / 1.4)
 
 
@@ -99,6 +101,12 @@ def test_without_curation_all_scored_rows_count_as_kept(make_store):
     assert report.scores.rejected_a.sum() == 0
     assert report.training is None
     assert report.evaluation is None
+
+
+def test_thresholds_are_those_of_the_curated_room(made, make_store):
+    assert collect(made.store).curation == CurateConfig()
+    reference = CurateConfig(rule="reference", alpha=3.5)
+    assert collect(make_store(("generate", "curate"), reference).store).curation == reference
 
 
 def test_an_empty_store_is_a_run_error(tmp_path):
