@@ -1,4 +1,4 @@
-"""`train.jsonl`: one line a step, one line a dev evaluation, flushed so that a reader can follow."""
+"""What a training leaves beside its model; the log has one line a step, one line a dev evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+LOG = "train.jsonl"
+MASKED_PAIRS = "masked_pairs.json"
+HISTOGRAM = "mask_similarities.json"
 
 
 class Step(BaseModel):

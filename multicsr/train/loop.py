@@ -21,10 +21,11 @@ from multicsr.progress import Progress, SilentProgress
 from multicsr.train.card import model_card
 from multicsr.train.checkpoint import Best, Checkpoint, State
 from multicsr.train.encoder import Encoder, load_encoder, save_encoder
-from multicsr.train.log import DevScore, Step, TrainLog
+from multicsr.train.log import LOG, DevScore, Step, TrainLog
 from multicsr.train.mask_model import load_mask_model, mask_embeddings
 from multicsr.train.objective import Objective
 from multicsr.train.sampler import epoch_batches
+from multicsr.train.survey import survey
 from multicsr.train.triplets import Triplets, read_triplets
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class FitResult:
     best_step: int
     """Step whose parameters were kept; the last one without dev."""
     best_dev: float | None
+    num_left_out: int
+    """Triplets that repeat a sentence within themselves."""
 
 
 def fit(
@@ -59,7 +62,7 @@ def fit(
         config: `workers` must be 1.
         triplets: `rows.CURATED`, or any table with text, entailment and contradiction.
         seed: decides batches, dropout and the head.
-        out: folder for `model/`, `train.jsonl` and, while training, `checkpoint.pt`.
+        out: folder for `model/`, `train.jsonl`, what `survey` found and, while training, `checkpoint.pt`.
         progress: told once a step.
         checkpoint_every_s: seconds between two checkpoints.
 
@@ -72,7 +75,7 @@ def fit(
     progress.start("train", run.steps, "steps")
     progress.advance(run.done)
     saved_s = time.monotonic()
-    with TrainLog(out / "train.jsonl", run.done) as log:
+    with TrainLog(out / LOG, run.done) as log:
         if run.done == 0:
             log.write_all(run.evaluate())
         while run.done < run.steps:
@@ -126,6 +129,7 @@ class Training:
         self._config, self._seed, self._out = config, seed, out
         self._task = None if config.dev is None else read_task(config.dev)
         self._best: Best | None = None
+        self._num_left_out = data.num_left_out
 
         device = "cuda" if config.gpus_per_worker > 0 and torch.cuda.is_available() else "cpu"
         torch.manual_seed(seed)  # draws the head
@@ -137,6 +141,8 @@ class Training:
         mask_TD = None
         if config.mask is not None:
             mask_TD = mask_embeddings(load_mask_model(config.mask.model, device), data.texts)
+            first_epoch = self._batch_KN[self._epoch_K == 1]
+            survey(data, mask_TD, config.mask.sigma, first_epoch, seed).write(out)
         self._objective = Objective(config, data, self._encoder, mask_TD)
         self._identity = _identity(config, data, seed)
         self._resume()
@@ -207,7 +213,7 @@ class Training:
         except OSError as error:
             raise RunError(f"store: cannot write model {path}: {error}") from error
         (self._out / _CHECKPOINT).unlink(missing_ok=True)
-        return FitResult(path, self.steps, best_step, best_dev)
+        return FitResult(path, self.steps, best_step, best_dev, self._num_left_out)
 
     def _resume(self) -> None:
         checkpoint = Checkpoint.load(self._out / _CHECKPOINT, self._identity)

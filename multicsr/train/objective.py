@@ -25,6 +25,15 @@ class BatchLoss(NamedTuple):
     """Share of the cells that the mask removed."""
 
 
+def mask_similarity(triplets: Triplets, mask_TD: Tensor, batch_N: NDArray[np.int64]) -> Tensor:
+    """Cosines under P of the premises of rows `batch_N` with all their hypotheses, float64 [N, 2N].
+
+    `mask_TD`: P's vectors of `triplets.texts`.
+    """
+    premise_N, *hypotheses = torch.from_numpy(triplets.text_RS[batch_N]).long().unbind(dim=1)
+    return similarity(mask_TD[premise_N], mask_TD[torch.cat(hypotheses)])
+
+
 class Objective:
     """The loss of `train.objective` on batches of `triplets`."""
 
@@ -63,8 +72,7 @@ class Objective:
         """keep_NC of the rows `batch_N`, bool [N, 2N] on the CPU, True = stays (Eq. 6)."""
         if self._config.mask is None or self._mask_TD is None:
             return torch.ones(len(batch_N), 2 * len(batch_N), dtype=torch.bool)
-        text_SN = torch.from_numpy(self._triplets.text_RS[batch_N].T.copy()).long()
-        cosine_NC = similarity(self._mask_TD[text_SN[0]], self._mask_TD[text_SN[1:].flatten()])
+        cosine_NC = mask_similarity(self._triplets, self._mask_TD, batch_N)
         return keep_cells(cosine_NC, self._config.mask.sigma)
 
     def _blame(self, batch_N: Sequence[int] | NDArray[np.int64], embedding_BD: Tensor) -> str:

@@ -1,0 +1,158 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from multicsr.config import Config
+from multicsr.errors import ConfigError, RunError
+from multicsr.manifest import Manifest, now, publish, read_manifest, rows_digest
+from multicsr.progress import SilentProgress
+from multicsr.rows import CURATED, row_id
+from multicsr.store import Store
+from multicsr.train.log import Step, read_log
+from multicsr.train.loop import fit
+from multicsr.train.trainer import train
+
+
+class Recorder(SilentProgress):
+    """Remembers how much was done, and the summary."""
+
+    def __init__(self):
+        self.done, self.summary = 0, ""
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+
+    def finish(self, summary: str) -> None:
+        self.summary = summary
+
+
+def curated(triplets: pa.Table) -> pa.Table:
+    """The triplets as CURATED rows."""
+    rows = []
+    for position, row in enumerate(triplets.to_pylist()):
+        filled = {field.name: None for field in CURATED} | row
+        filled |= {
+            "row_id": row_id(row["text"], "xx"),
+            "language": "xx",
+            "source": "made",
+            "a": 5.0,
+            "b": 0.0,
+        }
+        rows.append(filled | {"position": position, "swapped": False})
+    return pa.Table.from_pylist(rows, schema=CURATED)
+
+
+@pytest.fixture
+def store(tmp_path, triplets) -> Store:
+    """A store with a published `curated` room of two files."""
+    store = Store.open(str(tmp_path / "store"))
+    table = curated(triplets)
+    parts = [table.slice(0, 50), table.slice(50)]
+    entries = [store.write_table(f"curated/abc/rows/{n}.parquet", part) for n, part in enumerate(parts)]
+    manifest = Manifest(
+        stage="curate",
+        run="test",
+        fingerprint="abc",
+        code_version="test",
+        settings={},
+        created=now(),
+        seconds=0,
+        rows_in=len(table),
+        rows_out=len(table),
+        rejected={},
+        rows_digest=rows_digest(table["row_id"]),
+        files=entries,
+        reject_files=[],
+        counters={},
+    )
+    publish(store, "curated", manifest)
+    return store
+
+
+@pytest.fixture
+def config(tiny_bert, dev_file, store) -> Config:
+    training = {
+        "encoder": str(tiny_bert),
+        "mask": {"model": str(tiny_bert), "sigma": 0.9},
+        "learning_rate": 3e-3,
+        "global_batch": 16,
+        "epochs": 2,
+        "dev": str(dev_file),
+        "evaluate_every": 4,
+    }
+    tree = {"name": "test", "store": store.uri(), "input": {"paths": ["none"]}, "train": training}
+    return Config.model_validate(tree)
+
+
+def changed(config: Config, **settings: object) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update=settings)})
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path):
+    progress = Recorder()
+    manifest = train(config, store, progress)
+    assert manifest == read_manifest(store, "model")
+    assert (manifest.rows_in, manifest.rows_out, manifest.rejected) == (96, 96, {})
+    folder = store.local("model")
+    steps = [line for line in read_log(folder / "train.jsonl") if isinstance(line, Step)]
+    assert manifest.counters["steps"] == len(steps) > 5
+    assert manifest.counters["masked"] == pytest.approx(np.mean([step.masked for step in steps]))
+    assert f"best dev {manifest.counters['best_dev']:.2f}" in progress.summary
+
+    fit(config.train, curated(triplets), seed=config.seed, out=tmp_path / "bare")
+    same = SentenceTransformer(str(tmp_path / "bare" / "model"), device="cpu")
+    model = SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(model.encode(["ba de fi"]), same.encode(["ba de fi"]), atol=1e-4)
+
+    pairs = json.loads((folder / "masked_pairs.json").read_text())
+    assert 0 < len(pairs) <= 20
+    assert all(pair["similarity"] >= 0.9 and pair["anchor"] in triplets["text"].to_pylist() for pair in pairs)
+    histogram = json.loads((folder / "mask_similarities.json").read_text())
+    assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+    first_epoch = sum(step.epoch == 1 for step in steps)
+    assert sum(histogram["counts"]) == first_epoch * 16 * 2 * 15
+    assert sorted(path.name for path in Path(store.uri()).iterdir()) == ["curated", "model", "training"]
+    assert not list(store.local("training").iterdir())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_second_run_is_reused_and_another_setting_replaces_the_model(config, store):
+    first = train(config, store, SilentProgress())
+    progress = Recorder()
+    assert train(changed(config, cpus_per_worker=2), store, progress) == first
+    assert "reused" in progress.summary
+    second = train(changed(config, temperature=0.1), store, SilentProgress())
+    assert second.fingerprint != first.fingerprint
+    assert read_manifest(store, "model") == second
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_error_in_the_worker_is_one_line_and_leaves_the_old_model(config, store):
+    first = train(config, store, SilentProgress())
+    with pytest.raises(ConfigError, match=r"train\.global_batch: 97 rows") as caught:
+        train(changed(config, global_batch=97), store, SilentProgress())
+    assert "\n" not in str(caught.value)
+    assert read_manifest(store, "model") == first
+
+
+def test_a_crash_between_the_two_renames_is_healed(config, store):
+    from multicsr.train.trainer import _heal
+
+    store.write_text("model.old/manifest.json", "old")
+    _heal(store)
+    assert store.read_text("model/manifest.json") == "old"
+    assert not store.exists("model.old")
+
+
+def test_refusals_before_anything_starts(config, store, tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.workers: more than one"):
+        train(changed(config, workers=2), store, SilentProgress())
+    with pytest.raises(ConfigError, match=r"train\.dev: no file"):
+        train(changed(config, dev=str(tmp_path / "none.tsv")), store, SilentProgress())
+    with pytest.raises(RunError, match="multicsr curate CONFIG"):
+        train(config, Store.open(str(tmp_path / "empty")), SilentProgress())
