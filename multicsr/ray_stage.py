@@ -27,9 +27,8 @@ from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
 from multicsr.tally import ShardReport, Tally, count_reasons
 
-_RESTARTS = 4
 _RETRIES = 2
-"""Finite: a row that kills its process would otherwise restart actors for ever."""
+"""Of a shard whose worker died. Ray's default has no end: a row that kills its process would go on for ever."""
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Shard names and reports travel through it, no rows: Ray's default of 30% of the memory is not needed."""
 
@@ -277,7 +276,7 @@ def _map(
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     with ray.data.DataContext.current(context), warnings.catch_warnings():
-        # Ray 2.60 deprecates passing limits of restarts and retries without offering another way yet.
+        # Ray 2.60 deprecates passing a limit of retries and offers no other way yet.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         blocks = math.ceil(len(todo) / pool.shards_per_task)
         names = ray.data.from_items(
@@ -295,7 +294,6 @@ def _map(
                 _Worker,
                 fn_constructor_args=(make,),
                 compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
-                max_restarts=_RESTARTS,
                 max_task_retries=_RETRIES,
                 **resources,
             )
