@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.generate.engine import Completion, Refusal, load_engine
@@ -141,19 +142,18 @@ class TripletStage:
                 draft.entailment_stated, draft.contradiction_stated, draft.refusal = _stated(a.text, b.text)
 
 
-def fingerprint(config: Config) -> dict[str, str]:
+def fingerprint(config: Config) -> dict[str, JsonValue]:
     """Every setting that decides what this stage writes: equal fingerprints, equal rows (invariant 5).
 
-    A local model enters with a digest of its files; a Hugging Face id with its revision.
+    A local model enters with a digest of its files, a Hugging Face id with its revision.
     """
-    settings = {
-        "llm": config.llm.model_dump_json(exclude={"device"}),
-        "generate": config.generate.model_dump_json(
-            include={"omega", "max_new_tokens", "temperature", "top_p"},
-        ),
-        "score": config.score.model_dump_json(),
+    decoding = {"omega", "max_new_tokens", "temperature", "top_p"}
+    settings: dict[str, JsonValue] = {
+        "llm": config.llm.model_dump(mode="json", exclude={"device"}),
+        "generate": config.generate.model_dump(mode="json", include=decoding),
+        "score": config.score.model_dump(mode="json"),
         "prompts": load_prompts(config.generate.prompts).digest(),
-        "seed": str(config.seed),
+        "seed": config.seed,
     }
     if config.llm.engine == "transformers":
         settings["weights"] = _digest_files(Path(resolve_model(config.llm.model, "llm.model")))

@@ -1,0 +1,99 @@
+"""MultiCSR Eq. 2: draw y_t from softmax(l_t - omega * l_hat_t).
+
+l_t are the logits of the instruction, l_hat_t those of the opposite ("noisy") instruction after the same
+prefix. Shapes: N rows, V vocabulary. Raw logits go in, as in the paper; log-softmax on either side would add
+a constant per row and change nothing.
+
+Rows must come out the same whatever else is in the batch, yet floating point sums depend on the batch's
+shape. So every choice comes with a verdict: it is certain when no shift of the logits by less than half a
+`tie_gap` could change it. The decoder repeats uncertain rows alone (`multicsr.generate.decode`).
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+
+def combine(main_NV: Tensor, noisy_NV: Tensor, omega_N: Tensor) -> Tensor:
+    """[N, V] main - omega * noisy; a token that either branch rules out (-inf) never gives NaN or +inf.
+
+    What the main branch rules out stays ruled out. What only the noisy branch rules out keeps its main
+    logit, where Eq. 2 would make it certain. Rows with omega = 0 equal `main_NV` exactly.
+    """
+    penalty_NV = omega_N[:, None] * noisy_NV.masked_fill(noisy_NV == -torch.inf, 0.0)
+    return main_NV - penalty_NV
+
+
+def choose_greedy(logits_NV: Tensor, tie_gap: float) -> tuple[Tensor, Tensor]:
+    """([N] the most likely tokens, [N] certain: True where the runner-up is `tie_gap` or more behind)."""
+    top_N2 = logits_NV.topk(2, dim=-1)
+    gap_N = top_N2.values[:, 0] - top_N2.values[:, 1]
+    return top_N2.indices[:, 0], gap_N >= tie_gap
+
+
+def choose_drawn(
+    logits_NV: Tensor, uniform_N: Tensor, temperature: float, top_p: float, tie_gap: float
+) -> tuple[Tensor, Tensor]:
+    """([N] tokens drawn from softmax(logits / temperature) within the nucleus, [N] certain).
+
+    Inverse cumulative distribution in the order of token ids, in float64.
+
+    A shift of the logits below tie_gap / 2 changes every probability by a factor within exp(+-d),
+    d = tie_gap / temperature. Hence the nucleus stays between a smallest and a largest one, and their masses
+    bound the edges of the drawn token's interval.
+    """
+    d = tie_gap / temperature
+    p_NV = torch.softmax(logits_NV.double() / temperature, dim=-1)
+    nucleus_NV, inner_NV, outer_NV = _nuclei(p_NV, top_p, d)
+    drawn_N = _invert(nucleus_NV, uniform_N)
+    before_NV = torch.arange(p_NV.shape[1], device=p_NV.device) < drawn_N[:, None]
+    at_NV = torch.zeros_like(before_NV).scatter_(1, drawn_N[:, None], True)
+
+    def share_N(part_NV: Tensor, least: bool) -> Tensor:
+        """Least or greatest share of the nucleus that `part_NV` can have."""
+        inside_NV, outside_NV = (inner_NV, outer_NV) if least else (outer_NV, inner_NV)
+        part_N = (inside_NV * part_NV).sum(-1)
+        rest_N = (outside_NV * ~part_NV).sum(-1) * math.exp(2 * d if least else -2 * d)
+        return part_N / (part_N + rest_N)
+
+    lower_N, upper_N = share_N(before_NV, least=False), share_N(before_NV | at_NV, least=True)
+    return drawn_N, (lower_N <= uniform_N) & (uniform_N < upper_N)
+
+
+def uniform(seed: int, row_id: str, direction: str, position: int) -> float:
+    """The number in [0, 1) that draws the token at `position` of a hypothesis, a function of these alone."""
+    key = f"{seed}:{row_id}:{direction}:{position}".encode()
+    return (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+
+
+def _nuclei(p_NV: Tensor, top_p: float, d: float) -> tuple[Tensor, Tensor, Tensor]:
+    """[N, V] `p_NV` with all outside the nucleus set to 0: as it is, at its smallest and at its largest.
+
+    A token is in the nucleus iff the likelier ones sum to less than `top_p`.
+    """
+    if top_p == 1:
+        return p_NV, p_NV, p_NV
+    is_in_NV = _mass_above(p_NV, p_NV) < top_p
+    if d == 0:
+        return (p_NV * is_in_NV,) * 3
+    # Two probabilities can swap their order when they are within a factor exp(2 d).
+    likelier_NV = _mass_above(p_NV, p_NV * math.exp(-2 * d)) - p_NV
+    surely_in_NV = likelier_NV * math.exp(d) < top_p
+    maybe_in_NV = _mass_above(p_NV, p_NV * math.exp(2 * d)) * math.exp(-d) < top_p
+    return p_NV * is_in_NV, p_NV * surely_in_NV, p_NV * maybe_in_NV
+
+
+def _mass_above(p_NV: Tensor, least_NV: Tensor) -> Tensor:
+    """[N, V] the sum of all probabilities of the row that are greater than `least_NV`."""
+    falling_NV = p_NV.sort(dim=-1, descending=True).values
+    sum_NV = torch.nn.functional.pad(falling_NV.cumsum(-1), (1, 0))
+    return sum_NV.gather(1, torch.searchsorted(-falling_NV, -least_NV))
+
+
+def _invert(mass_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """[N] the first token at which the running sum passes `uniform_N` of the total."""
+    sum_NV = mass_NV.cumsum(-1)
+    target_N1 = uniform_N[:, None] * sum_NV[:, -1:]
+    return torch.searchsorted(sum_NV, target_N1, right=True).squeeze(1).clamp(max=mass_NV.shape[1] - 1)

@@ -1,0 +1,55 @@
+"""Where a hypothesis ends: an end-of-sequence token, or the first of the stop strings in its text."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PART_OF_A_CHARACTER = "\ufffd"
+
+
+class Ends:
+    """End-of-sequence tokens of a model, and stop strings in the text of its tokenizer."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, stop: Sequence[str]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stop = [string for string in stop if string]
+        eos = model.generation_config.eos_token_id
+        if eos is None:
+            eos = tokenizer.eos_token_id
+        self._eos = {eos} if isinstance(eos, int) else set(eos or ())
+        self._may_stop = self._find_stoppers(model.config.get_text_config().vocab_size)
+
+    def ended(self, tokens: Sequence[int]) -> bool:
+        """True when the last of these tokens ends the text; call after each token."""
+        if tokens[-1] in self._eos:
+            return True
+        if tokens[-1] not in self._may_stop:
+            return False
+        text = self._decode(tokens)
+        return any(string in text for string in self._stop)
+
+    def text(self, tokens: Sequence[int]) -> tuple[str, int]:
+        """(Text before the end, number of tokens without the end-of-sequence token)."""
+        if tokens and tokens[-1] in self._eos:
+            tokens = tokens[:-1]
+        text = self._decode(tokens)
+        cut = min((text.index(string) for string in self._stop if string in text), default=len(text))
+        return text[:cut], len(tokens)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def _find_stoppers(self, vocab_size: int) -> set[int]:
+        """Tokens that may hold the last character of a stop string; `ended` reads the text after these only."""
+        known = range(min(vocab_size, len(self._tokenizer)))
+        last = {string[-1] for string in self._stop}
+        if not last or " " in last:  # a decoder may strip a lone token's spaces
+            return set(known) if last else set()
+        pieces = self._tokenizer.batch_decode([[token] for token in known])
+        last.add(_PART_OF_A_CHARACTER)
+        return {token for token, piece in zip(known, pieces, strict=True) if last & set(piece)}
