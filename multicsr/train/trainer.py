@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -42,6 +42,16 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
+class _Task(TypedDict):
+    """What the worker is told."""
+
+    config: Config
+    store: Store
+    out: Path
+    folder: Path
+    """Where the command was given: paths in the configuration are relative to it."""
+
+
 def train(config: Config, store: Store, progress: Progress) -> Manifest:
     """Train on the curated rows under Ray Train and publish `model/`; the old model stays until then.
 
@@ -63,12 +73,12 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
         progress.start("train", None, "steps")
         progress.finish(f"{int(old.counters['steps']):,} steps; reused")
         return old
-    out = f"training/{key}"
+    out = store.local(f"training/{key}")
     steps = config.train.steps or config.train.epochs * (source.rows_out // config.train.global_batch)
     progress.start("train", steps, "steps")
-    with start_ray(config.train.cpus_per_worker), _followed(store.local(f"{out}/{LOG}"), progress):
+    with start_ray(config.train.cpus_per_worker), _followed(out / LOG, progress):
         left_out = _run_worker(config, store, out, name=f"{config.name}-{key}")
-    counters = _counters(store.local(f"{out}/{LOG}"))
+    counters = _counters(out / LOG)
     manifest = Manifest(
         stage="train",
         run=config.name,
@@ -109,7 +119,7 @@ def _settings(config: Config, source: Manifest) -> dict[str, JsonValue]:
     return settings
 
 
-def _run_worker(config: Config, store: Store, out: str, name: str) -> int:
+def _run_worker(config: Config, store: Store, out: Path, name: str) -> int:
     """Train in a Ray Train worker; returns the number of rows that were left out."""
     os.environ.update(_RAY_TRAIN_ENVIRONMENT)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -117,12 +127,12 @@ def _run_worker(config: Config, store: Store, out: str, name: str) -> int:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    ray_state = store.local(f"{out}/ray")
+    ray_state = out / "ray"
     shutil.rmtree(ray_state, ignore_errors=True)
     resources = {"CPU": config.train.cpus_per_worker, "GPU": config.train.gpus_per_worker}
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"config": config, "store": store, "out": out},
+        train_loop_config=_Task(config=config, store=store, out=out, folder=Path.cwd()),
         scaling_config=ScalingConfig(
             num_workers=config.train.workers,
             use_gpu=config.train.gpus_per_worker > 0,
@@ -144,17 +154,18 @@ def _run_worker(config: Config, store: Store, out: str, name: str) -> int:
     return outcome
 
 
-def _work(task: dict[str, object]) -> int | MulticsrError:
+def _work(task: _Task) -> int | MulticsrError:
     """Runs in the worker. An expected error travels back as a value: Ray would retry an exception."""
     import torch
 
     from multicsr.train.loop import fit
 
-    config, store, out = cast(Config, task["config"]), cast(Store, task["store"]), cast(str, task["out"])
+    config, store = task["config"], task["store"]
+    os.chdir(task["folder"])
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
     try:
         rows = pa.concat_tables(iter_tables(store, read_manifest(store, "curated"), _COLUMNS))
-        return fit(config.train, rows, seed=config.seed, out=store.local(out)).num_left_out
+        return fit(config.train, rows, seed=config.seed, out=task["out"]).num_left_out
     except MulticsrError as error:
         return error
 
@@ -177,19 +188,18 @@ def _counters(log: Path) -> dict[str, float]:
     return counters
 
 
-def _publish(store: Store, out: str, manifest: Manifest) -> None:
+def _publish(store: Store, out: Path, manifest: Manifest) -> None:
     """Make `model/` the new one: complete beside the old, then a change of names."""
-    folder, model, old = store.local(out), store.local("model"), store.local(_OLD)
-    new = folder / "model"
+    new, model, old = out / "model", store.local("model"), store.local(_OLD)
     for name in (LOG, MASKED_PAIRS, HISTOGRAM):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, new / name)
+        if (out / name).exists():
+            shutil.copyfile(out / name, new / name)
     (new / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if model.exists():
         model.rename(old)
     new.rename(model)
     shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def _heal(store: Store) -> None:
