@@ -58,16 +58,18 @@ def histogram(
     kept: Sequence[int],
     rejected: Sequence[int],
     threshold: tuple[str, float] | None = None,
+    unit: str = "rows",
 ) -> Markup:
-    """Stacked bars: kept rows below, rejected rows on top.
+    """Stacked bars: what is kept below, what is rejected on top.
 
     Args:
         edges: E + 1 edges of E bins.
-        kept: rows in each bin; `rejected` likewise.
+        kept: amount in each bin; `rejected` likewise.
         threshold: name and place of a line to draw.
+        unit: what is counted.
     """
     top = max(1, *(k + r for k, r in zip(kept, rejected, strict=True)))
-    frame = Frame(Axis(x_label, edges[0], edges[-1]), Axis("rows", 0, top * 1.05))
+    frame = Frame(Axis(x_label, edges[0], edges[-1]), Axis(unit, 0, top * 1.05))
     parts = [*_axes(frame)]
     for left, right, num_kept, num_rejected in zip(edges[:-1], edges[1:], kept, rejected, strict=True):
         if num_kept + num_rejected == 0:

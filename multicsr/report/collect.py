@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from pydantic import JsonValue, ValidationError
 
-from multicsr.config import CurateConfig
+from multicsr.config import CurateConfig, MaskConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import EVALUATION, Evaluation
 from multicsr.manifest import Manifest, iter_rejects, iter_tables, read_manifest
@@ -85,6 +85,8 @@ class Report:
     kept: list[SampledRow]
     rejected: list[Rejected]
     training: Training | None
+    sigma: float | None
+    """Of the training's mask; None without one."""
     evaluation: Evaluation | None
     settings: list[tuple[str, JsonValue]]
     """(stage, what decided its content)."""
@@ -104,7 +106,7 @@ def read_evaluation(store: Store) -> Evaluation | None:
     try:
         return Evaluation.model_validate_json(store.read_text(EVALUATION))
     except ValidationError as error:
-        raise RunError(f"{store.uri(EVALUATION)} is damaged; run `multicsr evaluate` again") from error
+        raise RunError(f"{store.uri(EVALUATION)} is damaged; run `multicsr run CONFIG` again") from error
 
 
 def collect(store: Store) -> Report:
@@ -139,6 +141,7 @@ def collect(store: Store) -> Report:
             for reason, row in samples.rows()
         ],
         training=read_training(store),
+        sigma=_sigma(manifests.get("model")),
         evaluation=read_evaluation(store),
         settings=[(TITLES[room], _without_paths(manifest.settings)) for room, manifest in manifests.items()],
         counters={TITLES[room]: manifest.counters for room, manifest in manifests.items()},
@@ -215,6 +218,12 @@ def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str
         return curation.score
     made = None if scored is None else scored.settings.get("score")
     return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
+
+
+def _sigma(model: Manifest | None) -> float | None:
+    train = None if model is None else model.settings.get("train")
+    mask = train.get("mask") if isinstance(train, dict) else None
+    return MaskConfig.model_validate(mask).sigma if mask is not None else None
 
 
 def _without_paths(value: JsonValue) -> JsonValue:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from multicsr.errors import RunError
 from multicsr.report.charts import Axis, Point, curve, heatmap, histogram, kept_region
 from multicsr.report.collect import Report, collect
 from multicsr.report.seen import NUM_BINS
-from multicsr.report.training import Training
+from multicsr.report.training import Similarities, Training
 from multicsr.store import Store
 
 REFERENCE_LOWER_AT_MOST = 4.0
@@ -49,7 +50,7 @@ def to_html(report: Report) -> str:
         report=report,
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         score_charts=_score_charts(report),
-        training_charts=_training_charts(report.training) if report.training else [],
+        training_charts=_training_charts(report.training, report.sigma) if report.training else [],
     )
 
 
@@ -101,8 +102,8 @@ def _regions(report: Report) -> list[list[Point]]:
     return [[(b, a) for a, b in region]]
 
 
-def _training_charts(training: Training) -> list[tuple[str, Markup]]:
-    """(caption, chart) of loss, dev metric and mask rate by step."""
+def _training_charts(training: Training, sigma: float | None) -> list[tuple[str, Markup]]:
+    """(caption, chart) of loss, dev metric and mask rate by step, and of what the mask saw."""
     charts = []
     if training.steps:
         loss = [(float(step.step), step.loss) for step in training.steps]
@@ -112,7 +113,31 @@ def _training_charts(training: Training) -> list[tuple[str, Markup]]:
         best = (float(training.best.step), training.best.dev) if training.best else None
         caption = f"Dev metric; best {best[1]:.4g} at step {best[0]:g}" if best else "Dev metric"
         charts.append((caption, curve("Dev metric by step", "step", "dev, x 100", points, best)))
-    if training.steps:
+    if training.steps and sigma is not None:
         masked = [(float(step.step), 100 * step.masked) for step in training.steps]
         charts.append(("Cells removed by the mask", curve("Mask rate by step", "step", "% of cells", masked)))
+    if training.similarities is not None and any(training.similarities.counts) and sigma is not None:
+        charts.append(_mask_chart(training.similarities, sigma))
     return charts
+
+
+def _mask_chart(seen: Similarities, sigma: float) -> tuple[str, Markup]:
+    """Cosines that the mask compared with sigma, without the empty bins at the left."""
+    filled = [index for index, count in enumerate(seen.counts) if count]
+    edges, counts = seen.edges[filled[0] :], seen.counts[filled[0] :]
+    masked = [count if (low + high) / 2 >= sigma else 0 for low, high, count in _bins(edges, counts)]
+    kept = [count - removed for count, removed in zip(counts, masked, strict=True)]
+    chart = histogram(
+        "Cosines of premises with other rows' hypotheses under the mask model",
+        "cosine under P",
+        edges,
+        kept,
+        masked,
+        ("sigma", sigma),
+        "cells",
+    )
+    return f"Other rows' hypotheses; from sigma on removed: {sum(masked):,} of {sum(counts):,} cells", chart
+
+
+def _bins(edges: Sequence[float], counts: Sequence[int]) -> Iterator[tuple[float, float, int]]:
+    return zip(edges[:-1], edges[1:], counts, strict=True)

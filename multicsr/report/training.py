@@ -1,15 +1,16 @@
 """What training left behind: `train.jsonl` and, when there are any, examples of masked pairs."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from multicsr.errors import RunError
 from multicsr.store import Store
-from multicsr.train.log import DevScore, Step, read_log
+from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step, read_log
 
-LOG = "model/train.jsonl"
-MASKED_PAIRS = "model/masked_pairs.json"
+_ROOM = "model"
+T = TypeVar("T")
 
 
 class MaskedPair(BaseModel):
@@ -20,6 +21,14 @@ class MaskedPair(BaseModel):
     similarity: float
 
 
+class Similarities(BaseModel):
+    """Cosines, under the mask model, of premises with other rows' hypotheses in one epoch."""
+
+    edges: list[float]
+    """Of the bins, one more than there are bins."""
+    counts: list[int]
+
+
 @dataclass(frozen=True)
 class Training:
     """A training run, as its log tells it."""
@@ -27,6 +36,7 @@ class Training:
     steps: list[Step]
     dev: list[DevScore]
     masked_pairs: list[MaskedPair]
+    similarities: Similarities | None
 
     @property
     def best(self) -> DevScore | None:
@@ -35,23 +45,27 @@ class Training:
 
 
 def read_training(store: Store) -> Training | None:
-    """Read the log of a finished or running training; None where there is none.
+    """Read the log of a finished training; None where there is none.
 
     Raises:
-        RunError: the masked pairs are damaged.
+        RunError: what the mask saw is damaged.
     """
-    if not store.exists(LOG):
+    if not store.exists(f"{_ROOM}/{LOG}"):
         return None
-    lines = read_log(store.local(LOG))
-    try:
-        pairs = _PAIRS.validate_json(store.read_text(MASKED_PAIRS)) if store.exists(MASKED_PAIRS) else []
-    except ValidationError as error:
-        raise RunError(f"{store.uri(MASKED_PAIRS)} is damaged; run `multicsr train` again") from error
+    lines = read_log(store.local(f"{_ROOM}/{LOG}"))
     return Training(
         [line for line in lines if isinstance(line, Step)],
         [line for line in lines if isinstance(line, DevScore)],
-        pairs,
+        _read(store, MASKED_PAIRS, TypeAdapter(list[MaskedPair])) or [],
+        _read(store, HISTOGRAM, TypeAdapter(Similarities)),
     )
 
 
-_PAIRS: TypeAdapter[list[MaskedPair]] = TypeAdapter(list[MaskedPair])
+def _read(store: Store, name: str, kind: TypeAdapter[T]) -> T | None:
+    path = f"{_ROOM}/{name}"
+    if not store.exists(path):
+        return None
+    try:
+        return kind.validate_json(store.read_text(path))
+    except ValidationError as error:
+        raise RunError(f"{store.uri(path)} is damaged; run `multicsr train` again") from error

@@ -15,7 +15,7 @@ from multicsr.manifest import Manifest, publish
 from multicsr.prompts import load_prompts
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason, rejects, row_id
 from multicsr.store import FileEntry, Store
-from multicsr.train.log import DevScore, Step
+from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step
 
 SCRIPT = "<script>alert('a & b')</script> A man & a woman wrote <b>HTML</b>."
 LONG_WORD = "w" * 200
@@ -194,7 +194,10 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
         if step % 20 == 0:
             dev = 70 + 8 * (1 - float(np.exp(-step / 30))) - (1.2 if step == 120 else 0)
             lines.append(DevScore(step=step, dev=dev, best=step < 120))
-    store.write_text("model/train.jsonl", "".join(f"{line.model_dump_json()}\n" for line in lines))
+    cosines = np.histogram(np.clip(draw.normal(0.25, 0.22, 50_000), -0.4, 0.99), 80, (-1, 1))
+    seen = {"edges": cosines[1].round(6).tolist(), "counts": cosines[0].tolist()}
+    store.write_text(f"model/{HISTOGRAM}", json.dumps(seen))
+    store.write_text(f"model/{LOG}", "".join(f"{line.model_dump_json()}\n" for line in lines))
     pairs = [
         {
             "anchor": f"A man rides a bicycle, {i}.",
@@ -203,13 +206,13 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
         }
         for i in range(5)
     ] + [{"anchor": SCRIPT, "candidate": LONG_WORD, "similarity": 0.91}]
-    store.write_text("model/masked_pairs.json", json.dumps(pairs))
+    store.write_text(f"model/{MASKED_PAIRS}", json.dumps(pairs))
     manifest = Manifest(
         stage="train",
         run="demo",
         fingerprint="f",
         code_version="0.1.0+g0123456789ab",
-        settings={"train": {"encoder": "all-MiniLM-L6-v2", "global_batch": 128}},
+        settings={"train": {"encoder": "all-MiniLM-L6-v2", "global_batch": 128, "mask": {"sigma": 0.9}}},
         created="2026-01-02T03:09:00+00:00",
         seconds=61.0,
         rows_in=num_rows,

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -6,6 +7,7 @@ import pytest
 
 from multicsr.errors import RunError
 from multicsr.report import collect, to_html, write_report
+from multicsr.train.log import HISTOGRAM
 from tests.report.conftest import SCRIPT
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -95,11 +97,19 @@ def test_evaluation_shows_both_encoders_and_the_change(page):
         assert part in text
 
 
-def test_training_shows_three_charts_and_the_kept_checkpoint(page):
+def test_training_shows_its_charts_and_the_kept_checkpoint(page):
     text = page.text["training"]
     assert "checkpoint of step 100" in text
     labels = [a.get("aria-label") for tag, a in page.tags if tag == "svg"]
-    assert labels[3:] == ["Training loss by step", "Dev metric by step", "Mask rate by step"]
+    assert labels[3:6] == ["Training loss by step", "Dev metric by step", "Mask rate by step"]
+    assert labels[6:] == ["Cosines of premises with other rows' hypotheses under the mask model"]
+
+
+def test_cells_from_sigma_on_count_as_removed(made, page):
+    seen = json.loads(made.store.read_text(f"model/{HISTOGRAM}"))
+    removed = sum(n for left, n in zip(seen["edges"], seen["counts"], strict=False) if left >= 0.9)
+    assert removed > 0
+    assert f"removed: {removed:,} of 50,000 cells" in page.text["training"]
 
 
 def test_settings_and_counters_are_shown(page):
