@@ -1,12 +1,13 @@
 """Raw text to sentences: read, normalise, filter, identify, drop duplicates.
 
-files.py     which files, of which format
-readers.py   a file as a stream of records
-filters.py   a record's text, or why it is refused
-reading.py   pass 1: each file to candidates, cut into chunks and sorted by id
-duplicates.py      pass 2: candidates by range of ids to shards, each sentence once
-near_duplicates.py between the two, when it is asked for
-run.py       the passes in order
+files.py            which files, of which format
+readers.py          a file as a stream of records
+filters.py          a record's text, or why it is refused
+reading.py          pass 1: each file to candidates, in chunks sorted by id
+near_duplicates.py  between the passes, when it is asked for
+duplicates.py       ranges of ids: equal sentences meet in one
+sharding.py         pass 2: ranges of ids to shards, each sentence once
+run.py              the passes in order
 """
 
 from multicsr.ingest.run import ingest

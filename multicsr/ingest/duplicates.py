@@ -1,25 +1,18 @@
-"""Pass 2: candidates by range of ids to shards, every sentence once.
+"""Ranges of ids, and what meets in one: equal sentences have equal ids.
 
-Equal sentences have equal ids and so meet in one range. The one kept is the first by (source, position).
 Where a range begins depends on the number of candidates alone, so shards do not depend on files, chunks or
 workers.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from multicsr.config import IngestConfig
-from multicsr.ingest.filters import language_filter
-from multicsr.manifest import rows_digest
-from multicsr.ray_stage import commit, write_rejects
 from multicsr.rows import SENTENCE, Reason, rejects
 from multicsr.store import Store
-from multicsr.tally import ShardReport, count_reasons
 
 RANGE_ROWS = 100_000
 """Candidates one task takes, which may be many shards: each task opens every chunk of pass 1."""
@@ -38,13 +31,13 @@ class IdRange:
     def key(self) -> str:
         return f"range-{self.first:06d}"
 
-    def read(self, store: Store, folder: str) -> pa.Table:
-        """All rows of a folder of files sorted by id that are in the range, in the order of `_FIRST`."""
+    def read(self, store: Store, folder: str, column: str = "row_id") -> pa.Table:
+        """All rows in the range, out of a folder of files that are sorted by `column`."""
         tables = [
-            store.read_table(name, filters=_between(self.first, self.stop, self.total))
+            store.read_table(name, filters=_between(column, self.first, self.stop, self.total))
             for name in store.list(folder)
         ]
-        return pa.concat_tables(tables).sort_by(_FIRST)
+        return pa.concat_tables(tables)
 
     def shards(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         """The rows of each shard, with its number; `rows` sorted by id."""
@@ -66,44 +59,14 @@ def _start(number: int, total: int) -> str:
     return f"{(number << 128) // total:032x}" if number < total else "g"
 
 
-def _between(first: int, stop: int, total: int) -> pc.Expression:
-    row_id = pc.field("row_id")
-    return (row_id >= _start(first, total)) & (row_id < _start(stop, total))
-
-
-def deduplicator(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRange], ShardReport]:
-    """What pass 2 does with one range of ids. Raises ConfigError when the language filter cannot work."""
-    foreign = language_filter(config.language) if config.language_filter else None
-
-    def deduplicate(shard: IdRange) -> ShardReport:
-        started = time.perf_counter()
-        candidates = shard.read(store, f"{folder}/candidates")
-        rows, bad = drop_duplicates(candidates)
-        if foreign is not None:
-            rows, more = _drop_foreign(rows, foreign)
-            bad = pa.concat_tables([bad, more])
-        files = [
-            store.write_table(f"{folder}/rows/part-{number:06d}.parquet", part)
-            for number, part in shard.shards(rows)
-        ]
-        report = ShardReport(
-            key=shard.key,
-            rows_in=candidates.num_rows,
-            rows_out=rows.num_rows,
-            rejected=count_reasons(bad),
-            rows_digest=rows_digest(rows["row_id"]),
-            seconds=time.perf_counter() - started,
-            counters={},
-            files=files,
-            reject_files=write_rejects(store, folder, shard.key, bad),
-        )
-        return commit(store, folder, report)
-
-    return deduplicate
+def _between(column: str, first: int, stop: int, total: int) -> pc.Expression:
+    value = pc.field(column)
+    return (value >= _start(first, total)) & (value < _start(stop, total))
 
 
 def drop_duplicates(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """(first of each id, rejects of the others); `rows` in the order of id, source, position."""
+    """(first of each id by source and position, sorted by id; rejects of the others)."""
+    rows = rows.sort_by(_FIRST)
     ids = rows["row_id"].to_numpy()
     is_first_N = np.ones(len(ids), dtype=bool)
     is_first_N[1:] = ids[1:] != ids[:-1]
@@ -113,14 +76,6 @@ def drop_duplicates(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         "same as ", kept["source"], ":", kept["position"].cast(pa.string()), ""
     )
     return rows.filter(is_first_N), refuse(rows.filter(~is_first_N), Reason.DUPLICATE, detail)
-
-
-def _drop_foreign(
-    rows: pa.Table, foreign: Callable[[Sequence[str]], list[str | None]]
-) -> tuple[pa.Table, pa.Table]:
-    found = pa.array(foreign(rows["text"].to_pylist()), pa.string())
-    detail = pc.binary_join_element_wise("looks like ", found.drop_null(), "")
-    return rows.filter(found.is_null()), refuse(rows.filter(found.is_valid()), Reason.WRONG_LANGUAGE, detail)
 
 
 def refuse(rows: pa.Table, reason: Reason, detail: pa.Array | pa.ChunkedArray) -> pa.Table:

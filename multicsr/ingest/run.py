@@ -1,14 +1,17 @@
 """The passes of ingest in order, and the room they publish."""
 
 import time
+from functools import partial
 
 from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.errors import RunError
-from multicsr.ingest.duplicates import deduplicator, id_ranges
+from multicsr.ingest.duplicates import IdRange, id_ranges
 from multicsr.ingest.files import InputFile, find_files
+from multicsr.ingest.near_duplicates import comparer, signer
 from multicsr.ingest.reading import FileShard, reader
+from multicsr.ingest.sharding import sharder
 from multicsr.manifest import Manifest, fingerprint, publish
 from multicsr.progress import Progress
 from multicsr.ray_stage import Pool, map_shards, outcome, reusable
@@ -43,8 +46,10 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
         ended = {"rows_in": report.rows_in - report.rows_out, "rows_out": 0, "rows_digest": "0", "files": []}
         tally.add(report.model_copy(update=ended))
     ranges = id_ranges(num_candidates, config.ingest.rows_per_shard)
+    if config.ingest.near_duplicates:
+        _find_near_duplicates(config, store, folder, ranges)
     for report in map_shards(
-        "ingest", lambda: deduplicator(config.ingest, store, folder), store, folder, ranges, Pool()
+        "ingest", lambda: sharder(config.ingest, store, folder), store, folder, ranges, Pool()
     ):
         tally.add(report)
         num_candidates -= report.rows_in
@@ -55,7 +60,8 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
     if manifest.rows_out == 0:
         raise RunError(f"ingest: none of {manifest.rows_in:,} records is usable; see ingest.min_words")
     publish(store, _ROOM, manifest)
-    store.delete(f"{folder}/candidates")
+    for scratch in ("candidates", "bands", "near"):
+        store.delete(f"{folder}/{scratch}")
     progress.finish(outcome(manifest))
     return manifest
 
@@ -74,6 +80,19 @@ def _read(
         raise RunError(f"ingest: the corpus is empty: no record in {', '.join(config.input.paths)}")
     progress.finish(f"{num_records:,} records in {len(files):,} files")
     return reports
+
+
+def _find_near_duplicates(config: Config, store: Store, folder: str, ranges: list[IdRange]) -> None:
+    for into, make in (("bands", signer), ("near", comparer)):
+        for _ in map_shards(
+            "near-duplicates",
+            partial(make, config.ingest, store, folder),
+            store,
+            f"{folder}/{into}",
+            ranges,
+            Pool(),
+        ):
+            pass
 
 
 def _settings(config: Config, files: list[InputFile]) -> dict[str, JsonValue]:

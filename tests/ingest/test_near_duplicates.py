@@ -1,0 +1,65 @@
+"""Near-duplicates against a comparison of all pairs."""
+
+import random
+import re
+
+import pytest
+
+from multicsr.ingest import ingest, near_duplicates
+from multicsr.ingest.near_duplicates import Signed, _losers
+from multicsr.manifest import iter_rejects, iter_tables
+from multicsr.progress import SilentProgress
+from multicsr.rows import Reason
+from multicsr.store import Store
+
+WORDS = ["man", "child", "dog", "cat", "walks", "runs", "sits", "plays", "in", "near", "park", "house", "red"]
+
+
+def similarity(one, other):
+    def trigrams(text):
+        words = re.findall(r"\w+", text.casefold())
+        return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
+
+    return len(trigrams(one) & trigrams(other)) / len(trigrams(one) | trigrams(other))
+
+
+def corpus(number):
+    """Random sentences; after every third comes the same with another end, after every fifth another case."""
+    draw = random.Random(3)
+    sentences = []
+    for i in range(number):
+        sentence = " ".join(draw.choices(WORDS, k=20))
+        sentences.append(sentence)
+        if i % 3 == 0:
+            sentences.append(f"{sentence} again")
+        if i % 5 == 0:
+            sentences.append(f"{sentence.capitalize()}!")
+    return sentences
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("rows_per_shard", [1000, 7])
+def test_agrees_with_all_pairs(tmp_path, write, config, rows_per_shard):
+    sentences = corpus(60)
+    path = write(tmp_path / "a.txt", sentences)
+    settings = config(path, column=None, near_duplicates=True, rows_per_shard=rows_per_shard)
+    store = Store.open(settings.store)
+    manifest = ingest(settings, store, SilentProgress())
+    expected = [
+        i
+        for i, sentence in enumerate(sentences)
+        if any(similarity(sentence, earlier) >= 0.8 for earlier in sentences[:i])
+    ]
+    refused = [row for table in iter_rejects(store, manifest) for row in table.to_pylist()]
+    assert sorted(row["position"] for row in refused) == expected
+    assert {row["reason"] for row in refused} == {Reason.NEAR_DUPLICATE}
+    assert all(re.fullmatch(r"(0\.[89]\d|1\.00) like a\.txt:\d+", row["detail"]) for row in refused)
+    assert sum(table.num_rows for table in iter_tables(store, manifest)) == len(sentences) - len(expected)
+    assert not store.list(f"sentences/{manifest.fingerprint}/bands")
+
+
+def test_a_crowd_under_one_hash_is_bounded(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_MAX_LEADERS", 2)
+    texts = ["a b c d", "e f g h", "i j k l", "A B C D", "I J K L"]
+    group = [Signed("0", str(i), text, "a.txt", i) for i, text in enumerate(texts)]
+    assert list(_losers(group, 0.8)) == [("3", "1.00 like a.txt:0")]
