@@ -1,10 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from multicsr.config import Config
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -36,3 +39,36 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fake_run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Config:
+    """Configuration of a run from raw text to curated rows with the fake engine; its store is complete.
+
+    Two sentences repeat and one is too short. Tests that change the store take `copy_of_run`.
+    """
+    from multicsr import pipeline
+    from multicsr.progress import SilentProgress
+
+    folder = tmp_path_factory.mktemp("run")
+    lines = [f"This is sentence number {i} out of many." for i in range(300)]
+    (folder / "sentences.txt").write_text("\n".join([*lines, lines[7], lines[7], "Too short."]) + "\n")
+    config = Config.model_validate(
+        {
+            "name": "fake",
+            "store": str(folder / "store"),
+            "input": {"paths": [str(folder / "sentences.txt")]},
+            "ingest": {"rows_per_shard": 50},
+            "llm": {"engine": "fake"},
+            "score": {"method": "both"},
+        }
+    )
+    pipeline.run(config, SilentProgress(), until="curate")
+    return config
+
+
+@pytest.fixture
+def copy_of_run(fake_run: Config, tmp_path: Path) -> Config:
+    """The same run with a store of its own."""
+    shutil.copytree(fake_run.store, tmp_path / "store")
+    return fake_run.model_copy(update={"store": str(tmp_path / "store")})

@@ -1,13 +1,14 @@
 """Between the passes, when asked for: which sentences are near-duplicates of one that comes before them.
 
 MinHash LSH in two steps, as parallel and as bounded in memory as the rest. `signer` writes every sentence
-once per band of its signature, under the band's hash; near-duplicates meet under at least one hash. `comparer`
-takes a range of hashes and compares, exactly, the sentences that met. Neither sees shards or workers, so the
-outcome depends on the corpus alone.
+once per band of its signature, under the band's hash; near-duplicates meet under at least one hash.
+`comparer` takes a range of hashes and compares, exactly, the sentences that met. Neither sees shards or
+workers, so the outcome depends on the corpus alone.
 
 For the user: two sentences of just the similarity asked for are found with a probability of about 97%, more
 similar ones almost surely, and nothing less similar is dropped. Of a chain in which each sentence resembles
-the next, the first stays, even where the last does not resemble it. Scratch space is 10 to 30 times the corpus.
+the next, the first stays, even where the last does not resemble it. Scratch space is 10 to 30 times the
+corpus.
 """
 
 import hashlib

@@ -1,0 +1,138 @@
+"""Files whole or not at all, also on a full disk."""
+
+import os
+import pickle
+import resource
+import signal
+import subprocess
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from multicsr.errors import ConfigError, RunError
+from multicsr.rows import SENTENCE
+from multicsr.store import SCHEMA_VERSION, Store, checksum
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path / "store"))
+
+
+def make_table(number=10):
+    columns = [[f"{i:032x}" for i in range(number)], ["text"] * number, ["en"] * number, ["a"] * number]
+    return pa.table([*columns, range(number)], schema=SENTENCE)
+
+
+def test_text_round_trip_and_replacement(store):
+    assert not store.exists("a/b.txt")
+    store.write_text("a/b.txt", "one\n")
+    store.write_text("a/b.txt", "two: \u00e9\n")
+    assert store.read_text("a/b.txt") == "two: \u00e9\n"
+    assert store.list("") == store.list("a") == ["a/b.txt"]
+
+
+def test_table_round_trip_keeps_schema_and_says_what_it_wrote(store):
+    table = make_table()
+    entry = store.write_table("rows/part-0.parquet", table)
+    assert store.read_table("rows/part-0.parquet").schema.equals(SENTENCE, check_metadata=True)
+    assert store.read_table("rows/part-0.parquet") == table
+    assert store.read_table("rows/part-0.parquet", columns=["text"]).column_names == ["text"]
+    data = store.local("rows/part-0.parquet").read_bytes()
+    assert (entry.path, entry.rows) == ("rows/part-0.parquet", 10)
+    assert (entry.bytes, entry.checksum) == (len(data), checksum(data))
+    facts = pq.read_metadata(store.local("rows/part-0.parquet"))
+    assert facts.metadata[b"multicsr.schema"].decode() == SCHEMA_VERSION
+    assert {facts.row_group(0).column(i).compression for i in range(5)} == {"ZSTD"}
+
+
+def test_a_file_uri_is_its_path_and_a_store_pickles(store, tmp_path):
+    store.write_text("a.txt", "x")
+    same = Store.open(f"file://{tmp_path}/store/")
+    assert same.uri("a.txt") == store.uri("a.txt") == str(tmp_path / "store" / "a.txt")
+    assert pickle.loads(pickle.dumps(same)).read_text("a.txt") == "x"
+
+
+def test_a_relative_path_does_not_follow_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store.open("runs/x")
+    monkeypatch.chdir("/")
+    store.write_text("a.txt", "x")
+    assert (tmp_path / "runs/x/a.txt").read_text() == "x"
+
+
+def test_child_and_delete(store):
+    store.child("a").write_text("b/c.txt", "x")
+    assert store.list("") == ["a/b/c.txt"]
+    store.delete("a/b/c.txt")
+    store.delete("a/b/c.txt")
+    store.child("a").write_text("d.txt", "x")
+    store.delete("a")
+    assert store.list("a") == []
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/x", "file://relative/x", "http://x"])
+def test_other_places_are_refused(uri):
+    with pytest.raises(ConfigError, match="store: cannot use"):
+        Store.open(uri)
+
+
+def test_unreadable_files_are_one_line(store):
+    with pytest.raises(RunError, match=r"cannot read .*none\.parquet"):
+        store.read_table("none.parquet")
+    store.write_text("bad.parquet", "this is no Parquet")
+    with pytest.raises(RunError, match=r"cannot read .*bad\.parquet") as caught:
+        store.read_table("bad.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(store, tmp_path):
+    (tmp_path / "store").write_text("a file where the store should be")
+    with pytest.raises(RunError, match="store: cannot write"):
+        store.write_text("a.txt", "x")
+
+
+@pytest.fixture
+def small_files():
+    """The kernel refuses to let a file of this process grow past 64 KiB, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def check_that_nothing_is_left(store):
+    store.write_text("a.txt", "before")
+    with pytest.raises(RunError, match=r"store: cannot write .*a\.txt: .+") as caught:
+        store.write_text("a.txt", os.urandom(100_000).hex())
+    assert "\n" not in str(caught.value)
+    assert store.read_text("a.txt") == "before"
+    noise = make_table(20_000).set_column(
+        1, SENTENCE.field("text"), pa.array([os.urandom(8).hex() for _ in range(20_000)])
+    )
+    with pytest.raises(RunError, match="store: cannot write"):
+        store.write_table("rows.parquet", noise)
+    assert sorted(os.listdir(store.local())) == ["a.txt"], "not even a temporary file stays"
+
+
+def test_a_file_that_cannot_grow_leaves_nothing(store, small_files):
+    check_that_nothing_is_left(store)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("may not mount a small disk here")
+    try:
+        check_that_nothing_is_left(Store.open(str(disk)))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
