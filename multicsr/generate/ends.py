@@ -45,7 +45,7 @@ class Ends:
         return str(text)
 
     def _find_stoppers(self, vocab_size: int) -> set[int]:
-        """Tokens that may hold the last character of a stop string; `ended` reads the text after these only."""
+        """Tokens that may hold the last character of a stop string; the text is read after these only."""
         known = range(min(vocab_size, len(self._tokenizer)))
         last = {string[-1] for string in self._stop}
         if not last or " " in last:  # a decoder may strip a lone token's spaces

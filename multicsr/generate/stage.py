@@ -108,17 +108,21 @@ class TripletStage:
 
     def _score(self, drafts: Sequence[Draft]) -> None:
         """Stage 2: a = (premise, entailment) and b = (premise, contradiction) of MultiCSR Eq. 3."""
-        prompts = [
-            self._prompts.scoring(draft.premise, hypothesis)
-            for draft in drafts
-            for hypothesis in (draft.entailment or "", draft.contradiction or "")
-        ]
         if self._config.score.method in ("expected", "both"):
-            self._score_expected(drafts, prompts)
+            self._score_expected(drafts)
         if self._config.score.method in ("stated", "both"):
-            self._score_stated(drafts, prompts)
+            self._score_stated([draft for draft in drafts if draft.refusal is None])
 
-    def _score_expected(self, drafts: Sequence[Draft], prompts: Sequence[str]) -> None:
+    def _scoring_prompts(self, drafts: Sequence[Draft]) -> list[str]:
+        """For each row the prompt of a, then that of b."""
+        return [
+            self._prompts.scoring(draft.premise, hypothesis or "")
+            for draft in drafts
+            for hypothesis in (draft.entailment, draft.contradiction)
+        ]
+
+    def _score_expected(self, drafts: Sequence[Draft]) -> None:
+        prompts = self._scoring_prompts(drafts)
         results = self._engine.label_probabilities(prompts, self._prompts.score_labels)
         for draft, a, b in zip(drafts, results[::2], results[1::2], strict=True):
             if isinstance(a, Refusal):
@@ -129,7 +133,8 @@ class TripletStage:
                 expected = expected_scores(np.stack([a, b]))
                 draft.entailment_expected, draft.contradiction_expected = map(float, expected)
 
-    def _score_stated(self, drafts: Sequence[Draft], prompts: Sequence[str]) -> None:
+    def _score_stated(self, drafts: Sequence[Draft]) -> None:
+        prompts = self._scoring_prompts(drafts)
         row_ids = [draft.row_id for draft in drafts for _ in range(2)]
         results = self._engine.reply(prompts, row_ids, self._config.score.max_new_tokens)
         for draft, a, b in zip(drafts, results[::2], results[1::2], strict=True):

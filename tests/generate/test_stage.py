@@ -1,0 +1,171 @@
+"""Triplets from sentences: order, conservation, reasons, scores, counters, fingerprint."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from multicsr.generate import stage as stage_module
+from multicsr.generate.engine import Completion, Refusal, Usage
+from multicsr.generate.stage import TripletStage, fingerprint
+from multicsr.rows import SCORED, Reason, rejects
+from tests.generate.conftest import make_config
+from tests.generate.rows import make_sentences
+
+FAKE = {"engine": "fake"}
+
+
+def done(text, finished=True):
+    return Completion(text, len(text.split()), finished)
+
+
+class Scripted:
+    """An engine that says what the premise asks for."""
+
+    def __init__(self, pairs, replies):
+        self.usage = Usage()
+        self._pairs, self._replies = pairs, replies
+        self.batches = []
+
+    def generate_pairs(self, pairs, row_ids):
+        self.batches.append([pair.premise for pair in pairs])
+        return [self._pairs.get(pair.premise, (done("Fine."), done("Not fine."))) for pair in pairs]
+
+    def label_probabilities(self, prompts, labels):
+        refused = Refusal(Reason.PROMPT_TOO_LONG, "scoring")
+        return [refused if "Long hypothesis" in prompt else np.eye(6)[4] for prompt in prompts]
+
+    def reply(self, prompts, row_ids, max_new_tokens):
+        return [done(next((r for h, r in self._replies.items() if h in prompt), "4.5")) for prompt in prompts]
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Make a stage whose engine follows a script."""
+
+    def make(pairs, replies=None, **sections):
+        engine = Scripted(pairs, replies or {})
+        monkeypatch.setattr(stage_module, "load_engine", lambda config: engine)
+        return TripletStage(make_config("m", llm=FAKE, **sections)), engine
+
+    return make
+
+
+def test_rows_that_fail_leave_with_their_reason_and_what_was_filled(scripted):
+    pairs = {
+        "Too long.": Refusal(Reason.PROMPT_TOO_LONG, "600 tokens"),
+        "Broken.": Refusal(Reason.ENGINE_ERROR, "nan"),
+        "Empty.": (done(" \n"), done("No.")),
+        "Copied  one.": (done("a"), done("copied one. ")),
+        "Same.": (done("Alike"), done(" ALIKE")),
+        "Cut off.": (done("Never ends", finished=False), done("No.")),
+        "Fails later.": (done("Long hypothesis"), done("No.")),
+        "Mute.": (done("Says nothing"), done("No.")),
+    }
+    sentences = make_sentences(["Good one.", *pairs, "Good two."])
+    stage, _ = scripted(
+        {key.replace("  ", " "): value for key, value in pairs.items()},
+        {"Says nothing": "similar"},
+        score={"method": "both"},
+    )
+    output = stage(sentences)
+    assert output.rows.schema == SCORED
+    assert output.rejects.schema == rejects(SCORED)
+    assert output.rows["text"].to_pylist() == ["Good one.", "Good two."]
+    found = dict(zip(output.rejects["text"].to_pylist(), output.rejects["reason"].to_pylist(), strict=True))
+    assert found == {
+        "Too long.": "prompt too long",
+        "Broken.": "engine error",
+        "Empty.": "empty hypothesis",
+        "Copied one.": "copied hypothesis",
+        "Same.": "same hypotheses",
+        "Cut off.": "unfinished hypothesis",
+        "Fails later.": "prompt too long",
+        "Mute.": "score unparsable",
+    }
+    lost = {row["text"]: row for row in output.rejects.to_pylist()}
+    assert lost["Too long."]["entailment"] is None
+    assert lost["Too long."]["detail"] == "600 tokens"
+    assert lost["Same."]["entailment"] == "Alike"
+    assert lost["Same."]["entailment_expected"] is None
+    assert lost["Mute."]["entailment_reply"] == "similar"
+    assert lost["Mute."]["contradiction_stated"] == 4.5
+
+
+def test_a_row_carries_hypotheses_scores_and_provenance(scripted):
+    sentences = make_sentences(["It rains."])
+    stage, _ = scripted(
+        {"It rains.": (done(" Water  falls. "), done("It is dry."))}, score={"method": "both"}
+    )
+    [row] = stage(sentences).rows.to_pylist()
+    assert row["entailment"] == "Water falls."
+    assert row["contradiction"] == "It is dry."
+    assert row["generated_tokens"] == 5
+    assert (row["prompts"], row["llm"], row["omega"]) == ("syncse", "m", pytest.approx(0.3))
+    assert row["entailment_expected"] == row["contradiction_expected"] == 4.0
+    assert row["entailment_stated"] == row["contradiction_stated"] == 4.5
+    assert row["entailment_prompt"] in range(4)
+    assert row["row_id"] == sentences["row_id"][0].as_py()
+
+
+def test_only_the_asked_score_is_made(scripted):
+    sentences = make_sentences(["It rains."])
+    [row] = scripted({})[0](sentences).rows.to_pylist()
+    assert row["entailment_stated"] is row["entailment_reply"] is None
+    stage, _ = scripted({}, score={"method": "stated"}, curate={"score": "stated"})
+    [row] = stage(sentences).rows.to_pylist()
+    assert row["entailment_expected"] is None
+    assert row["entailment_stated"] == 4.5
+
+
+def test_batches_hold_sentences_of_like_length_and_rows_keep_their_order(scripted):
+    texts = [f"A sentence with {'very ' * (i * 7 % 20)}many words." for i in range(20)]
+    stage, engine = scripted({}, generate={"batch_size": 6})
+    assert stage(make_sentences(texts)).rows["text"].to_pylist() == texts
+    assert [len(batch) for batch in engine.batches] == [6, 6, 6, 2]
+    lengths = [len(premise) for batch in engine.batches for premise in batch]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_the_fake_engine_gives_the_same_rows_in_any_blocks_and_loses_none(premises):
+    sentences = make_sentences([f"{premise} ({i})" for i in range(10) for premise in premises])
+    config = make_config("fake", llm=FAKE, score={"method": "both"})
+    whole = TripletStage(config)(sentences)
+    assert whole.rows.num_rows + whole.rejects.num_rows == 2000
+    reasons = set(whole.rejects["reason"].to_pylist())
+    assert reasons == {"empty hypothesis", "copied hypothesis", "score unparsable"}
+    assert 50 < whole.rejects.num_rows < 200
+    assert whole.counters["generated_tokens"] > 2000
+    parts = [TripletStage(config)(sentences.slice(start, 300)) for start in range(0, 2000, 300)]
+    assert pa.concat_tables(part.rows for part in parts).equals(whole.rows)
+    assert pa.concat_tables(part.rejects for part in parts).equals(whole.rejects)
+    rows = whole.rows.to_pylist()
+    assert np.mean([row["entailment_expected"] > row["contradiction_expected"] for row in rows]) > 0.9
+
+
+def test_no_sentences_give_no_rows():
+    output = TripletStage(make_config("fake", llm=FAKE))(make_sentences([]))
+    assert output.rows.equals(SCORED.empty_table())
+    assert output.rejects.num_rows == 0
+
+
+def test_the_fingerprint_follows_what_decides_the_rows_and_nothing_else(causal_dir, tmp_path):
+    base = fingerprint(make_config(causal_dir))
+    same = {"generate": {"actors": 3, "batch_size": 7, "cpus_per_actor": 2}, "curate": {"alpha": 4}}
+    assert fingerprint(make_config(causal_dir, **same)) == base
+    for change in (
+        {"generate": {"omega": 0.2}},
+        {"generate": {"max_new_tokens": 5}},
+        {"generate": {"prompts": "reference"}},
+        {"score": {"method": "both"}},
+        {"llm": {"dtype": "bfloat16"}},
+        {"seed": 5},
+    ):
+        assert fingerprint(make_config(causal_dir, **change)) != base, change
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for path in causal_dir.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    weights = base["weights"]
+    assert fingerprint(make_config(copy))["weights"] == weights
+    (copy / "model.safetensors").write_bytes(b"other")
+    assert fingerprint(make_config(copy))["weights"] != weights

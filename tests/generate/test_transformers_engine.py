@@ -1,0 +1,162 @@
+"""The transformers engine: label probabilities, bad models, chat templates, long prompts, batches."""
+
+import json
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from multicsr.errors import ConfigError
+from multicsr.generate.engine import Refusal
+from multicsr.generate.stage import TripletStage
+from multicsr.generate.transformers_engine import PROBABILITY_STEP, TransformersEngine
+from multicsr.models import ASSETS
+from multicsr.prompts import load_prompts
+from multicsr.rows import Reason
+from tests.generate.conftest import CONTEXT, make_config
+from tests.generate.reference import next_logits
+from tests.generate.rows import make_sentences
+
+PROMPTS = load_prompts("syncse")
+LABELS = PROMPTS.score_labels
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+
+
+@pytest.fixture
+def engine(model_dir):
+    return TransformersEngine(make_config(model_dir))
+
+
+@pytest.fixture
+def causal_copy(causal_dir, tmp_path):
+    return shutil.copytree(causal_dir, tmp_path / "model")
+
+
+def pairs_of(premises):
+    return [PROMPTS.pair(premise, premise, seed=1) for premise in premises]
+
+
+def test_label_probabilities_are_a_softmax_over_the_labels(engine, premises):
+    prompts = [PROMPTS.scoring(a, b) for a, b in pairwise(premises[:40])]
+    found = np.stack(engine.label_probabilities(prompts, LABELS))
+    label_ids = [engine._tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in LABELS]
+    for row, prompt in zip(found, prompts, strict=True):
+        with torch.no_grad():
+            logits = next_logits(engine._model, engine._tokenizer(prompt)["input_ids"], [])
+        expected = torch.softmax(logits[label_ids].double(), -1).numpy()
+        assert np.abs(row - expected).max() <= PROBABILITY_STEP / 2 + 1e-4
+    assert len(np.unique(found)) > 10
+
+
+def test_label_probabilities_are_the_same_in_every_batch(engine, premises):
+    prompts = [PROMPTS.scoring(a, b) for a, b in pairwise(premises[:60])]
+    whole = np.stack(engine.label_probabilities(prompts, LABELS))
+    backwards = np.stack(engine.label_probabilities(prompts[::-1], LABELS))[::-1]
+    alone = np.stack([engine.label_probabilities([prompt], LABELS)[0] for prompt in prompts])
+    assert (whole == backwards).all()
+    assert (whole == alone).all()
+
+
+def test_a_label_of_several_tokens_is_a_configuration_error(engine):
+    with pytest.raises(ConfigError, match=r"generate\.prompts: score label ' 17 apples'.*stated"):
+        engine.label_probabilities(["Score:"], [" 1", " 17 apples"])
+
+
+def test_a_label_that_melts_into_the_prompt_is_a_configuration_error(causal_dir):
+    engine = TransformersEngine(make_config(causal_dir))
+    with pytest.raises(ConfigError, match=r"generate\.prompts: score label"):
+        engine.label_probabilities(["the sentenc"], ["e"])
+
+
+def test_replies_are_plain_and_greedy(engine, premises):
+    replies = engine.reply(premises[:5], premises[:5], max_new_tokens=3)
+    for premise, found in zip(premises[:5], replies, strict=True):
+        written = []
+        with torch.no_grad():
+            while len(written) < 3 and not (written and engine._ends.ended(written)):
+                ids = engine._tokenizer(premise)["input_ids"]
+                written.append(int(next_logits(engine._model, ids, written).argmax()))
+        assert found.text == engine._ends.text(written)[0]
+        assert found.finished == engine._ends.ended(written)
+
+
+def test_a_prompt_that_does_not_fit_refuses_its_row_only(causal_dir):
+    engine = TransformersEngine(make_config(causal_dir))
+    texts = ["A dog runs.", "word " * CONTEXT, "A man sits."]
+    found = engine.generate_pairs(pairs_of(texts), texts)
+    assert [isinstance(result, Refusal) for result in found] == [False, True, False]
+    assert found[1].reason == Reason.PROMPT_TOO_LONG
+    assert [found[0], found[2]] == engine.generate_pairs(pairs_of(texts[::2]), texts[::2])
+    assert engine.label_probabilities([texts[1]], LABELS)[0].reason == Reason.PROMPT_TOO_LONG
+    assert engine.reply([texts[1]], ["id"], 3)[0].reason == Reason.PROMPT_TOO_LONG
+
+
+def test_logits_that_are_no_numbers_refuse_the_row(engine):
+    with torch.no_grad():
+        engine._model.get_output_embeddings().weight[:] = float("nan")
+    [found] = engine.generate_pairs(pairs_of(["A dog runs."]), ["id"])
+    assert found.reason == Reason.ENGINE_ERROR
+    assert "llm.dtype" in found.detail
+    assert engine.label_probabilities(["Score:"], LABELS)[0].reason == Reason.ENGINE_ERROR
+
+
+def test_the_chat_template_wraps_prompts_when_there_is_one(causal_copy):
+    plain = TransformersEngine(make_config(causal_copy))
+    (causal_copy / "chat_template.jinja").write_text(TEMPLATE)
+    chat = TransformersEngine(make_config(causal_copy))
+    off = TransformersEngine(make_config(causal_copy, llm={"chat_template": False}))
+    assert chat._encode(["A dog."]) == plain._encode(["<user>A dog.<assistant>"])
+    assert off._encode(["A dog."]) == plain._encode(["A dog."])
+
+
+def test_a_chat_template_that_is_not_there_is_a_configuration_error(causal_dir):
+    with pytest.raises(ConfigError, match=r"llm\.chat_template"):
+        TransformersEngine(make_config(causal_dir, llm={"chat_template": True}))
+
+
+def test_a_model_that_cannot_be_loaded_is_a_configuration_error(causal_copy, tmp_path):
+    (causal_copy / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ConfigError, match=r"llm\.model: cannot load"):
+        TransformersEngine(make_config(causal_copy))
+    (causal_copy / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"llm\.model: .* no model weights"):
+        TransformersEngine(make_config(causal_copy))
+    with pytest.raises(ConfigError, match=r"llm\.model: no directory"):
+        TransformersEngine(make_config(tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_a_configuration_error(causal_dir):
+    with pytest.raises(ConfigError, match=r"llm\.device"):
+        TransformersEngine(make_config(causal_dir, llm={"device": "cuda"}))
+
+
+def test_rows_of_a_stage_do_not_depend_on_blocks(model_dir, premises):
+    sections = {"score": {"method": "both", "max_new_tokens": 3}, "curate": {"score": "expected"}}
+    sentences = make_sentences(premises[:40])
+    found = []
+    for size, batch_size in ((40, 64), (7, 3)):
+        stage = TripletStage(make_config(model_dir, generate={"batch_size": batch_size}, **sections))
+        outputs = [stage(sentences.slice(start, size)) for start in range(0, 40, size)]
+        rows = [row for output in outputs for row in output.rows.to_pylist() + output.rejects.to_pylist()]
+        found.append(sorted(rows, key=lambda row: row["position"]))
+    assert found[0] == found[1]
+    assert len(found[0]) == 40
+
+
+@pytest.mark.skipif(
+    not (ASSETS / "tinylm" / "model.safetensors").is_file(),
+    reason="the tiny LM is not in multicsr/assets/tinylm",
+)
+def test_the_shipped_model_writes_and_scores(premises):
+    sentences = make_sentences(premises[:16])
+    config = make_config("tinylm", generate={"max_new_tokens": 32, "batch_size": 8})
+    output = TripletStage(config)(sentences)
+    assert output.rows.num_rows > 12
+    assert json.loads((ASSETS / "tinylm" / "config.json").read_text())["model_type"] == "llama"
+    rows = output.rows.to_pylist()
+    assert np.mean([row["entailment_expected"] for row in rows]) > np.mean(
+        [row["contradiction_expected"] for row in rows]
+    )
