@@ -1,0 +1,121 @@
+"""The map, from raw text to curated rows with the fake engine, on local Ray."""
+
+import shutil
+
+import pyarrow as pa
+import pytest
+
+from multicsr import pipeline
+from multicsr.errors import ConfigError, RunError
+from multicsr.manifest import iter_rejects, iter_tables, read_manifest
+from multicsr.progress import SilentProgress
+from multicsr.ray_stage import start_ray
+from multicsr.rows import CURATED, SCORED, SENTENCE, Reason
+from multicsr.store import Store
+
+ROOMS = {"sentences": SENTENCE, "scored": SCORED, "curated": CURATED}
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+class Summaries(SilentProgress):
+    def __init__(self):
+        self.said = []
+
+    def start(self, stage, total, unit="rows"):
+        self.stage = stage
+
+    def finish(self, summary):
+        self.said.append((self.stage, summary))
+
+
+def change(config, **sections):
+    """The configuration with some settings of some sections changed."""
+    changed = {name: getattr(config, name).model_copy(update=to) for name, to in sections.items()}
+    return config.model_copy(update=changed)
+
+
+def read_room(config, room):
+    store = Store.open(config.store)
+    return pa.concat_tables(iter_tables(store, read_manifest(store, room)))
+
+
+def test_every_row_is_accounted_for(fake_run):
+    store = Store.open(fake_run.store)
+    before = None
+    for room, schema in ROOMS.items():
+        manifest = read_manifest(store, room)
+        rows = read_room(fake_run, room)
+        refused = [row for table in iter_rejects(store, manifest) for row in table.to_pylist()]
+        assert rows.schema == schema
+        assert manifest.rows_in == manifest.rows_out + sum(manifest.rejected.values())
+        assert manifest.rows_in == rows.num_rows + len(refused)
+        assert len(set(rows["row_id"].to_pylist())) == manifest.rows_out > 0
+        if before is not None:
+            assert {*rows["row_id"].to_pylist(), *(row["row_id"] for row in refused)} == before
+        before = set(rows["row_id"].to_pylist())
+    sentences = read_manifest(store, "sentences")
+    assert (sentences.rows_in, sentences.rows_out) == (303, 300)
+    assert sentences.rejected == {Reason.DUPLICATE: 2, Reason.TOO_SHORT: 1}
+
+
+def test_a_second_run_redoes_nothing(copy_of_run):
+    store = Store.open(copy_of_run.store)
+    files = {name: store.read_bytes(name) for name in store.list("")}
+    progress = Summaries()
+    pipeline.run(copy_of_run, progress, until="curate")
+    assert {name: store.read_bytes(name) for name in store.list("")} == files
+    assert [stage for stage, said in progress.said if said.endswith("reused")] == list(pipeline.STAGES)[:3]
+
+
+def test_thresholds_cost_no_generation(copy_of_run):
+    before = read_manifest(Store.open(copy_of_run.store), "scored")
+    progress = Summaries()
+    strict = change(copy_of_run, curate={"alpha": 4.0})
+    pipeline.run(strict, progress, until="curate")
+    assert [said.endswith("reused") for _, said in progress.said] == [True, True, False]
+    assert read_manifest(Store.open(strict.store), "scored") == before
+    assert min(read_room(strict, "curated")["a"].to_pylist()) >= 4
+    assert 0 < read_room(strict, "curated").num_rows < read_room(copy_of_run, "scored").num_rows
+
+
+def test_a_touched_source_file_costs_no_generation(copy_of_run, tmp_path):
+    (source,) = copy_of_run.input.paths
+    copy = tmp_path / "sentences.txt"
+    shutil.copy(source, copy)
+    progress = Summaries()
+    pipeline.run(change(copy_of_run, input={"paths": [str(copy)]}), progress, until="curate")
+    assert [said.endswith("reused") for _, said in progress.said] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("sections", [{"generate": {"actors": 3}}, {"ingest": {"rows_per_shard": 17}}])
+def test_actors_and_shards_do_not_change_rows(fake_run, tmp_path, sections):
+    other = change(fake_run, **sections).model_copy(update={"store": str(tmp_path / "other")})
+    pipeline.run(other, SilentProgress(), until="curate")
+    for room in ROOMS:
+        assert read_room(other, room).to_pylist() == read_room(fake_run, room).to_pylist()
+
+
+def test_a_step_without_its_input_says_what_to_run(fake_run, tmp_path):
+    empty = fake_run.model_copy(update={"store": str(tmp_path / "empty")})
+    for step, needed in (("generate", "ingest"), ("curate", "generate"), ("evaluate", "train")):
+        config = change(empty, evaluate={"data": ["x"]})
+        with pytest.raises(RunError, match=f"run `multicsr {needed} CONFIG` first"):
+            pipeline.run_step(step, config, SilentProgress())
+
+
+def test_sweep_table(fake_run):
+    table = pipeline.sweep_table(fake_run, "3", "3", "0,1")
+    kept = [int(cell) for cell in table.columns[3].cells]
+    assert kept[1] == read_room(fake_run, "curated").num_rows <= kept[0]
+    with pytest.raises(ConfigError, match="--beta 9: write numbers from 0 to 5"):
+        pipeline.sweep_table(fake_run, "3", "9", "1")
+    with pytest.raises(ConfigError, match="--alpha a,b"):
+        pipeline.sweep_table(fake_run, "a,b", "3", "1")
+
+
+def test_start_ray_uses_what_is_there():
+    import ray
+
+    with start_ray(100):
+        assert ray.is_initialized()
+    assert ray.is_initialized(), "it did not start this Ray and does not stop it"
