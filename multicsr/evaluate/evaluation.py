@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "scipy")
 _BATCHES_AT_ONCE = 16
+_FIGURES_IN_A_LINE = 4
 
 
 class Candidate(NamedTuple):
@@ -132,7 +133,8 @@ def _measure_all(
         _encode(model, sentences, batch_size, file, progress)
         vectors_SD = np.memmap(file, dtype=np.float32, mode="r").reshape(len(sentences), -1)
         scores = [measure(task, lambda texts: vectors_SD[[row[text] for text in texts]]) for task in tasks]
-    progress.finish(f"{candidate.label}: {len(tasks)} tasks, {len(sentences):,} distinct sentences")
+    figures = ", ".join(f"{score.task} {score.value:.2f}" for score in scores[:_FIGURES_IN_A_LINE])
+    progress.finish(f"{candidate.label}: {figures}{', ...' if len(scores) > _FIGURES_IN_A_LINE else ''}")
     return Measured(
         label=candidate.label,
         scores=scores,
