@@ -71,8 +71,8 @@ class TransformersEngine:
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
     ) -> list[tuple[Completion, Completion] | Refusal]:
-        entailment = self._encode([pair.entailment for pair in pairs])
-        contradiction = self._encode([pair.contradiction for pair in pairs])
+        entailment = self.encode([pair.entailment for pair in pairs])
+        contradiction = self.encode([pair.contradiction for pair in pairs])
         requests, refusals = [], []
         for e, c, row_id in zip(entailment, contradiction, row_ids, strict=True):
             refusals.append(self._too_long(max(e, c, key=len), self._rule.max_new_tokens))
@@ -90,7 +90,7 @@ class TransformersEngine:
         Rounding hides what batching does to the last digits. A prompt for which it might not, because a
         probability lies next to a rounding edge, is read again alone.
         """
-        encoded = self._encode(prompts)
+        encoded = self.encode(prompts)
         label_ids = self._label_ids(prompts[0], labels) if prompts else []
         refusals = [self._too_long(prompt, 1) for prompt in encoded]
         fitting = [prompt for prompt, refusal in zip(encoded, refusals, strict=True) if refusal is None]
@@ -104,7 +104,7 @@ class TransformersEngine:
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Refusal]:
         rule = self._rule._replace(max_new_tokens=max_new_tokens, temperature=0.0, tie_gap=self._tie_gap)
-        encoded = self._encode(prompts)
+        encoded = self.encode(prompts)
         refusals = [self._too_long(prompt, max_new_tokens) for prompt in encoded]
         requests = [
             Request(prompt, prompt, 0.0, row_id, "score")
@@ -124,7 +124,7 @@ class TransformersEngine:
             else:
                 yield _NOT_NUMBERS
 
-    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of the prompts, in the chat template if there is to be one."""
         if not prompts:
             return []

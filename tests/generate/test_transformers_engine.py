@@ -107,8 +107,8 @@ def test_the_chat_template_wraps_prompts_when_there_is_one(causal_copy):
     (causal_copy / "chat_template.jinja").write_text(TEMPLATE)
     chat = TransformersEngine(make_config(causal_copy))
     off = TransformersEngine(make_config(causal_copy, llm={"chat_template": False}))
-    assert chat._encode(["A dog."]) == plain._encode(["<user>A dog.<assistant>"])
-    assert off._encode(["A dog."]) == plain._encode(["A dog."])
+    assert chat.encode(["A dog."]) == plain.encode(["<user>A dog.<assistant>"])
+    assert off.encode(["A dog."]) == plain.encode(["A dog."])
 
 
 def test_a_chat_template_that_is_not_there_is_a_configuration_error(causal_dir):
