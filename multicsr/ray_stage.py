@@ -28,7 +28,7 @@ from multicsr.store import FileEntry, Store
 from multicsr.tally import ShardReport, Tally, count_reasons
 
 _RETRIES = 2
-"""Of a shard whose worker died. Ray's default has no end: a row that kills its process would go on for ever."""
+"""Of a shard whose worker died. Ray's default has no end; a row that kills its process would never end."""
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Shard names and reports travel through it, no rows: Ray's default of 30% of the memory is not needed."""
 
@@ -332,18 +332,40 @@ def start_ray(cpus: float = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"logging_level": "error", "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus) + 2),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **quiet,
-        )
+    with _quiet_start():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level="error", log_to_driver=False)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus) + 2),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level="error",
+                log_to_driver=False,
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep Ray's C++ side from talking to standard error, unless logging is at INFO.
+
+    It would warn of the way in which Ray Data starts actors; told by its variable to be silent, it says so
+    once, while it starts, past Python. Errors of the start are exceptions all the same.
+    """
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        yield
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
