@@ -105,7 +105,7 @@ class Store:
         self._write(name, text.encode("utf-8"))
 
     def read_table(self, name: str, columns: Sequence[str] | None = None, filters: object = None) -> pa.Table:
-        """Read a Parquet file; `filters` as in `pyarrow.parquet.read_table`. Raises RunError when it cannot."""
+        """Read a Parquet file; `filters` as pyarrow takes them. Raises RunError when it cannot."""
         try:
             return pq.read_table(
                 self._path(name),

@@ -184,6 +184,15 @@ def test_other_settings_are_other_work(store, log):
     assert len(list(log.glob("shard-*"))) == 4, "rows made under the first settings are still there"
 
 
+def test_a_run_that_fails_leaves_what_was_published(store, log):
+    source = make_room(store, 30, 10)
+    first = run(stage_of(lambda: Sieve(log)), store, source, {"omega": 0.3})
+    with pytest.raises(RunError, match="the model is gone"):
+        run(stage_of(lambda: Sieve(log, dies_at=20)), store, source, {"omega": 0.2})
+    assert read_manifest(store, "scored") == first
+    assert sum(table.num_rows for table in iter_tables(store, first)) == 15
+
+
 def loses(table):
     return StageOutput(table.slice(1), rejects(SENTENCE).empty_table())
 

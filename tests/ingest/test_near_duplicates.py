@@ -24,7 +24,7 @@ def similarity(one, other):
 
 
 def corpus(number):
-    """Random sentences; after every third comes the same with another end, after every fifth another case."""
+    """Random sentences; some come again with one word more, with six words more, or in another case."""
     draw = random.Random(3)
     sentences = []
     for i in range(number):
@@ -32,6 +32,8 @@ def corpus(number):
         sentences.append(sentence)
         if i % 3 == 0:
             sentences.append(f"{sentence} again")
+        if i % 4 == 0:
+            sentences.append(f"{sentence} and now comes something else here")
         if i % 5 == 0:
             sentences.append(f"{sentence.capitalize()}!")
     return sentences
@@ -63,3 +65,9 @@ def test_a_crowd_under_one_hash_is_bounded(monkeypatch):
     texts = ["a b c d", "e f g h", "i j k l", "A B C D", "I J K L"]
     group = [Signed("0", str(i), text, "a.txt", i) for i, text in enumerate(texts)]
     assert list(_losers(group, 0.8)) == [("3", "1.00 like a.txt:0")]
+
+
+def test_the_similarity_asked_for_is_enough_and_less_is_not():
+    texts = ["a b c d e f", "a b c d e f g", "a b c d e f h i"]
+    group = [Signed("0", str(i), text, "a.txt", i) for i, text in enumerate(texts)]
+    assert list(_losers(group, 4 / 5)) == [("1", "0.80 like a.txt:0")]
