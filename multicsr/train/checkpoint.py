@@ -42,7 +42,8 @@ class Checkpoint:
         Raises:
             RunError: it cannot be written.
         """
-        temporary = path.with_suffix(".tmp")
+        # Named by process: the worker of a killed command may live on for a while.
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
                 torch.save({**vars(self), "best": self.best and asdict(self.best)}, file)

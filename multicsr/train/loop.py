@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import nn
 
 from multicsr.config import TrainConfig
@@ -70,18 +71,26 @@ def fit(
         ConfigError: a model or dev file cannot be used, or the triplets do not fill a batch.
         RunError: a broken table, a loss or gradient that is not finite, a disk that is full.
     """
-    run = Training(config, read_triplets(triplets, config), seed, out)
-    progress = progress or SilentProgress()
+    try:
+        run = Training(config, read_triplets(triplets, config), seed, out)
+        result = _finish(run, config.evaluate_every, progress or SilentProgress(), checkpoint_every_s)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"store: cannot write {out}: {error}") from error
+    return result
+
+
+def _finish(run: "Training", evaluate_every: int, progress: Progress, checkpoint_every_s: float) -> FitResult:
+    """Do what is left to do."""
     progress.start("train", run.steps, "steps")
     progress.advance(run.done)
     saved_s = time.monotonic()
-    with TrainLog(out / LOG, run.done) as log:
+    with TrainLog(run.out / LOG, run.done) as log:
         if run.done == 0:
             log.write_all(run.evaluate())
         while run.done < run.steps:
             log.write_all([run.step()])
             progress.advance()
-            if run.done % config.evaluate_every == 0 or run.done == run.steps:
+            if run.done % evaluate_every == 0 or run.done == run.steps:
                 log.write_all(run.evaluate())
             if time.monotonic() - saved_s >= checkpoint_every_s:
                 run.save_checkpoint()
@@ -126,7 +135,8 @@ class Training:
         self._batch_KN, self._epoch_K = plan(config, data, seed)
         self.steps = len(self._batch_KN)
         self.done = 0
-        self._config, self._seed, self._out = config, seed, out
+        self.out = out
+        self._config, self._seed = config, seed
         self._task = None if config.dev is None else read_task(config.dev)
         self._best: Best | None = None
         self._num_left_out = data.num_left_out
@@ -193,7 +203,7 @@ class Training:
             encoder=self._encoder.state_dict(),
             optimizer=self._optimizer.state_dict(),
             best=self._best,
-        ).save(self._out / _CHECKPOINT)
+        ).save(self.out / _CHECKPOINT)
 
     def write_model(self) -> FitResult:
         """Write the best parameters, or the last ones without dev, as `model/`; forget the checkpoint."""
@@ -202,21 +212,17 @@ class Training:
             model.load_state_dict(self._best.model)
         best_step = self._best.step if self._best else self.done
         best_dev = self._best.dev if self._best else None
-        path, temporary = self._out / "model", self._out / "model.tmp"
+        path, temporary = self.out / "model", self.out / "model.tmp"
         for folder in (path, temporary):
             shutil.rmtree(folder, ignore_errors=True)
-        try:
-            save_encoder(
-                model, temporary, model_card(self._config, self._seed, self.steps, best_step, best_dev)
-            )
-            temporary.rename(path)
-        except OSError as error:
-            raise RunError(f"store: cannot write model {path}: {error}") from error
-        (self._out / _CHECKPOINT).unlink(missing_ok=True)
+        card = model_card(self._config, self._seed, self.steps, best_step, best_dev)
+        save_encoder(model, temporary, card)
+        temporary.rename(path)
+        (self.out / _CHECKPOINT).unlink(missing_ok=True)
         return FitResult(path, self.steps, best_step, best_dev, self._num_left_out)
 
     def _resume(self) -> None:
-        checkpoint = Checkpoint.load(self._out / _CHECKPOINT, self._identity)
+        checkpoint = Checkpoint.load(self.out / _CHECKPOINT, self._identity)
         if checkpoint is None:
             return
         self._encoder.load_state_dict(checkpoint.encoder)

@@ -5,14 +5,10 @@ an old run is never silently continued.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -21,18 +17,19 @@ from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
+from multicsr.evaluate import read_task
 from multicsr.manifest import Manifest, code_version, fingerprint, iter_tables, now, read_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
 from multicsr.ray_stage import start_ray
 from multicsr.rows import Reason
 from multicsr.store import Store
-from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step, read_log
+from multicsr.train.follow import followed
+from multicsr.train.log import LOG, DevScore, Step, read_log
+from multicsr.train.publish import heal, publish_model
 
-_OLD = "model.old"
 _COLUMNS = ["row_id", "text", "entailment", "contradiction"]
 _RESTARTS = 2
-_POLL_S = 0.5
 _NO_RESULT = {"cpus_per_worker", "gpus_per_worker", "workers"}
 """Settings of `train` that do not decide the model."""
 _RAY_TRAIN_ENVIRONMENT = {
@@ -68,7 +65,7 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
     source = read_manifest(store, "curated")
     settings = _settings(config, source)
     key = fingerprint(settings)
-    _heal(store)
+    heal(store)
     if store.exists("model/manifest.json") and (old := read_manifest(store, "model")).fingerprint == key:
         progress.start("train", None, "steps")
         progress.finish(f"{int(old.counters['steps']):,} steps; reused")
@@ -76,8 +73,8 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
     out = store.local(f"training/{key}")
     steps = config.train.steps or config.train.epochs * (source.rows_out // config.train.global_batch)
     progress.start("train", steps, "steps")
-    with start_ray(config.train.cpus_per_worker), _followed(out / LOG, progress):
-        left_out = _run_worker(config, store, out, name=f"{config.name}-{key}")
+    with start_ray(config.train.cpus_per_worker), followed(out / LOG, progress):
+        left_out = _run_worker(config, store, out, run=f"{config.name}-{key}")
     counters = _counters(out / LOG)
     manifest = Manifest(
         stage="train",
@@ -95,7 +92,7 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
         reject_files=[],
         counters=counters,
     )
-    _publish(store, out, manifest)
+    publish_model(store, out, manifest)
     best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
     progress.finish(f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}")
     return manifest
@@ -113,15 +110,15 @@ def _settings(config: Config, source: Manifest) -> dict[str, JsonValue]:
     if train.mask is not None:
         settings["mask_weights"] = digest_model(resolve_model(train.mask.model, "train.mask.model"))
     if train.dev is not None:
-        if not Path(train.dev).is_file():
-            raise ConfigError(f"train.dev: no file {train.dev}")
+        read_task(train.dev)  # a broken file is refused now, not minutes later
         settings["dev_bytes"] = hashlib.blake2b(Path(train.dev).read_bytes(), digest_size=16).hexdigest()
     return settings
 
 
-def _run_worker(config: Config, store: Store, out: Path, name: str) -> int:
+def _run_worker(config: Config, store: Store, out: Path, run: str) -> int:
     """Train in a Ray Train worker; returns the number of rows that were left out."""
-    os.environ.update(_RAY_TRAIN_ENVIRONMENT)
+    for name, value in _RAY_TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -139,7 +136,7 @@ def _run_worker(config: Config, store: Store, out: Path, name: str) -> int:
             resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
         ),
         run_config=RunConfig(
-            name=name,
+            name=run,
             storage_path=str(ray_state),
             failure_config=FailureConfig(max_failures=_RESTARTS),
         ),
@@ -186,57 +183,3 @@ def _counters(log: Path) -> dict[str, float]:
         if dev.best:
             counters |= {"best_dev": dev.dev, "best_step": float(dev.step)}
     return counters
-
-
-def _publish(store: Store, out: Path, manifest: Manifest) -> None:
-    """Make `model/` the new one: complete beside the old, then a change of names."""
-    new, model, old = out / "model", store.local("model"), store.local(_OLD)
-    for name in (LOG, MASKED_PAIRS, HISTOGRAM):
-        if (out / name).exists():
-            shutil.copyfile(out / name, new / name)
-    (new / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if model.exists():
-        model.rename(old)
-    new.rename(model)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(out, ignore_errors=True)
-
-
-def _heal(store: Store) -> None:
-    """Finish or undo a change of names that a crash cut short."""
-    if store.exists(_OLD):
-        if store.exists("model"):
-            store.delete(_OLD)
-        else:
-            store.local(_OLD).rename(store.local("model"))
-
-
-@contextmanager
-def _followed(log: Path, progress: Progress) -> Iterator[None]:
-    """Tell `progress` of the steps that another process writes to `log`."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        told = 0
-        while not stop.wait(_POLL_S):
-            done = _last_step(log)
-            progress.advance(max(0, done - told))
-            told = max(told, done)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _last_step(log: Path) -> int:
-    """Step of the last complete line; only the end of the file is read."""
-    if not log.exists():
-        return 0
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        *complete, _ = file.read().split(b"\n")
-    return int(json.loads(complete[-1])["step"]) if complete else 0

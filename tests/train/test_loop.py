@@ -1,4 +1,5 @@
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -186,6 +187,21 @@ def test_a_loss_that_is_not_finite_names_the_row(tiny_bert, config, triplets, tm
     with pytest.raises(RunError, match=r"not finite at rows row17; lower train\.learning_rate"):
         fit(config, pa.Table.from_pylist(rows), seed=3, out=tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_model(config, triplets, tmp_path):
+    """A limit on the size of files stands for the full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match="store: cannot write") as caught:
+            fit(config, triplets, seed=3, out=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
+    fit(config, triplets, seed=3, out=tmp_path)
+    assert (tmp_path / "model").exists()
 
 
 def test_too_few_triplets(config, triplets, tmp_path):

@@ -14,6 +14,7 @@ from multicsr.rows import CURATED, row_id
 from multicsr.store import Store
 from multicsr.train.log import Step, read_log
 from multicsr.train.loop import fit
+from multicsr.train.publish import heal
 from multicsr.train.trainer import train
 
 
@@ -135,11 +136,9 @@ def test_an_error_in_the_worker_is_one_line_and_leaves_the_old_model(config, sto
     assert store.list("model") == ["model/config.json"]
 
 
-def test_a_crash_between_the_two_renames_is_healed(config, store):
-    from multicsr.train.trainer import _heal
-
+def test_a_crash_between_the_two_renames_is_healed(store):
     store.write_text("model.old/manifest.json", "old")
-    _heal(store)
+    heal(store)
     assert store.read_text("model/manifest.json") == "old"
     assert not store.exists("model.old")
 
@@ -147,7 +146,7 @@ def test_a_crash_between_the_two_renames_is_healed(config, store):
 def test_refusals_before_anything_starts(config, store, tmp_path):
     with pytest.raises(ConfigError, match=r"train\.workers: more than one"):
         train(changed(config, workers=2), store, SilentProgress())
-    with pytest.raises(ConfigError, match=r"train\.dev: no file"):
+    with pytest.raises(ConfigError, match="no evaluation file"):
         train(changed(config, dev=str(tmp_path / "none.tsv")), store, SilentProgress())
     with pytest.raises(RunError, match="multicsr curate CONFIG"):
         train(config, Store.open(str(tmp_path / "empty")), SilentProgress())
