@@ -28,6 +28,8 @@ def write(
     choose: Callable[[np.ndarray, int], int] | None = None,
 ) -> tuple[list[int], float]:
     """(Tokens with the end token, smallest distance between the two best tokens at any step)."""
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends
     written: list[int] = []
     smallest_gap = np.inf
     while len(written) < max_new_tokens:
@@ -38,7 +40,7 @@ def write(
         smallest_gap = min(smallest_gap, first - second)
         token = int(logits.argmax()) if choose is None else choose(logits, len(written))
         written.append(token)
-        if token in model.generation_config.eos_token_id:
+        if token in ends:
             break
     return written, float(smallest_gap)
 

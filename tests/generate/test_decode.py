@@ -12,14 +12,16 @@ from multicsr.generate.branches import CausalBranches, EncoderDecoderBranches
 from multicsr.generate.decode import Request, Rule, decode
 from multicsr.generate.ends import Ends
 from multicsr.generate.transformers_engine import DRAW_GAP, TIE_GAP
+from multicsr.models import ASSETS
 from multicsr.prompts import load_prompts
 from multicsr.rows import row_id
 from tests.generate.reference import drawer, write
 
-MAX_NEW_TOKENS = 8
+MAX_NEW_TOKENS = 6
 GREEDY = Rule(MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, seed=7, tie_gap=TIE_GAP)
 DRAWN = GREEDY._replace(temperature=0.8, top_p=0.9, tie_gap=DRAW_GAP)
 FLOAT32_NOISE = 2e-5
+TINYLM = ASSETS / "tinylm" / "model.safetensors"
 
 
 class Loaded:
@@ -27,7 +29,7 @@ class Loaded:
 
     def __init__(self, path):
         kind = AutoModelForSeq2SeqLM if "encoder_decoder" in path.name else AutoModelForCausalLM
-        self.model = kind.from_pretrained(path).eval()
+        self.model = kind.from_pretrained(path, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.ends = Ends(self.tokenizer, self.model, stop=[])
         branches = EncoderDecoderBranches if kind is AutoModelForSeq2SeqLM else CausalBranches
@@ -80,9 +82,19 @@ def test_contrastive_decoding_equals_the_reference_token_for_token(loaded, premi
     expected = [write(loaded.model, r.main, r.noisy, r.omega, MAX_NEW_TOKENS) for r in requests]
     agree(found, [tokens for tokens, _ in expected], [gap for _, gap in expected])
     assert len({tuple(tokens) for tokens in found}) > 150
-    assert len({len(tokens) for tokens in found}) > 6
+    assert len({len(tokens) for tokens in found}) > 4
     plain = loaded.decode(alternate(loaded.requests(premises, 0.0)))
     assert sum(a != b for a, b in zip(found, plain, strict=True)) > 100
+
+
+@pytest.mark.skipif(not TINYLM.is_file(), reason="the tiny LM is not in multicsr/assets/tinylm")
+def test_the_shipped_model_equals_the_reference(premises):
+    loaded = Loaded(TINYLM.parent)
+    requests = alternate(loaded.requests(premises, 0.3))
+    rule = GREEDY._replace(max_new_tokens=3)
+    found = loaded.decode_in_batches(requests, 64, rule)
+    expected = [write(loaded.model, r.main, r.noisy, r.omega, 3) for r in requests]
+    agree(found, [tokens for tokens, _ in expected], [gap for _, gap in expected])
 
 
 def test_contrastive_decoding_equals_transformers_guidance(causal_dir, premises):
@@ -100,7 +112,7 @@ def test_contrastive_decoding_equals_transformers_guidance(causal_dir, premises)
 
 
 def test_omega_zero_equals_plain_generate(loaded, premises):
-    requests = alternate(loaded.requests(premises, 0.0))
+    requests = alternate(loaded.requests(premises[:60], 0.0))
     for found, request in zip(loaded.decode(requests), requests, strict=True):
         ids = torch.tensor([request.main])
         output = loaded.model.generate(input_ids=ids, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)[0]
@@ -159,7 +171,9 @@ def test_a_stop_string_ends_a_hypothesis(loaded, premises):
         assert row.finished == (len(row.tokens) < MAX_NEW_TOKENS or ends.ended(row.tokens))
         assert num_tokens == len(row.tokens) - (row.tokens[-1] in loaded.model.generation_config.eos_token_id)
         if len(row.tokens) > 1:
-            assert not any(s in loaded.tokenizer.decode(row.tokens[:-1]) for s in ("a", "er"))
+            before = loaded.tokenizer.decode(row.tokens[:-1], skip_special_tokens=True)
+            assert "a" not in before
+            assert "er" not in before
 
 
 def test_logits_that_are_no_numbers_are_noticed(loaded, premises):
