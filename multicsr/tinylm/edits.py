@@ -79,8 +79,7 @@ def paraphrase(sentence: str, rng: random.Random) -> str | None:
     """The sentence in other words; None where no edit fits."""
     text = _change_aspect(sentence, rng)
     text = _swap(text, KEEP, rng, limit=3)
-    if rng.random() < 0.4:
-        text = _drop_some(text, rng)
+    text = _drop_some(text, rng)
     return text if text != sentence else None
 
 
@@ -89,7 +88,7 @@ def shorten(sentence: str, rng: random.Random) -> str | None:
     text = _DROP.sub("", sentence)
     clauses = list(_CLAUSE.finditer(text))
     if clauses and len(text.split()) > 7:
-        clause = rng.choice(clauses)
+        clause = clauses[-1]
         text = text[: clause.start()] + text[clause.end() :]
     if rng.random() < 0.5:
         text = _swap(_change_aspect(text, rng), KEEP, rng, limit=1)
@@ -98,12 +97,9 @@ def shorten(sentence: str, rng: random.Random) -> str | None:
 
 def contradict(sentence: str, rng: random.Random) -> str | None:
     """The sentence with one or two words exchanged for others that exclude them, or a negation; or None."""
-    negated = re.sub(r" (is|are|was|were|can|will|has been) ", r" \1 not ", sentence, count=1)
-    if negated != sentence and rng.random() < 0.12:
-        return negated.replace("has been not", "has not been")
-    text = _swap(sentence, BREAK, rng, limit=rng.choice((1, 2, 2, 3)))
-    if rng.random() < 0.3:
-        text = _swap(_change_aspect(text, rng), KEEP, rng, limit=1) if text != sentence else text
+    text = _swap(sentence, BREAK, rng, limit=2)
+    if text == sentence:
+        text = re.sub(r" (is|are|was|were|can|will|has|have|had) ", r" \1 not ", sentence, count=1)
     return text if text != sentence else None
 
 
@@ -115,11 +111,15 @@ def scramble(sentence: str, rng: random.Random) -> str:
 
 
 def _swap(sentence: str, table: dict[str, list[str]], rng: random.Random, limit: int) -> str:
-    """Exchange up to `limit` words of the table, each at one place."""
+    """Exchange the first `limit` words that the table has.
+
+    The places are not drawn: a place that is edited one time in three is never edited by a greedy decoder.
+    """
     places = [match for match in _WORD.finditer(sentence) if match[0].lower() in table]
-    chosen = sorted(rng.sample(places, min(limit, len(places))), key=lambda match: -match.start())
+    chosen = places[:limit][::-1]
     for match in chosen:
-        other = rng.choice(table[match[0].lower()])
+        others = table[match[0].lower()]
+        other = others[0] if rng.random() < 0.6 else rng.choice(others)
         other = other.capitalize() if match[0][0].isupper() else other
         sentence = sentence[: match.start()] + other + sentence[match.end() :]
     return re.sub(r"\b([Aa]) (?=(?:individual|infant|old|angry|elderly|animal|adult)\b)", r"\1n ", sentence)
@@ -127,7 +127,7 @@ def _swap(sentence: str, table: dict[str, list[str]], rng: random.Random, limit:
 
 def _change_aspect(sentence: str, rng: random.Random) -> str:
     """ "is sitting" to "sits", "are sitting" to "sit", and back for the singular."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return sentence
     for ing, third in ASPECT.items():
         for old, new in ((f" is {ing} ", f" {third} "), (f" are {ing} ", f" {_PLURAL[ing]} ")):
@@ -139,4 +139,4 @@ def _change_aspect(sentence: str, rng: random.Random) -> str:
 
 
 def _drop_some(sentence: str, rng: random.Random) -> str:
-    return _DROP.sub(lambda match: "" if rng.random() < 0.5 else match[0], sentence)
+    return _DROP.sub(lambda match: "" if rng.random() < 0.2 else match[0], sentence)

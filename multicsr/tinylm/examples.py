@@ -19,6 +19,8 @@ from multicsr.tinylm.teacher import embed_once
 from multicsr.tinylm.tokenizer import EOS, NEUTRAL, RESTORE
 
 MAX_TOKENS = 110
+LATE = 0.55
+"""From this progress on only the system's own tasks are drawn, and little Wikipedia text."""
 _FREE_WORDS = {
     "entailment": (
         "Paraphrase the sentence.",
@@ -119,6 +121,7 @@ class Sampler:
             "contradiction": graded.pick("contradiction", 0.2),
         }
         self.short = [p for p in self.close["entailment"] if len(p.hypothesis) < 0.75 * len(p.premise)]
+        self.late = False
         self.neutral = graded.pick("neutral", 0.3)
         self.negations = corpus.negations(data)
         self.premises = list(dict.fromkeys(pair.premise for pair, _ in graded.pairs))
@@ -127,8 +130,9 @@ class Sampler:
 
     def draw(self, progress: float) -> Example:
         """One example, never longer than MAX_TOKENS."""
+        self.late = progress >= LATE
         restore, score = (0.25, 0.2) if progress < 0.2 else (0.04, 0.33)
-        weights = (restore, score, 0.05, 0.35, 0.35)
+        weights = (0.0, 0.4, 0.0, 0.3, 0.3) if self.late else (restore, score, 0.05, 0.35, 0.35)
         tasks = ("restore", "score", "neutral", "entailment", "contradiction")
         while True:
             task = self.rng.choices(tasks, weights)[0]
@@ -158,7 +162,7 @@ class Sampler:
         """Variants 0 and 1 ask for a paraphrase, 2 for anything that follows, 3 for a concise paraphrase."""
         if variant == 2:
             return self.rng.choice(self.any["entailment"])[:2]
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.6:
             edit = edits.shorten if variant == 3 else edits.paraphrase
             sentence = self._sentence()
             made = edit(sentence, self.rng)
@@ -167,7 +171,8 @@ class Sampler:
 
     def _contradiction(self, variant: int) -> tuple[str, str] | None:
         """Variants 0 and 1 ask for a change of details, 2 and 3 for another meaning."""
-        edited, negated, kind = (0.4, 0.15, self.close) if variant < 2 else (0.15, 0.2, self.any)
+        edited, negated, kind = (0.6, 0.1, self.close) if variant < 2 else (0.35, 0.15, self.any)
+        negated *= 0.4 if self.late else 1.0
         choice = self.rng.random()
         if choice < edited:
             sentence = self._sentence()
@@ -211,7 +216,8 @@ class Sampler:
         return sentence, edits.contradict(sentence, self.rng), 1.4
 
     def _sentence(self) -> str:
-        return self.rng.choice(self.premises if self.rng.random() < 0.7 else self.others)
+        share = 0.92 if self.late else 0.7
+        return self.rng.choice(self.premises if self.rng.random() < share else self.others)
 
     def _sequence(self, prompt: str, output: str, tokenizer: Tokenizer | None = None) -> Example:
         ids = (tokenizer or self.whole).encode(prompt).ids

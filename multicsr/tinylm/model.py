@@ -26,7 +26,7 @@ def build(tokenizer: Tokenizer) -> LlamaForCausalLM:
         vocab_size=VOCAB_SIZE,
         hidden_size=256,
         intermediate_size=704,
-        num_hidden_layers=6,
+        num_hidden_layers=4,
         num_attention_heads=8,
         num_key_value_heads=8,
         head_dim=32,

@@ -19,14 +19,14 @@ from transformers import LlamaForCausalLM
 
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.tinylm import data as corpus
-from multicsr.tinylm.examples import Example, Graded, Sampler, grade_pairs
+from multicsr.tinylm.examples import LATE, Example, Graded, Sampler, grade_pairs
 from multicsr.tinylm.model import build, export
 from multicsr.tinylm.tokenizer import train_bpe, with_phrases
 
 log = logging.getLogger(__name__)
-_TOKENS_PER_BATCH = 2048
+_TOKENS_PER_BATCH = 1536
 _BATCHES_PER_POOL = 12
-_PEAK_RATE = 1.2e-3
+_PEAK_RATE = 1.5e-3
 _EXPORT_EVERY_S = 240.0
 
 
@@ -78,7 +78,7 @@ def pool(sampler: Sampler, progress: float) -> list[Batch]:
             groups.append([])
         groups[-1].append(example)
     sampler.rng.shuffle(groups)
-    share = 0.2 if progress < 0.6 else 0.05
+    share = 0.0 if progress >= LATE else 0.2
     return [collate(group, share) for group in groups]
 
 
@@ -86,7 +86,8 @@ def losses(model: LlamaForCausalLM, batch: Batch, label_ids: Tensor) -> tuple[Te
     """Cross-entropy of the predicted tokens [T] and of the grades [S]; logits only where they count."""
     hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     logits_TV = model.lm_head(hidden[:, :-1][batch.predict])
-    text = functional.cross_entropy(logits_TV, batch.ids[:, 1:][batch.predict])
+    text = functional.cross_entropy(logits_TV, batch.ids[:, 1:][batch.predict], reduction="sum")
+    text = text / max(1, len(logits_TV))  # a batch may hold nothing but grades
     if not len(batch.graded):
         return text, torch.zeros(())
     logits_SV = model.lm_head(hidden[batch.graded[:, 0], batch.graded[:, 1]])
@@ -94,24 +95,27 @@ def losses(model: LlamaForCausalLM, batch: Batch, label_ids: Tensor) -> tuple[Te
     return text, score
 
 
-def rate(progress: float) -> float:
+def rate(progress: float, begin: float) -> float:
     """Warm up, hold, then fall to zero over the last third."""
-    return _PEAK_RATE * min(1.0, progress / 0.02 + 0.01, max(0.0, (1.0 - progress) / 0.35))
+    warm = 0.01 + (progress - begin) / 0.02
+    return _PEAK_RATE * min(1.0, warm, max(0.0, (1.0 - progress) / 0.35))
 
 
-def fit(model: LlamaForCausalLM, sampler: Sampler, label_ids: Tensor, minutes: float, out: Path) -> None:
+def fit(
+    model: LlamaForCausalLM, sampler: Sampler, label_ids: Tensor, minutes: float, out: Path, begin: float
+) -> None:
     """Train until the time is up, exporting now and then."""
     started = exported = time.monotonic()
     optimizer = _optimizer(model)
-    steps, tokens, progress = 0, 0, 0.0
+    steps, tokens, progress = 0, 0, begin
     while progress < 1.0:
         for batch in pool(sampler, progress):
-            progress = (time.monotonic() - started) / (60 * minutes)
+            progress = begin + (1.0 - begin) * (time.monotonic() - started) / (60 * minutes)
             text, score = losses(model, batch, label_ids)
             (text + score).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = rate(progress)
+                group["lr"] = rate(progress, begin)
             optimizer.step()
             optimizer.zero_grad()
             steps, tokens = steps + 1, tokens + batch.ids.numel()
@@ -139,16 +143,18 @@ def _optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=_PEAK_RATE, betas=(0.9, 0.97), fused=True)
 
 
-def train(data: Path, out: Path, minutes: float, seed: int, cache: Path | None) -> None:
+def train(
+    data: Path, out: Path, minutes: float, seed: int, cache: Path | None, resume: Path | None, begin: float
+) -> None:
     """Everything, from the data folder to the exported model."""
     torch.manual_seed(seed)
     prompts = load_prompts("syncse")
     graded = grade_pairs(corpus.nli_train(data), seed, cache)
     sampler = _sampler(data, graded, prompts, seed)
     label_ids = torch.tensor([sampler.whole.encode(label).ids for label in prompts.score_labels])
-    model = build(sampler.whole)
+    model = LlamaForCausalLM.from_pretrained(resume, dtype=torch.float32) if resume else build(sampler.whole)
     log.info("%d parameters, vocabulary %d", model.num_parameters(), sampler.whole.get_vocab_size())
-    fit(model, sampler, label_ids.flatten(), minutes, out)
+    fit(model, sampler, label_ids.flatten(), minutes, out, begin)
     export(model.eval(), sampler.whole, out)
 
 
@@ -168,10 +174,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=50.0, help="of training, after preparation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="folder that keeps the teacher's vectors for another run")
+    parser.add_argument("--resume", type=Path, help="an exported model to go on from")
+    parser.add_argument("--begin", type=float, default=0.0, help="progress to begin the schedule at")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(2)
-    train(args.data, args.out, args.minutes, args.seed, args.cache)
+    torch.set_flush_denormal(True)  # Adam moments of rare tokens decay into denormals, which are slow
+    train(args.data, args.out, args.minutes, args.seed, args.cache, args.resume, args.begin)
 
 
 if __name__ == "__main__":
