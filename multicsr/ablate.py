@@ -5,6 +5,8 @@ Every variant takes the same number of optimizer steps, so that a larger corpus 
 The checkpoint with the best `train.dev` figure is the one measured.
 """
 
+import hashlib
+import shutil
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,17 +126,18 @@ def _human(path: Path) -> pa.Table:
 
 
 def _fingerprint(variant: Variant, seed: int, data: Sequence[str]) -> str:
-    """Changes with whatever the figures depend on; the triplets enter by their ids and texts' sizes."""
-    sizes = {name: variant.triplets[name].nbytes for name in _COLUMNS}
-    settings = {"train": variant.train.model_dump(mode="json"), "seed": seed, "data": [*data], "sizes": sizes}
-    return fingerprint({"variant": variant.name, "rows": variant.triplets.num_rows, **settings})
+    """Changes with whatever the figures depend on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _COLUMNS:
+        for text in variant.triplets[name].to_pylist():
+            digest.update(text.encode() + b"\0")
+    train = variant.train.model_dump(mode="json")
+    return fingerprint({"train": train, "seed": seed, "data": [*data], "triplets": digest.hexdigest()})
 
 
 def _train(
     variant: Variant, seed: int, key: str, data: Sequence[str], store: Store, progress: Progress
 ) -> Trained:
-    import shutil
-
     from multicsr.train.loop import fit
 
     out = store.local(f"ablation/{key}")

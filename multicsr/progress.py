@@ -52,9 +52,11 @@ class LineProgress:
         if now - self._spoke < self._interval_s:
             return
         self._spoke = now
+        if self._done == 0:
+            return
         rate = self._done / (now - self._started)
-        line = f"{self._done:,} {self._unit}, {rate:,.0f}/s"
-        if self._total and rate > 0:
+        line = f"{self._done:,} {self._unit}, {rate:,.{0 if rate >= 10 else 1}f}/s"
+        if self._total:
             eta_s = (self._total - self._done) / rate
             line = f"{self._done / self._total:.0%}, {line}, {eta_s:,.0f} s to go"
         self._say(line)
@@ -107,6 +109,4 @@ class TerminalProgress:
     def finish(self, summary: str) -> None:
         self._bars.remove_task(self._task)
         seconds = time.monotonic() - self._started
-        self._console.print(
-            f"[bold]{self._stage:<9}[/] {summary} [dim]({seconds:.1f} s)[/]", highlight=False
-        )
+        self._console.print(f"[bold]{self._stage:<9}[/] {summary} [dim]({seconds:.1f} s)[/]", highlight=False)
