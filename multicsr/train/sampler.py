@@ -1,11 +1,11 @@
 """Batches as a pure function of (seed, epoch): no duplicate sentence in a batch, nothing to checkpoint.
 
-A sentence twice in a batch is a false negative by construction. The rows of an epoch are shuffled, and each
-goes into the first batch that has room and none of its sentences. Batches that stay incomplete are dropped:
-their rows sit out this epoch, and the next one shuffles anew.
+A sentence twice in a batch is a false negative by construction. The rows of an epoch are shuffled and fill
+one batch after another; a row whose sentence is in the batch already waits until that batch is full. When
+no batch can be filled any more, the rows that are left sit out this epoch; the next one shuffles anew.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,24 +30,53 @@ def epoch_batches(key_RS: Ids, global_batch: int, seed: int, epoch: int) -> NDAr
         ConfigError: not even one batch can be filled.
     """
     order_R = np.random.default_rng([seed, epoch]).permutation(len(key_RS))
+    queue = _Queue(order_R.tolist(), key_RS.tolist())
     batches: list[list[int]] = []
-    first_free: defaultdict[int, int] = defaultdict(int)  # sentence -> first batch after all that hold it
-    first_open = 0
-    for row, keys in zip(order_R.tolist(), key_RS[order_R].tolist(), strict=True):
-        place = max(first_open, *(first_free[key] for key in keys))
-        while place < len(batches) and len(batches[place]) == global_batch:
-            place += 1
-        while place >= len(batches):
-            batches.append([])
-        batches[place].append(row)
-        for key in keys:
-            first_free[key] = place + 1
-        while first_open < len(batches) and len(batches[first_open]) == global_batch:
-            first_open += 1
-    full = [batch for batch in batches if len(batch) == global_batch]
-    if not full:
+    while len(batch := queue.next_batch(global_batch)) == global_batch:
+        batches.append(batch)
+    if not batches:
         raise ConfigError(
             f"train.global_batch: {global_batch} rows without a common sentence cannot be found among "
             f"{len(key_RS):,} triplets; lower it, or curate less strictly"
         )
-    return np.asarray(full, dtype=np.int64)
+    return np.asarray(batches, dtype=np.int64)
+
+
+class _Queue:
+    """Rows in order of their turn.
+
+    A row waits under one sentence that keeps it out of the batch. A sentence that was in a full batch calls
+    the first of those who wait for it, one being all that the next batch can take. So no row is looked at
+    again in vain, however common its sentence.
+    """
+
+    def __init__(self, order: list[int], keys: list[list[int]]) -> None:
+        self._fresh = iter(order)
+        self._keys = keys
+        self._called: deque[tuple[int, int]] = deque()  # (row, sentence that it waited for)
+        self._waiting: defaultdict[int, deque[int]] = defaultdict(deque)
+
+    def next_batch(self, size: int) -> list[int]:
+        """The next rows; fewer than `size` when no more can be had."""
+        batch: list[int] = []
+        held: set[int] = set()
+        while len(batch) < size:
+            row, waited_for = self._called.popleft() if self._called else (next(self._fresh, None), None)
+            if row is None:
+                break
+            blocking = next((key for key in self._keys[row] if key in held), None)
+            if blocking is None:
+                batch.append(row)
+                held.update(self._keys[row])
+                continue
+            self._waiting[blocking].append(row)
+            if waited_for is not None and waited_for not in held:
+                self._call(waited_for)  # in place of this row
+        for row in batch:
+            for key in self._keys[row]:
+                self._call(key)
+        return batch
+
+    def _call(self, key: int) -> None:
+        if waiting := self._waiting.get(key):
+            self._called.append((waiting.popleft(), key))

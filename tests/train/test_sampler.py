@@ -56,3 +56,13 @@ def test_one_sentence_in_all_rows_cannot_fill_a_batch():
     keys = np.stack([np.zeros(50), np.arange(1, 51), np.arange(51, 101)], axis=1).astype(np.int32)
     with pytest.raises(ConfigError, match="without a common sentence"):
         epoch_batches(keys, 2, seed=0, epoch=0)
+
+
+def test_a_common_sentence_does_not_starve_the_rest():
+    """A third of the rows share a sentence: every batch takes one of them, and all others find a place."""
+    keys = np.arange(3 * 900, dtype=np.int32).reshape(900, 3)
+    keys[::3, 1] = 0
+    batches = epoch_batches(keys, 16, seed=0, epoch=0)
+    assert len(batches) == 600 // 15
+    for batch in batches:
+        assert len(set(keys[batch].ravel().tolist())) == 3 * 16
