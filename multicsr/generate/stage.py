@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -124,14 +125,20 @@ class TripletStage:
     def _score_expected(self, drafts: Sequence[Draft]) -> None:
         prompts = self._scoring_prompts(drafts)
         results = self._engine.label_probabilities(prompts, self._prompts.score_labels)
+        scored, probabilities = [], []
         for draft, a, b in zip(drafts, results[::2], results[1::2], strict=True):
             if isinstance(a, Refusal):
                 draft.refusal = a
             elif isinstance(b, Refusal):
                 draft.refusal = b
             else:
-                expected = expected_scores(np.stack([a, b]))
-                draft.entailment_expected, draft.contradiction_expected = map(float, expected)
+                scored.append(draft)
+                probabilities += [a, b]
+        if not scored:
+            return
+        expected = expected_scores(np.stack(probabilities)).tolist()
+        for draft, a_score, b_score in zip(scored, expected[::2], expected[1::2], strict=True):
+            draft.entailment_expected, draft.contradiction_expected = a_score, b_score
 
     def _score_stated(self, drafts: Sequence[Draft]) -> None:
         prompts = self._scoring_prompts(drafts)
@@ -221,8 +228,9 @@ def _split(sentences: pa.Table, drafts: Sequence[Draft]) -> tuple[pa.Table, pa.T
 def _columns(sentences: pa.Table, drafts: Sequence[Draft], indices: Sequence[int]) -> dict[str, pa.Array]:
     known = sentences.take(pa.array(indices, pa.int64()))
     columns: dict[str, pa.Array] = {name: known[name] for name in SENTENCE.names}
+    chosen = [drafts[i] for i in indices]
     for field in SCORED:
         if field.name not in columns:
-            values = [getattr(drafts[i], field.name) for i in indices]
-            columns[field.name] = pa.array(values, field.type)
+            values = map(attrgetter(field.name), chosen)
+            columns[field.name] = pa.array(list(values), field.type)
     return columns

@@ -13,4 +13,5 @@ def expected_scores(probabilities_NL: NDArray[np.float64]) -> NDArray[np.float32
     points_L = np.arange(probabilities_NL.shape[1])
     # A sum and not a product with BLAS, whose result may depend on the number of rows.
     weighted_N = (probabilities_NL * points_L).sum(axis=1)
-    return (weighted_N / probabilities_NL.sum(axis=1)).astype(np.float32)
+    expected_N: NDArray[np.float32] = (weighted_N / probabilities_NL.sum(axis=1)).astype(np.float32)
+    return expected_N
