@@ -1,6 +1,6 @@
 """Job: scored triplets -> the ones worth training on.
 
-    python -m ray_jobs.curate configs/demo.yaml --set seed=7
+python -m ray_jobs.curate configs/demo.yaml --set seed=7
 """
 
 import sys

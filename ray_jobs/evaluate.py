@@ -1,6 +1,6 @@
 """Job: an encoder -> its figures, before and after training.
 
-    python -m ray_jobs.evaluate configs/demo.yaml --set seed=7
+python -m ray_jobs.evaluate configs/demo.yaml --set seed=7
 """
 
 import sys

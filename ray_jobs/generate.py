@@ -1,6 +1,6 @@
 """Job: sentences -> triplets with the LLM's own scores.
 
-    python -m ray_jobs.generate configs/demo.yaml --set seed=7
+python -m ray_jobs.generate configs/demo.yaml --set seed=7
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Job: raw text -> sentences.
 
-    python -m ray_jobs.ingest configs/demo.yaml --set seed=7
+python -m ray_jobs.ingest configs/demo.yaml --set seed=7
 """
 
 import sys

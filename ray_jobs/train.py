@@ -1,6 +1,6 @@
 """Job: curated triplets -> a fine-tuned encoder.
 
-    python -m ray_jobs.train configs/demo.yaml --set seed=7
+python -m ray_jobs.train configs/demo.yaml --set seed=7
 """
 
 import sys

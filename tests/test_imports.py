@@ -40,4 +40,3 @@ def test_ray_data_has_one_door():
 
 def test_ray_train_has_one_door():
     assert _files_that_name("TorchTrainer", "ScalingConfig") == {"train/trainer.py"}
-
