@@ -1,11 +1,13 @@
 """The map, from raw text to curated rows with the fake engine, on local Ray."""
 
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from multicsr import pipeline
+from multicsr.config import load_config
 from multicsr.errors import ConfigError, RunError
 from multicsr.manifest import iter_rejects, iter_tables, read_manifest
 from multicsr.progress import SilentProgress
@@ -13,6 +15,7 @@ from multicsr.ray_stage import start_ray
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason
 from multicsr.store import Store
 
+ROOT = Path(__file__).parents[1]
 ROOMS = {"sentences": SENTENCE, "scored": SCORED, "curated": CURATED}
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -93,6 +96,35 @@ def test_actors_and_shards_do_not_change_rows(fake_run, tmp_path, sections):
     pipeline.run(other, SilentProgress(), until="curate")
     for room in ROOMS:
         assert read_room(other, room).to_pylist() == read_room(fake_run, room).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, ray_cluster):
+    """A run in which the shipped LM writes and scores, in one actor and one shard."""
+    store = tmp_path_factory.mktemp("written") / "store"
+    config = load_config(ROOT / "configs/demo.yaml", [f"store={store}", "generate.actors=1"])
+    head = store.parent / "head.tsv"
+    lines = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()
+    head.write_text("\n".join(lines[:97]) + "\n", encoding="utf-8")
+    config = change(config, input={"paths": [str(head)]}, generate={"max_new_tokens": 24})
+    pipeline.run(config, SilentProgress(), until="generate")
+    return config
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"generate": {"actors": 3}, "ingest": {"rows_per_shard": 20}},
+        {"generate": {"batch_size": 7}, "ingest": {"rows_per_shard": 50}},
+    ],
+    ids=["three actors", "other blocks"],
+)
+def test_the_shipped_lm_writes_the_same_bits(written, tmp_path, sections):
+    other = change(written, **sections).model_copy(update={"store": str(tmp_path / "other")})
+    pipeline.run(other, SilentProgress(), until="generate")
+    rows = read_room(written, "scored")
+    assert rows.num_rows > 60
+    assert read_room(other, "scored").to_pylist() == rows.to_pylist()
 
 
 def test_a_step_without_its_input_says_what_to_run(fake_run, tmp_path):

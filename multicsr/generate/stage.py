@@ -5,12 +5,10 @@ Generation and scoring share an actor because they share the model. A row that f
 keeps what was filled; an LLM that fails raises.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.generate.engine import Completion, Refusal, load_engine
-from multicsr.models import resolve_model
+from multicsr.models import digest_model, resolve_model
 from multicsr.prompts import load_prompts
 from multicsr.ray_stage import StageOutput
 from multicsr.rows import SCORED, SENTENCE, Reason, normalise, rejects
@@ -168,19 +166,8 @@ def fingerprint(config: Config) -> dict[str, JsonValue]:
         "seed": config.seed,
     }
     if config.llm.engine == "transformers":
-        settings["weights"] = _digest_files(Path(resolve_model(config.llm.model, "llm.model")))
+        settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
     return settings
-
-
-def _digest_files(directory: Path) -> str:
-    """A hash of the names and bytes of a model's files; empty where there is no such directory."""
-    digest = hashlib.blake2b(digest_size=16)
-    files = sorted(path for path in directory.glob("*") if path.is_file() and path.suffix != ".md")
-    for path in files:
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    return digest.hexdigest() if files else ""
 
 
 def _hypothesis_refusal(premise: str, entailment: Completion, contradiction: Completion) -> Refusal | None:
