@@ -17,7 +17,7 @@ COMMANDS = [
 
 def multicsr(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "multicsr.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, check=False)
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def test_every_command_has_help_with_an_example(command):
     assert re.search(rf"Example:\s+multicsr {command}", shown.stdout)
 
 
+@pytest.mark.timeout(900)
 def test_the_whole_walk(config, tmp_path):
     triplets = (ROOT / "multicsr/assets/demo/test_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]
     (tmp_path / "triplets.tsv").write_text("\n".join(triplets) + "\n", encoding="utf-8")
@@ -75,7 +76,7 @@ def test_the_whole_walk(config, tmp_path):
     a_part.write_bytes(a_part.read_bytes()[:-1])
     tampered = multicsr("audit", str(path))
     assert tampered.returncode == 1
-    assert "checksum" in tampered.stdout
+    assert "has other bytes than" in " ".join(tampered.stdout.split())
 
 
 @pytest.mark.parametrize(
