@@ -107,6 +107,6 @@ def test_debug_shows_the_traceback(config):
 
 
 def test_jobs_take_the_same_words(config):
-    command = [sys.executable, "-m", "ray_jobs.ingest", str(config()), "--set", "ingest.max_words=5"]
+    command = [sys.executable, "-m", "ray_jobs.ingest", str(config()), "--set", "ingest.max_words=20"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
