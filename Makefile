@@ -37,6 +37,7 @@ format: install ## rewrite the code in house style
 
 bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/training.py
 

@@ -1,0 +1,62 @@
+"""What Ray Data costs around the engine: the same shards in a bare loop and in one actor, in one run.
+
+python benchmarks/ray_overhead.py [--premises 512]
+
+Starting an actor and loading the model in it is paid once a run, so it is shown apart.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from multicsr import pipeline
+from multicsr.config import Config, load_config
+from multicsr.generate.stage import TripletStage
+from multicsr.manifest import iter_tables, read_manifest
+from multicsr.progress import SilentProgress
+from multicsr.store import Store
+
+ROOT = Path(__file__).parents[1]
+
+
+def configure(folder: Path, premises: int) -> Config:
+    """The demo's settings over its first sentences, one actor, four shards."""
+    lines = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()
+    source = folder / "sentences.tsv"
+    source.write_text("\n".join(lines[: premises + 1]) + "\n", encoding="utf-8")
+    overrides = [f"store={folder / 'store'}", f"input.paths=[{source}]", "generate.actors=1"]
+    return load_config(ROOT / "configs/demo.yaml", [*overrides, f"ingest.rows_per_shard={premises // 4}"])
+
+
+def bare(config: Config, store: Store) -> float:
+    """Seconds of a plain loop over the shards, the model loaded before."""
+    stage = TripletStage(config)
+    tables = list(iter_tables(store, read_manifest(store, "sentences")))
+    started = time.perf_counter()
+    for table in tables:
+        stage(table)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--premises", type=int, default=512)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = configure(Path(folder), arguments.premises)
+        store = pipeline.run(config, SilentProgress(), until="ingest")
+        started = time.perf_counter()
+        pipeline.run(config, SilentProgress(), until="generate")
+        whole_s = time.perf_counter() - started
+        marks = [name for name in store.list("scored") if "/done/" in name]
+        shards_s = sum(json.loads(store.read_text(name))["seconds"] for name in marks)
+        loop_s = bare(config, store)
+    print(f"bare loop {loop_s:.1f} s; shards in the actor {shards_s:.1f} s; the stage {whole_s:.1f} s")
+    print(f"shards in the actor / bare loop: {shards_s / loop_s:.3f}; target at most 1.05")
+    print(f"start of Ray and of the actor, once a run: {whole_s - shards_s:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
