@@ -13,8 +13,9 @@ from multicsr.errors import RunError
 from multicsr.report.charts import Axis, Point, curve, heatmap, histogram, kept_region
 from multicsr.report.collect import Report, collect
 from multicsr.report.seen import NUM_BINS
-from multicsr.report.training import Similarities, Training
+from multicsr.report.training import Training
 from multicsr.store import Store
+from multicsr.train.log import Histogram
 
 REFERENCE_LOWER_AT_MOST = 4.0
 _HERE = Path(__file__).parent
@@ -121,7 +122,7 @@ def _training_charts(training: Training, sigma: float | None) -> list[tuple[str,
     return charts
 
 
-def _mask_chart(seen: Similarities, sigma: float) -> tuple[str, Markup]:
+def _mask_chart(seen: Histogram, sigma: float) -> tuple[str, Markup]:
     """Cosines that the mask compared with sigma, without the empty bins at the left."""
     filled = [index for index, count in enumerate(seen.counts) if count]
     edges, counts = seen.edges[filled[0] :], seen.counts[filled[0] :]

@@ -3,30 +3,14 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from multicsr.errors import RunError
 from multicsr.store import Store
-from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step, read_log
+from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Histogram, MaskedPair, Step, read_log
 
 _ROOM = "model"
 T = TypeVar("T")
-
-
-class MaskedPair(BaseModel):
-    """A premise and another row's hypothesis that the mask took for a false negative."""
-
-    anchor: str
-    candidate: str
-    similarity: float
-
-
-class Similarities(BaseModel):
-    """Cosines, under the mask model, of premises with other rows' hypotheses in one epoch."""
-
-    edges: list[float]
-    """Of the bins, one more than there are bins."""
-    counts: list[int]
 
 
 @dataclass(frozen=True)
@@ -36,7 +20,7 @@ class Training:
     steps: list[Step]
     dev: list[DevScore]
     masked_pairs: list[MaskedPair]
-    similarities: Similarities | None
+    similarities: Histogram | None
 
     @property
     def best(self) -> DevScore | None:
@@ -57,7 +41,7 @@ def read_training(store: Store) -> Training | None:
         [line for line in lines if isinstance(line, Step)],
         [line for line in lines if isinstance(line, DevScore)],
         _read(store, MASKED_PAIRS, TypeAdapter(list[MaskedPair])) or [],
-        _read(store, HISTOGRAM, TypeAdapter(Similarities)),
+        _read(store, HISTOGRAM, TypeAdapter(Histogram)),
     )
 
 

@@ -42,6 +42,23 @@ class DevScore(BaseModel):
     """Better than all before."""
 
 
+class MaskedPair(BaseModel):
+    """A premise and another row's hypothesis that the mask took for a false negative."""
+
+    anchor: str
+    candidate: str
+    similarity: float
+    """Cosine under P."""
+
+
+class Histogram(BaseModel):
+    """Cosines under P of premises with other rows' hypotheses."""
+
+    edges: list[float]
+    """Of the bins, one more than there are bins."""
+    counts: list[int]
+
+
 class TrainLog:
     """Appends to a file; used as a context manager."""
 

@@ -7,33 +7,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from multicsr.train.log import HISTOGRAM, MASKED_PAIRS
+from multicsr.train.log import HISTOGRAM, MASKED_PAIRS, Histogram, MaskedPair
 from multicsr.train.mask import keep_cells, own_row
 from multicsr.train.objective import mask_similarity
 from multicsr.train.triplets import Triplets
 
 _NUM_PAIRS = 20
 _NUM_BINS = 80
-
-
-class MaskedPair(BaseModel):
-    """A premise and another row's hypothesis that the mask took for a false negative."""
-
-    anchor: str
-    candidate: str
-    similarity: float
-    """Cosine under P."""
-
-
-class Histogram(BaseModel):
-    """Cosines under P of premises with other rows' hypotheses."""
-
-    edges: list[float]
-    """Of the bins, one more than there are bins."""
-    counts: list[int]
 
 
 @dataclass(frozen=True)
