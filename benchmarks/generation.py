@@ -18,8 +18,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from multicsr.config import Config
 from multicsr.generate.branches import CausalBranches
-from multicsr.generate.decode import Request, Rule, decode
-from multicsr.generate.transformers_engine import TIE_GAP, TransformersEngine
+from multicsr.generate.decode import decode
+from multicsr.generate.hypothesis import Request, Rule
+from multicsr.generate.token_engine import TIE_GAP
+from multicsr.generate.transformers_engine import TransformersEngine
 from multicsr.models import ASSETS, quiet_loading, resolve_model
 from multicsr.prompts import PromptPair, load_prompts
 from multicsr.rows import row_id

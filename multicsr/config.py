@@ -67,12 +67,36 @@ class IngestConfig(Section):
         return self
 
 
+class VllmConfig(Section):
+    """How vLLM runs the LLM; the model itself is under `llm`."""
+
+    max_model_len: Annotated[int, Field(ge=8)] | None = None
+    """Context in tokens, prompt and hypothesis together; unset: the model's."""
+    tokens_per_step: Annotated[int, Field(ge=8)] = 8_192
+    """Most tokens computed in one step; longer prompts are read in pieces."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory for keys and values; unset: what `gpu_memory` leaves, on a CPU 1 GiB."""
+    gpu_memory: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Fraction of the GPU's memory for weights, keys and values; without effect on a CPU."""
+    prefix_caching: bool = True
+    """Read what the prompts of a premise begin with only once."""
+    eager: bool | None = None
+    """No CUDA graphs and no compilation: starts faster, runs slower; unset: on a CPU."""
+    tensor_parallel: Count = 1
+    """GPUs that one model is spread over; `generate.gpus_per_actor` must be as many."""
+    quantization: str | None = None
+    """vLLM's name of the weights' format, such as `awq` or `fp8`; unset: as the model says."""
+    lora: str | None = None
+    """Directory of a LoRA adapter."""
+
+
 class LLMConfig(Section):
     """The LLM that writes and scores the hypotheses."""
 
-    engine: Literal["transformers", "openai", "fake"] = "transformers"
-    """`transformers` is exact and runs any causal or encoder-decoder model; `openai` is any
-    OpenAI-compatible endpoint, without stage 1; `fake` is deterministic and for tests."""
+    engine: Literal["transformers", "vllm", "openai", "fake"] = "transformers"
+    """`transformers` is the exact reference and runs any causal or encoder-decoder model; `vllm` runs
+    decoder-only models at scale; `openai` is any OpenAI-compatible endpoint, without stage 1; `fake` is
+    deterministic and for tests."""
     model: str = "tinylm"
     """`tinylm` (ships with the project), a directory, or a Hugging Face id."""
     revision: str | None = None
@@ -85,11 +109,19 @@ class LLMConfig(Section):
     """Wrap prompts in the tokenizer's chat template; unset: when it has one."""
     base_url: str | None = None
     """Endpoint of the `openai` engine; the key comes from OPENAI_API_KEY."""
+    vllm: VllmConfig = VllmConfig()
+    """Settings of the `vllm` engine."""
 
     @model_validator(mode="after")
     def _endpoint(self) -> "LLMConfig":
         if (self.base_url is not None) != (self.engine == "openai"):
             raise ValueError("base_url belongs to engine: openai, which needs it")
+        if self.engine != "vllm" and "vllm" in self.model_fields_set:
+            raise ValueError(f"the section vllm has no effect with engine: {self.engine}")
+        if self.engine == "vllm" and self.device != "auto":
+            raise ValueError(
+                "device has no effect with engine: vllm; the installed vLLM is for GPU or for CPU"
+            )
         return self
 
 
@@ -102,6 +134,10 @@ class GenerateConfig(Section):
     """Weight of the noisy instruction's logits in Eq. 2; 0 is plain decoding; stable in [0.2, 0.4]."""
     max_new_tokens: Count = 48
     """Longest hypothesis, in tokens."""
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """Before so many tokens the LLM may not end a hypothesis; a stop string of the prompt set may."""
+    bad_words: list[str] = []
+    """Words that no hypothesis may contain."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; above, draws are seeded per row."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -121,6 +157,10 @@ class GenerateConfig(Section):
     def _nucleus(self) -> "GenerateConfig":
         if self.top_p < 1 and self.temperature == 0:
             raise ValueError("top_p has no effect at temperature 0; set generate.temperature above 0")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens is above max_new_tokens")
+        if any(not word.strip() for word in self.bad_words):
+            raise ValueError("bad_words holds an empty word")
         return self
 
 
@@ -263,6 +303,13 @@ class Config(Section):
             )
         if self.llm.engine == "openai" and self.generate.omega > 0:
             raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
+        if self.llm.engine == "openai" and (self.generate.min_new_tokens or self.generate.bad_words):
+            raise ValueError("generate.min_new_tokens and generate.bad_words have no effect at an endpoint")
+        parallel, gpus = self.llm.vllm.tensor_parallel, self.generate.gpus_per_actor
+        if parallel > 1 and gpus not in (0, parallel):
+            raise ValueError(
+                f"generate.gpus_per_actor is {gpus:g}, llm.vllm.tensor_parallel {parallel}: make them equal"
+            )
         return self
 
 

@@ -20,3 +20,7 @@ class RunError(MulticsrError):
     """The configuration is fine but the run cannot go on. Exit code 1."""
 
     exit_code = 1
+
+
+class WorkerLost(RunError):
+    """This process can do no more work, but another one may: in a pool it ends and is replaced."""

@@ -22,8 +22,8 @@ def combine(main_NV: Tensor, noisy_NV: Tensor, omega_N: Tensor) -> Tensor:
     What the main branch rules out stays ruled out. What only the noisy branch rules out keeps its main
     logit, where Eq. 2 would make it certain. Rows with omega = 0 equal `main_NV` exactly.
     """
-    penalty_NV = omega_N[:, None] * noisy_NV.masked_fill(noisy_NV == -torch.inf, 0.0)
-    return main_NV - penalty_NV
+    finite_NV = torch.nan_to_num(noisy_NV, nan=torch.nan, posinf=torch.inf, neginf=0.0)
+    return torch.addcmul(main_NV, omega_N[:, None], finite_NV, value=-1.0)
 
 
 def choose_greedy(logits_NV: Tensor, tie_gap: float) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,6 @@ Shapes: N requests in the batch, C of them with a noisy row, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,47 +20,9 @@ from torch import Tensor
 from multicsr.generate.branches import Branches
 from multicsr.generate.contrast import choose_drawn, choose_greedy, combine, uniform
 from multicsr.generate.ends import Ends
+from multicsr.generate.hypothesis import Request, Rule, Written
 
 _LEAVE_SHARE = 0.25  # of the rows must have finished before the cache is copied without them
-
-
-class Request(NamedTuple):
-    """One hypothesis to write."""
-
-    main: list[int]
-    """Token ids of the prompt."""
-    noisy: list[int]
-    """Token ids of the opposite prompt; ignored at omega = 0."""
-    omega: float
-    row_id: str
-    direction: str
-    """With `row_id` the key of the draws."""
-
-
-class Rule(NamedTuple):
-    """How tokens are chosen, and when at the latest to stop."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    tie_gap: float
-
-
-@dataclass(slots=True)
-class Written:
-    """A hypothesis in tokens."""
-
-    tokens: list[int] = field(default_factory=list)
-    """The end-of-sequence token included if there is one."""
-    finished: bool = False
-    certain: bool = True
-    """No choice was closer than the rule's `tie_gap`. Out of `decode`, False means that the logits were not
-    numbers, and neither are the tokens words."""
-
-    @property
-    def is_over(self) -> bool:
-        return self.finished or not self.certain
 
 
 Reader = Callable[[Sequence[Sequence[int]]], Branches]
@@ -92,7 +52,9 @@ def _decode_together(read: Reader, requests: Sequence[Request], rule: Rule, ends
     batch = _Batch(range(len(requests)), requests, branches.first_PV.device)
     logits_RV = branches.first_PV[batch.rows(main, noisy)]
     for position in range(rule.max_new_tokens):
-        tokens_N, certain_N = _choose(batch.contrast(logits_RV), batch.requests, rule, position)
+        logits_NV = batch.contrast(logits_RV)
+        _rule_out(logits_NV, [written[i].tokens for i in batch.members], rule, ends)
+        tokens_N, certain_N = _choose(logits_NV, batch.requests, rule, position)
         for i, token, certain in zip(batch.members, tokens_N.tolist(), certain_N.tolist(), strict=True):
             _extend(written[i], token, certain, ends)
         going = [n for n, i in enumerate(batch.members) if not written[i].is_over]
@@ -151,6 +113,15 @@ def _choose(
     draws = [uniform(rule.seed, request.row_id, request.direction, position) for request in requests]
     draws_N = torch.tensor(draws, dtype=torch.float64, device=logits_NV.device)
     return choose_drawn(logits_NV, draws_N, rule.temperature, rule.top_p, rule.tie_gap)
+
+
+def _rule_out(logits_NV: Tensor, tokens: Sequence[Sequence[int]], rule: Rule, ends: Ends) -> None:
+    """Set to -inf what must not come next."""
+    if not rule.bad_words and all(len(row) >= rule.min_new_tokens for row in tokens):
+        return
+    cells = [(n, token) for n, row in enumerate(tokens) for token in rule.ruled_out(row, ends.eos)]
+    for n, token in cells:
+        logits_NV[n, token] = -torch.inf
 
 
 def _extend(written: Written, token: int, certain: bool, ends: Ends) -> None:

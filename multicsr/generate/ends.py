@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 _PART_OF_A_CHARACTER = "\ufffd"
 
@@ -11,31 +11,34 @@ class Ends:
     """End-of-sequence tokens of a model, and stop strings in the text of its tokenizer."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, stop: Sequence[str]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        eos: int | Sequence[int] | None,
+        vocab_size: int,
+        stop: Sequence[str],
     ) -> None:
+        """`eos` as the model's generation settings give it; None: as the tokenizer does."""
         self._tokenizer = tokenizer
-        self._stop = [string for string in stop if string]
-        eos = model.generation_config.eos_token_id
-        if eos is None:
-            eos = tokenizer.eos_token_id
-        self._eos = {eos} if isinstance(eos, int) else set(eos or ())
-        self._may_stop = self._find_stoppers(model.config.get_text_config().vocab_size)
+        self.stop = tuple(string for string in stop if string)
+        eos = tokenizer.eos_token_id if eos is None else eos
+        self.eos = frozenset({eos} if isinstance(eos, int) else eos or ())
+        self._may_stop = self._find_stoppers(vocab_size)
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """True when the last of these tokens ends the text; call after each token."""
-        if tokens[-1] in self._eos:
+        if tokens[-1] in self.eos:
             return True
         if tokens[-1] not in self._may_stop:
             return False
         text = self._decode(tokens)
-        return any(string in text for string in self._stop)
+        return any(string in text for string in self.stop)
 
     def text(self, tokens: Sequence[int]) -> tuple[str, int]:
         """(Text before the end, number of tokens without the end-of-sequence token)."""
-        if tokens and tokens[-1] in self._eos:
+        if tokens and tokens[-1] in self.eos:
             tokens = tokens[:-1]
         text = self._decode(tokens)
-        cut = min((text.index(string) for string in self._stop if string in text), default=len(text))
+        cut = min((text.index(string) for string in self.stop if string in text), default=len(text))
         return text[:cut], len(tokens)
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -47,9 +50,21 @@ class Ends:
     def _find_stoppers(self, vocab_size: int) -> set[int]:
         """Tokens that may hold the last character of a stop string; the text is read after these only."""
         known = range(min(vocab_size, len(self._tokenizer)))
-        last = {string[-1] for string in self._stop}
+        last = {string[-1] for string in self.stop}
         if not last or " " in last:  # a decoder may strip a lone token's spaces
             return set(known) if last else set()
         pieces = self._tokenizer.batch_decode([[token] for token in known])
         last.add(_PART_OF_A_CHARACTER)
         return {token for token, piece in zip(known, pieces, strict=True) if last & set(piece)}
+
+
+def bad_word_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each word, at the start of a text and after a space, as vLLM reads `bad_words`."""
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        plain = tuple(tokenizer.encode(word.lstrip(), add_special_tokens=False))
+        spaced = tuple(tokenizer.encode(" " + word.lstrip(), add_special_tokens=False))
+        found[plain] = None
+        if spaced[:1] != plain[:1] and len(spaced) == len(plain):
+            found[spaced] = None
+    return tuple(tokens for tokens in found if tokens)

@@ -1,5 +1,7 @@
 """What an LLM must be able to do, whatever runs it."""
 
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,12 +34,25 @@ class Refusal:
     detail: str | None = None
 
 
-@dataclass(slots=True)
 class Usage:
-    """What an engine has done since it was made."""
+    """Amounts of work since the last `take`; any thread may add."""
 
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._amounts: Counter[str] = Counter()
+        self.levels: dict[str, float] = {}
+        """How things stand now: `pairs_in_flight`, ..."""
+
+    def add(self, **amounts: float) -> None:
+        """Amounts that make sense when summed: `prompt_tokens`, `generated_tokens`, ..."""
+        with self._lock:
+            self._amounts.update(amounts)
+
+    def take(self) -> dict[str, float]:
+        """What was added since the last call, so that no amount is taken twice."""
+        with self._lock:
+            taken, self._amounts = self._amounts, Counter()
+        return {name: float(amount) for name, amount in taken.items()}
 
 
 class Engine(Protocol):
@@ -49,6 +64,10 @@ class Engine(Protocol):
     """
 
     usage: Usage
+    batches_at_once: int
+    """Calls that may be made at the same time, from as many threads."""
+    batch_size: int | None
+    """Premises in a call; None: as many as `generate.batch_size` says."""
 
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
@@ -80,6 +99,10 @@ def load_engine(config: Config) -> Engine:
         from multicsr.generate.openai_engine import OpenAIEngine
 
         return OpenAIEngine(config)
+    if config.llm.engine == "vllm":
+        from multicsr.generate.vllm_engine import VllmEngine
+
+        return VllmEngine(config)
     from multicsr.generate.transformers_engine import TransformersEngine
 
     return TransformersEngine(config)

@@ -23,6 +23,9 @@ class FakeEngine:
     A hypothesis that contradicts says so, and the scores follow it.
     """
 
+    batches_at_once = 1
+    batch_size: int | None = None
+
     def __init__(self) -> None:
         self.usage = Usage()
 
@@ -58,7 +61,7 @@ class FakeEngine:
 
     def _complete(self, text: str) -> Completion:
         num_tokens = len(text.split())
-        self.usage.generated_tokens += num_tokens
+        self.usage.add(generated_tokens=num_tokens)
         return Completion(text, num_tokens, finished=True)
 
 

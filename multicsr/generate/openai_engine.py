@@ -78,6 +78,9 @@ class OpenAIEngine:
     The key comes from the environment variable OPENAI_API_KEY; without it none is sent.
     """
 
+    batches_at_once = 1
+    batch_size: int | None = None
+
     def __init__(self, config: Config, backoff_s: float = 0.5) -> None:
         if config.llm.chat_template is False:
             raise ConfigError("llm.chat_template: an endpoint always chats; leave the setting out")
@@ -173,8 +176,9 @@ class OpenAIEngine:
             if isinstance(answer, Refusal):
                 results.append(answer)
                 continue
-            self.usage.prompt_tokens += answer.usage.prompt_tokens
-            self.usage.generated_tokens += answer.usage.completion_tokens
+            self.usage.add(
+                prompt_tokens=answer.usage.prompt_tokens, generated_tokens=answer.usage.completion_tokens
+            )
             results.append(read(answer))
         return results
 

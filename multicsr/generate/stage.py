@@ -6,7 +6,9 @@ keeps what was filled; an LLM that fails raises.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -16,12 +18,16 @@ from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.generate.engine import Completion, Refusal, load_engine
+from multicsr.generate.metrics import publish_metrics
 from multicsr.models import digest_model, resolve_model
 from multicsr.prompts import load_prompts
 from multicsr.ray_stage import StageOutput
 from multicsr.rows import SCORED, SENTENCE, Reason, normalise, rejects
 from multicsr.score.expected import expected_scores
 from multicsr.score.parse import Unparsable, parse_score
+
+_SPEED_ONLY = {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"}
+"""Settings of vLLM that decide how soon a row is written, not what it says."""
 
 
 @dataclass(slots=True)
@@ -50,6 +56,9 @@ class Draft:
 class TripletStage:
     """Loads the LLM once; every call turns SENTENCE rows into SCORED rows and rejects.
 
+    Several calls may run at the same time when the engine allows it: small batches of all of them are then
+    in the air together, each generating or scoring as far as it has come, so that none waits for another.
+
     Raises:
         ConfigError: the engine, its model or the prompt set cannot work as configured.
     """
@@ -58,29 +67,29 @@ class TripletStage:
         self._config = config
         self._prompts = load_prompts(config.generate.prompts)
         self._engine = load_engine(config)
+        self._threads = ThreadPoolExecutor(self._engine.batches_at_once, "batch")
 
     def __call__(self, sentences: pa.Table) -> StageOutput:
         drafts = self._drafts(sentences)
         # Rows of like length decode together, the longest first: if memory is short it shows at once.
         order = sorted(drafts, key=lambda draft: len(draft.premise), reverse=True)
-        usage = self._engine.usage
-        prompt_tokens, generated_tokens = usage.prompt_tokens, usage.generated_tokens
-        generate_s = score_s = 0.0
-        for start in range(0, len(order), self._config.generate.batch_size):
-            batch = order[start : start + self._config.generate.batch_size]
-            started = time.perf_counter()
-            self._generate(batch)
-            generated = time.perf_counter()
-            self._score([draft for draft in batch if draft.refusal is None])
-            generate_s += generated - started
-            score_s += time.perf_counter() - generated
-        counters = {
-            "prompt_tokens": float(usage.prompt_tokens - prompt_tokens),
-            "generated_tokens": float(usage.generated_tokens - generated_tokens),
-            "generate_seconds": generate_s,
-            "score_seconds": score_s,
-        }
-        return StageOutput(*_split(sentences, drafts), counters)
+        size = self._engine.batch_size or self._config.generate.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        counters: Counter[str] = Counter()
+        for amounts in self._threads.map(self._work, batches):
+            counters.update(amounts)
+        return StageOutput(*_split(sentences, drafts), dict(counters))
+
+    def _work(self, batch: Sequence[Draft]) -> dict[str, float]:
+        """Generate and score a batch: what that took."""
+        started = time.perf_counter()
+        self._generate(batch)
+        generated = time.perf_counter()
+        self._score([draft for draft in batch if draft.refusal is None])
+        scored = time.perf_counter()
+        amounts = self._engine.usage.take()
+        publish_metrics(amounts, self._engine.usage.levels)
+        return {**amounts, "generate_seconds": generated - started, "score_seconds": scored - generated}
 
     def _drafts(self, sentences: pa.Table) -> list[Draft]:
         config = self._config
@@ -157,16 +166,18 @@ def fingerprint(config: Config) -> dict[str, JsonValue]:
 
     A local model enters with a digest of its files, a Hugging Face id with its revision.
     """
-    decoding = {"omega", "max_new_tokens", "temperature", "top_p"}
+    decoding = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
     settings: dict[str, JsonValue] = {
-        "llm": config.llm.model_dump(mode="json", exclude={"device"}),
+        "llm": config.llm.model_dump(mode="json", exclude={"device": True, "vllm": _SPEED_ONLY}),
         "generate": config.generate.model_dump(mode="json", include=decoding),
         "score": config.score.model_dump(mode="json"),
         "prompts": load_prompts(config.generate.prompts).digest(),
         "seed": config.seed,
     }
-    if config.llm.engine == "transformers":
+    if config.llm.engine in ("transformers", "vllm"):
         settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
+    if config.llm.vllm.lora is not None:
+        settings["lora"] = digest_model(config.llm.vllm.lora)
     return settings
 
 

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from multicsr.generate.branches import CausalBranches, EncoderDecoderBranches
-from multicsr.generate.decode import Request, Rule, decode
+from multicsr.generate.decode import decode
 from multicsr.generate.ends import Ends
-from multicsr.generate.transformers_engine import DRAW_GAP, TIE_GAP
+from multicsr.generate.hypothesis import Request, Rule
+from multicsr.generate.token_engine import DRAW_GAP, TIE_GAP
 from multicsr.models import ASSETS
 from multicsr.prompts import load_prompts
 from multicsr.rows import row_id
@@ -31,9 +32,14 @@ class Loaded:
         kind = AutoModelForSeq2SeqLM if "encoder_decoder" in path.name else AutoModelForCausalLM
         self.model = kind.from_pretrained(path, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.ends = Ends(self.tokenizer, self.model, stop=[])
+        self.ends = self.ends_at([])
         branches = EncoderDecoderBranches if kind is AutoModelForSeq2SeqLM else CausalBranches
         self.read = partial(branches, self.model)
+
+    def ends_at(self, stop):
+        return Ends(
+            self.tokenizer, self.model.generation_config.eos_token_id, self.model.config.vocab_size, stop
+        )
 
     def requests(self, premises, omega):
         """Both directions of every premise; `omega` is a number, or one for each premise."""
@@ -162,7 +168,7 @@ def test_drawn_tokens_equal_the_reference_with_the_same_numbers(loaded, premises
 def test_a_stop_string_ends_a_hypothesis(loaded, premises):
     requests = loaded.requests(premises[:40], 0.3)
     whole = loaded.decode(requests)
-    ends = Ends(loaded.tokenizer, loaded.model, ["a", "er"])
+    ends = loaded.ends_at(["a", "er"])
     for full, row in zip(whole, decode(loaded.read, requests, GREEDY, ends), strict=True):
         assert full[: len(row.tokens)] == row.tokens
         text, num_tokens = ends.text(row.tokens)

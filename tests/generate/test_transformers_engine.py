@@ -11,10 +11,11 @@ import torch
 from multicsr.errors import ConfigError
 from multicsr.generate.engine import Refusal
 from multicsr.generate.stage import TripletStage
-from multicsr.generate.transformers_engine import PROBABILITY_STEP, TransformersEngine
+from multicsr.generate.transformers_engine import TransformersEngine
 from multicsr.models import ASSETS
 from multicsr.prompts import load_prompts
 from multicsr.rows import Reason
+from multicsr.score.expected import PROBABILITY_STEP
 from tests.generate.conftest import CONTEXT, make_config
 from tests.generate.reference import next_logits
 from tests.generate.rows import make_sentences
