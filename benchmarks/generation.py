@@ -34,6 +34,9 @@ PROMPTS = load_prompts("syncse")
 class NeverEnds:
     """Lets every hypothesis run to the token limit."""
 
+    eos: frozenset[int] = frozenset()
+    stop: tuple[str, ...] = ()
+
     def ended(self, tokens: Sequence[int]) -> bool:
         return False
 
@@ -66,10 +69,17 @@ def guided(model: PreTrainedModel, requests: Sequence[Request], num_tokens: int)
         )
 
 
+def read_premises(count: int) -> list[str]:
+    """The first sentences of the demo."""
+    with (ASSETS / "demo" / "sentences.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [row["sentence"] for row, _ in zip(rows, range(count), strict=False)]
+
+
 def make_requests(engine: TransformersEngine, pairs: Sequence[PromptPair], omega: float) -> list[Request]:
     requests = []
     for i, pair in enumerate(pairs):
-        e, c = engine.encode([pair.entailment, pair.contradiction])
+        e, c = engine.tokens.encode([pair.entailment, pair.contradiction])
         requests += [Request(e, c, omega, str(i), "e"), Request(c, e, omega, str(i), "c")]
     return requests
 
@@ -87,9 +97,7 @@ def main() -> None:
     engine = TransformersEngine(Config.model_validate(tree))
     with quiet_loading():
         model = AutoModelForCausalLM.from_pretrained(resolve_model(arguments.model, "--model")).float().eval()
-    with (ASSETS / "demo" / "sentences.tsv").open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        premises = [row["sentence"] for row, _ in zip(rows, range(arguments.premises), strict=False)]
+    premises = read_premises(arguments.premises)
     pairs = [PROMPTS.pair(premise, row_id(premise, "en"), seed=42) for premise in premises]
 
     rule = Rule(arguments.tokens, temperature=0.0, top_p=1.0, seed=42, tie_gap=TIE_GAP)

@@ -45,7 +45,12 @@ def generate(config: Config, store: Store, progress: Progress) -> Manifest:
         reads=SENTENCE,
         writes=SCORED,
         make=lambda: TripletStage(config),
-        pool=Pool(config.generate.actors, config.generate.cpus_per_actor, config.generate.gpus_per_actor),
+        pool=Pool(
+            config.generate.actors,
+            config.generate.cpus_per_actor,
+            config.generate.gpus_per_actor,
+            shards_at_once=2 if config.llm.engine == "vllm" else 1,
+        ),
         max_rejected=config.generate.max_rejected,
     )
     settings: dict[str, JsonValue] = {

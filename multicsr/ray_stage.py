@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +21,14 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 from pydantic import JsonValue
 
-from multicsr.errors import MulticsrError, RunError
+from multicsr.errors import MulticsrError, RunError, WorkerLost
 from multicsr.manifest import Manifest, add_digests, fingerprint, publish, read_manifest, rows_digest
 from multicsr.progress import Progress
 from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
 from multicsr.tally import ShardReport, Tally, count_reasons
 
+_log = logging.getLogger(__name__)
 _RETRIES = 2
 """Of a shard whose worker died. Ray's default has no end; a row that kills its process would never end."""
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -60,6 +62,8 @@ class Pool:
     """Size of the actor pool; None: plain tasks, for cheap work without a model."""
     cpus: float = 1
     gpus: float = 0
+    shards_at_once: int = 1
+    """In one actor, each in a thread of its own; more than one keeps a model busy while a shard runs out."""
     shards_per_task: int = 1
     """More than one where the work on a shard is small beside Ray's overhead of some 10 ms."""
 
@@ -251,13 +255,18 @@ class _Worker:
 
     def __init__(self, make: Callable[[], Callable[[Any], ShardReport]]) -> None:
         self._make = make
+        self._making = threading.Lock()
         self._work: Callable[[Any], ShardReport] | None = None
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
         result: ShardReport | MulticsrError
         try:
-            self._work = self._work or self._make()
+            with self._making:
+                self._work = self._work or self._make()
             result = self._work(pickle.loads(batch["shard"][0]))
+        except WorkerLost as error:
+            _log.error("%s; this worker ends, another one takes over its shards", error)
+            os._exit(1)
         except MulticsrError as error:
             result = error
         return {"result": [pickle.dumps(result)]}
@@ -293,7 +302,12 @@ def _map(
             results = names.map_batches(
                 _Worker,
                 fn_constructor_args=(make,),
-                compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(pool.actors, len(todo)),
+                    max_tasks_in_flight_per_actor=pool.shards_at_once + 1,
+                    max_concurrent_calls_per_actor=pool.shards_at_once,
+                    enable_true_multi_threading=pool.shards_at_once > 1,
+                ),
                 max_task_retries=_RETRIES,
                 **resources,
             )

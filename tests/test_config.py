@@ -53,6 +53,32 @@ def test_defaults_are_the_papers(write):
             {"llm": {"engine": "openai", "base_url": "http://x"}},
             "generate.omega needs logits",
         ),
+        ({"llm": {"vllm": {"eager": True}}}, "section vllm has no effect with engine: transformers"),
+        (
+            {"llm": {"engine": "vllm", "device": "cuda"}},
+            "llm: device has no effect with engine: vllm; the installed vLLM is for GPU or for CPU",
+        ),
+        (
+            {"llm": {"engine": "vllm", "vllm": {"tensor_parallel": 4}}, "generate": {"gpus_per_actor": 2}},
+            "generate.gpus_per_actor is 2, llm.vllm.tensor_parallel 4: make them equal",
+        ),
+        ({"llm": {"engine": "vllm", "vllm": {"gpu_memory": 1}}}, "llm.vllm.gpu_memory: Input should be less"),
+        ({"generate": {"bad_words": ["not", " "]}}, "generate: bad_words holds an empty word"),
+        ({"generate": {"min_new_tokens": 9, "max_new_tokens": 8}}, "min_new_tokens is above max_new_tokens"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x"},
+                "generate": {"omega": 0, "bad_words": ["a"]},
+            },
+            "generate.min_new_tokens and generate.bad_words have no effect at an endpoint",
+        ),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x"},
+                "generate": {"omega": 0, "min_new_tokens": 1},
+            },
+            "generate.min_new_tokens and generate.bad_words have no effect at an endpoint",
+        ),
         ({"input": {}}, "input.paths is missing"),
         ({"seed": "many"}, "seed: Input should be a valid integer"),
     ],
@@ -62,6 +88,14 @@ def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):
         load_config(write(**sections))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_a_model_over_several_gpus_may_ask_for_as_many_or_leave_it_open(write, gpus):
+    llm = {"engine": "vllm", "vllm": {"tensor_parallel": 4}}
+    config = load_config(write(llm=llm, generate={"gpus_per_actor": gpus, "min_new_tokens": 48}))
+    assert config.llm.vllm.tensor_parallel == 4
+    assert config.llm.device == "auto"
 
 
 @pytest.mark.parametrize("threshold", ["alpha=5", "beta=0", "gamma=5"])

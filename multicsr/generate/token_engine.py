@@ -62,7 +62,7 @@ class TokenEngine(ABC):
         )
         stop = load_prompts(generate.prompts).stop
         self._ends = Ends(tokenizer, shape.eos, shape.vocab_size, stop)
-        self._tokens = PromptTokens(config.llm, tokenizer, shape.context, has_encoder=shape.has_encoder)
+        self.tokens = PromptTokens(config.llm, tokenizer, shape.context, has_encoder=shape.has_encoder)
 
     @abstractmethod
     def _write(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written | Refusal]:
@@ -81,11 +81,11 @@ class TokenEngine(ABC):
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
     ) -> list[tuple[Completion, Completion] | Refusal]:
-        entailment = self._tokens.encode([pair.entailment for pair in pairs])
-        contradiction = self._tokens.encode([pair.contradiction for pair in pairs])
+        entailment = self.tokens.encode([pair.entailment for pair in pairs])
+        contradiction = self.tokens.encode([pair.contradiction for pair in pairs])
         requests, refusals = [], []
         for e, c, row_id in zip(entailment, contradiction, row_ids, strict=True):
-            refusals.append(self._tokens.too_long(max(e, c, key=len), self._rule.max_new_tokens))
+            refusals.append(self.tokens.too_long(max(e, c, key=len), self._rule.max_new_tokens))
             if refusals[-1] is None:
                 requests.append(Request(e, c, self._omega, row_id, "entailment"))
                 requests.append(Request(c, e, self._omega, row_id, "contradiction"))
@@ -97,9 +97,9 @@ class TokenEngine(ABC):
         self, prompts: Sequence[str], labels: Sequence[str]
     ) -> list[NDArray[np.float64] | Refusal]:
         """Rounded to multiples of `PROBABILITY_STEP`; a prompt that is too close to call is read alone."""
-        encoded = self._tokens.encode(prompts)
-        label_ids = self._tokens.label_ids(prompts[0], labels) if prompts else []
-        refusals = [self._tokens.too_long(prompt, 1) for prompt in encoded]
+        encoded = self.tokens.encode(prompts)
+        label_ids = self.tokens.label_ids(prompts[0], labels) if prompts else []
+        refusals = [self.tokens.too_long(prompt, 1) for prompt in encoded]
         fitting = [prompt for prompt, refusal in zip(encoded, refusals, strict=True) if refusal is None]
         self.usage.add(prompt_tokens=sum(map(len, fitting)))
         found = iter(self._rounded(fitting, label_ids))
@@ -109,8 +109,8 @@ class TokenEngine(ABC):
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Refusal]:
         rule = Rule(max_new_tokens, 0.0, 1.0, self._rule.seed, self._tie_gap)
-        encoded = self._tokens.encode(prompts)
-        refusals = [self._tokens.too_long(prompt, max_new_tokens) for prompt in encoded]
+        encoded = self.tokens.encode(prompts)
+        refusals = [self.tokens.too_long(prompt, max_new_tokens) for prompt in encoded]
         requests = [
             Request(prompt, prompt, 0.0, row_id, "score")
             for prompt, row_id, refusal in zip(encoded, row_ids, refusals, strict=True)

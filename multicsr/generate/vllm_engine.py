@@ -8,6 +8,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -134,8 +135,11 @@ class VllmEngine(TokenEngine):
                 answer = await self._vllm.complete(request.main, again)
         except RowFailed as error:
             return Refusal(Reason.ENGINE_ERROR, str(error))
-        is_number = not answer.tokens or answer.tokens[-1] not in self._signals
-        return Written(answer.tokens, answer.ended, certain=is_number)
+        if not answer.tokens or answer.tokens[-1] not in self._signals:
+            return Written(answer.tokens, answer.ended)
+        # Alone there are no ties, so the model chose this token: any stop token may end a grammar.
+        text, _ = self._ends.text(answer.tokens[:-1])
+        return Written(answer.tokens[:-1], finished=True, certain=bool(re.fullmatch(SCORE_FORM, text)))
 
     async def _probability(
         self, prompt: list[int], label_ids: Sequence[int], *, alone: bool
@@ -210,12 +214,9 @@ def engine_arguments(config: Config) -> dict[str, JsonValue]:
 
 
 def choose_signals(tokenizer: PreTrainedTokenizerBase, vocab_size: int, eos: Collection[int]) -> Signals:
-    """Two tokens that a hypothesis is unlikely to hold: padding of the vocabulary, or special tokens."""
-    candidates = [
-        *range(len(tokenizer), vocab_size),
-        *sorted(tokenizer.all_special_ids),
-        *reversed(range(vocab_size)),
-    ]
+    """Two tokens that a hypothesis is unlikely to hold: special ones, or padding of the vocabulary."""
+    special, padding = sorted(tokenizer.all_special_ids), range(len(tokenizer), vocab_size)
+    candidates = [*special, *padding, *reversed(range(vocab_size))]
     first, second, *_ = dict.fromkeys(token for token in candidates if token not in eos)
     return Signals(first, second)
 

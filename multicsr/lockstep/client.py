@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from multicsr.errors import WorkerLost
 from multicsr.generate.ends import Ends
 from multicsr.generate.hypothesis import Request, Rule, Written
 from multicsr.lockstep.launch import Answer, Asked, RowFailed, Vllm
@@ -70,35 +71,31 @@ class PairClient:
         written = Written()
         attempts = 0
         while not written.is_over and len(written.tokens) < rule.max_new_tokens:
+            before = len(written.tokens)
             settled = self._agree(*await self._submit(request, rule, written.tokens))
-            attempts = 0 if settled.tokens else attempts + 1
-            self._extend(written, settled.tokens)
             self.counts.out_of_step += settled.is_out_of_step
-            if settled.is_open and not written.is_over:
-                attempts = 0 if await self._settle_alone(request, rule, written) else attempts + 1
+            is_clean = self._extend(written, rule, settled.tokens)
+            if is_clean and settled.is_open and not written.is_over:
+                await self._settle_alone(request, rule, written)
+            attempts = 0 if len(written.tokens) > before else attempts + 1
             if attempts == _ATTEMPTS:
                 raise RowFailed(f"a pair fell out of step {attempts} times in a row")
         return written
 
-    async def _settle_alone(self, request: Request, rule: Rule, written: Written) -> bool:
-        """Choose the next token without other requests; False when even so the pair came apart."""
+    async def _settle_alone(self, request: Request, rule: Rule, written: Written) -> None:
+        """Choose the next token without other requests beside the pair."""
         self.counts.ties += 1
         answers = await self._submit(request, rule._replace(tie_gap=0.0), written.tokens, alone=True)
         main, noisy = answers
-        if main.tokens and (noisy is None or main.tokens == noisy.tokens):
-            if noisy is None and math.isnan(main.logprobs.get(main.tokens[0], 0.0)):
-                written.certain = False
-            else:
-                self._extend(written, main.tokens)
-            return True
-        if noisy is not None and (main.tokens, noisy.tokens) == (
-            [self._signals.close(Role.MAIN)],
-            [self._signals.close(Role.NOISY)],
-        ):
+        close = [self._signals.close(Role.MAIN)], [self._signals.close(Role.NOISY)]
+        if noisy is not None and (main.tokens, noisy.tokens) == close:
             written.certain = False
-            return True
-        self.counts.out_of_step += 1
-        return False
+        elif noisy is None and main.tokens and math.isnan(main.logprobs.get(main.tokens[0], 0.0)):
+            written.certain = False
+        elif main.tokens and (noisy is None or main.tokens == noisy.tokens):
+            self._extend(written, rule, main.tokens)
+        else:
+            self.counts.out_of_step += 1
 
     async def _submit(
         self, request: Request, rule: Rule, prefix: Sequence[int], *, alone: bool = False
@@ -115,6 +112,7 @@ class PairClient:
             direction=request.direction,
             start=len(prefix),
             ends=tuple(self._ends.eos) if rule.min_new_tokens > len(prefix) else (),
+            banned=_completing(rule, prefix),
             alone=alone,
         )
         asked = Asked(
@@ -127,10 +125,13 @@ class PairClient:
         )
         if not is_pair:
             return await self._engine.complete([*request.main, *prefix], asked), None
-        async with asyncio.TaskGroup() as group:
-            main = group.create_task(self._engine.complete([*request.main, *prefix], asked))
-            twin = replace(asked, ticket=ticket.partner())
-            noisy = group.create_task(self._engine.complete([*request.noisy, *prefix], twin))
+        twin = replace(asked, ticket=ticket.partner())
+        try:
+            async with asyncio.TaskGroup() as group:
+                main = group.create_task(self._engine.complete([*request.main, *prefix], asked))
+                noisy = group.create_task(self._engine.complete([*request.noisy, *prefix], twin))
+        except* (RowFailed, WorkerLost) as failed:
+            raise failed.exceptions[0] from None
         return main.result(), noisy.result()
 
     def _agree(self, main: Answer, noisy: Answer | None) -> _Settled:
@@ -151,10 +152,18 @@ class PairClient:
         is_open = rest == close or is_confirmable
         return _Settled(tokens, is_open, not is_open)
 
-    def _extend(self, written: Written, tokens: Sequence[int]) -> None:
-        """Add tokens up to where the text ends."""
+    def _extend(self, written: Written, rule: Rule, tokens: Sequence[int]) -> bool:
+        """Add tokens up to where the text ends; False at a bad word that began in an earlier submission."""
         for token in tokens:
+            if token in _completing(rule, written.tokens):
+                return False
             written.tokens.append(token)
             written.finished = self._ends.ended(written.tokens)
             if written.finished:
-                return
+                break
+        return True
+
+
+def _completing(rule: Rule, tokens: Sequence[int]) -> tuple[int, ...]:
+    """What would complete a bad word; vLLM sees to it within one submission, and here across two."""
+    return tuple(rule.ruled_out(tokens, ())) if rule.bad_words else ()

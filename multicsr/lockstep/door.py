@@ -137,6 +137,9 @@ class _InGangs(_Mixin):  # type: ignore[misc]
         return super()._free_request(request, *args, **kwargs)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        for member in self._gangs.overdue():
+            self.waiting.remove_request(member)
+            self.waiting.prepend_request(member)
         head = self.waiting.peek_request() if self.waiting else None
         self._gangs.plan(len(self.running), head)
         return super().schedule(*args, **kwargs)

@@ -78,7 +78,7 @@ def force_tokens(logits_RV: Tensor, seats: Iterable[Seat]) -> None:
 
 
 def _contrast(logits_RV: Tensor, group: Sequence[Hypothesis]) -> Tensor:
-    """[N, V] Eq. 2, end-of-sequence tokens ruled out where it is too early for them."""
+    """[N, V] Eq. 2, with -inf at what must not be written."""
     device = logits_RV.device
     logits_NV = logits_RV.index_select(0, _on([hypothesis.main.row for hypothesis in group], device))
     pairs = [hypothesis for hypothesis in group if hypothesis.noisy is not None]
@@ -90,16 +90,17 @@ def _contrast(logits_RV: Tensor, group: Sequence[Hypothesis]) -> Tensor:
             logits_NV = contrasted_CV
         else:
             logits_NV[: len(pairs)] = contrasted_CV
-    early = [n for n, hypothesis in enumerate(group) if _is_early(hypothesis.main)]
-    if early:
-        cells = [(n, token) for n in early for token in group[n].main.ticket.ends]
+    cells = [(n, token) for n, (main, _) in enumerate(group) for token in _ruled_out(main)]
+    if cells:
         n_E, token_E = _on([n for n, _ in cells], device), _on([token for _, token in cells], device)
         logits_NV.index_put_((n_E, token_E), logits_NV.new_tensor(-torch.inf))
     return logits_NV
 
 
-def _is_early(seat: Seat) -> bool:
-    return seat.position < seat.ticket.rule.min_new_tokens and bool(seat.ticket.ends)
+def _ruled_out(seat: Seat) -> tuple[int, ...]:
+    ticket = seat.ticket
+    ends = ticket.ends if seat.position < ticket.rule.min_new_tokens else ()
+    return ends + ticket.banned if seat.position == ticket.start else ends
 
 
 def _choose(logits_NV: Tensor, group: Sequence[Hypothesis], rule: Rule) -> tuple[Tensor, Tensor]:

@@ -44,11 +44,12 @@ class Gang:
         return len(self.members) >= self.size
 
     def unread(self) -> dict[str, int]:
-        """Tokens without KV, by request."""
-        return {
+        """Tokens without KV, by request, the most first: the order in which they are read."""
+        unread = {
             m.request_id: m.num_tokens - (m.num_computed_tokens or self.cached.get(m.request_id, 0))
             for m in self.members
         }
+        return dict(sorted(unread.items(), key=lambda item: -item[1]))
 
 
 class Gangs:
@@ -110,6 +111,16 @@ class Gangs:
     def incomplete(self) -> list[str]:
         """Requests whose partner has not come yet; they queue nowhere."""
         return [name for name, gang in self._of.items() if not gang.is_whole]
+
+    def overdue(self) -> list[Member]:
+        """Members without a seat of the gang that is being read: the front of the queue, from back to front.
+
+        A 0 for one that queues ends the step for those behind it, so the one that gets most must be first.
+        """
+        unread = self._piecewise.unread() if self._piecewise is not None else {}
+        members = self._piecewise.members if self._piecewise is not None else []
+        queueing = {m.request_id: m for m in members if m.num_computed_tokens == 0}
+        return [queueing[name] for name in reversed(unread) if name in queueing]
 
     def plan(self, num_running: int, head: Member | None) -> None:
         """Begin a step. `head` is first in the queue."""

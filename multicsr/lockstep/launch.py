@@ -168,6 +168,7 @@ class Vllm:
     async def close(self) -> None:
         """End the engine and its processes; in the event loop that it was used from."""
         self._engine.shutdown()
+        del self._engine  # its destructor must not run after Python has begun to end
 
 
 def check_version() -> None:

@@ -56,6 +56,8 @@ class Ticket:
     """Position in the hypothesis of the first token that this request writes."""
     ends: tuple[int, ...] = ()
     """End-of-sequence tokens; given only where the rule has a least length."""
+    banned: tuple[int, ...] = ()
+    """Tokens that must not be written at `start`: with text before it they would complete a bad word."""
     alone: bool = False
     """Must run without other requests beside it, so that its logits are a function of its prompts."""
 
@@ -78,4 +80,5 @@ class Ticket:
         fields["rule"] = Rule(*fields["rule"])._replace(bad_words=())  # vLLM has these from the request
         fields["signals"] = Signals(*fields["signals"])
         fields["ends"] = tuple(fields["ends"])
+        fields["banned"] = tuple(fields["banned"])
         return cls(**fields)

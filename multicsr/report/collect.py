@@ -92,6 +92,23 @@ class Report:
     """(stage, what decided its content)."""
     counters: dict[str, dict[str, float]]
     """Stage -> what it counted: tokens, seconds of its parts."""
+    engine: "EngineSummary | None"
+    """How the LLM ran; None where its engine does not say."""
+
+
+@dataclass(frozen=True)
+class EngineSummary:
+    """A vLLM engine, over all actors of the generate stage."""
+
+    tokens_per_s: float
+    """Tokens written, by the wall clock."""
+    prefix_hit_share: float
+    """Of the prompt tokens: found in the prefix cache."""
+    ties: int
+    """Tokens chosen alone."""
+    preemptions: int
+    out_of_step: int
+    """Pairs that came apart and were written again."""
 
 
 def stage_summaries(store: Store) -> list[StageSummary]:
@@ -145,6 +162,20 @@ def collect(store: Store) -> Report:
         evaluation=read_evaluation(store),
         settings=[(TITLES[room], _without_paths(manifest.settings)) for room, manifest in manifests.items()],
         counters={TITLES[room]: manifest.counters for room, manifest in manifests.items()},
+        engine=_engine(manifests.get("scored")),
+    )
+
+
+def _engine(scored: Manifest | None) -> EngineSummary | None:
+    if scored is None or "engine_steps" not in scored.counters:
+        return None
+    counted = scored.counters
+    return EngineSummary(
+        tokens_per_s=counted["generated_tokens"] / max(scored.seconds, 1e-9),
+        prefix_hit_share=counted["prefix_hits"] / max(counted["prefix_queries"], 1),
+        ties=int(counted["ties"]),
+        preemptions=int(counted["preemptions"]),
+        out_of_step=int(counted["out_of_step"]),
     )
 
 

@@ -1,6 +1,6 @@
 """Contrastive decoding as MultiCSR Eq. 2 reads: one hypothesis, two whole forward passes a step, no cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ def write(
     omega: float,
     max_new_tokens: int,
     choose: Callable[[np.ndarray, int], int] | None = None,
+    *,
+    min_new_tokens: int = 0,
+    bad_words: Sequence[Sequence[int]] = (),
 ) -> tuple[list[int], float]:
     """(Tokens with the end token, smallest distance between the two best tokens at any step)."""
     ends = model.generation_config.eos_token_id
@@ -36,6 +39,10 @@ def write(
         with torch.no_grad():
             logits = next_logits(model, main, written) - omega * next_logits(model, noisy, written)
         logits = logits.double().numpy()
+        for token in range(len(logits)):
+            is_early = token in ends and len(written) < min_new_tokens
+            if is_early or any([*written, token][-len(word) :] == list(word) for word in bad_words):
+                logits[token] = -np.inf
         second, first = np.sort(logits)[-2:]
         smallest_gap = min(smallest_gap, first - second)
         token = int(logits.argmax()) if choose is None else choose(logits, len(written))

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from multicsr.generate.branches import CausalBranches, EncoderDecoderBranches
 from multicsr.generate.decode import decode
-from multicsr.generate.ends import Ends
+from multicsr.generate.ends import Ends, bad_word_tokens
 from multicsr.generate.hypothesis import Request, Rule
 from multicsr.generate.token_engine import DRAW_GAP, TIE_GAP
 from multicsr.models import ASSETS
@@ -180,6 +181,78 @@ def test_a_stop_string_ends_a_hypothesis(loaded, premises):
             before = loaded.tokenizer.decode(row.tokens[:-1], skip_special_tokens=True)
             assert "a" not in before
             assert "er" not in before
+
+
+def reference_of(loaded, request, rule):
+    choose = None
+    if rule.temperature > 0:
+        choose = drawer(rule.seed, request.row_id, request.direction, rule.temperature, rule.top_p)
+    return write(
+        loaded.model,
+        request.main,
+        request.noisy,
+        request.omega,
+        MAX_NEW_TOKENS,
+        choose,
+        min_new_tokens=rule.min_new_tokens,
+        bad_words=rule.bad_words,
+    )
+
+
+def favourites(hypotheses):
+    """What a model writes most: a token, a sequence of two tokens and one of three."""
+    parts = [Counter(), Counter(), Counter()]
+    for tokens in hypotheses:
+        for size, counter in enumerate(parts, 1):
+            counter.update(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1))
+    return tuple(counter.most_common(1)[0][0] for counter in parts)
+
+
+@pytest.mark.parametrize("rule", [GREEDY, DRAWN])
+def test_a_least_length_equals_the_reference_that_rules_ends_out(loaded, premises, rule):
+    requests = loaded.requests(premises[:16], [0.3, 0.0] * 8)
+    rule = rule._replace(min_new_tokens=5)
+    found = loaded.decode(requests, rule)
+    expected = [reference_of(loaded, request, rule) for request in requests]
+    agree(found, [tokens for tokens, _ in expected], [gap for _, gap in expected])
+    assert min(map(len, found)) >= 6
+    assert min(map(len, loaded.decode(requests, rule._replace(min_new_tokens=0)))) < 6
+
+
+@pytest.mark.parametrize("rule", [GREEDY, DRAWN])
+def test_bad_words_of_one_and_more_tokens_equal_the_reference(loaded, premises, rule):
+    requests = loaded.requests(premises[:10], [0.3, 0.0] * 5)
+    plain = loaded.decode(requests, rule)
+    rule = rule._replace(bad_words=favourites(plain), min_new_tokens=2)
+    found = loaded.decode(requests, rule)
+    expected = [reference_of(loaded, request, rule) for request in requests]
+    agree(found, [tokens for tokens, _ in expected], [gap for _, gap in expected])
+    assert sum(a != b for a, b in zip(found, plain, strict=True)) > 2
+    for word in rule.bad_words:
+        assert not any(holds(tokens, word) for tokens in found)
+
+
+def test_each_bad_word_changes_what_held_it_and_nothing_else(loaded, premises):
+    requests = loaded.requests(premises[:15], 0.3)
+    plain = loaded.decode(requests)
+    for word in favourites(plain):
+        found = loaded.decode(requests, GREEDY._replace(bad_words=(word,)))
+        is_changed = [a != b for a, b in zip(found, plain, strict=True)]
+        assert is_changed == [holds(tokens, word) for tokens in plain]
+        assert any(is_changed)
+
+
+def holds(tokens, word):
+    return any(tuple(tokens[i : i + len(word)]) == word for i in range(len(tokens)))
+
+
+def test_a_bad_word_is_ruled_out_at_the_start_and_after_a_space(loaded):
+    def encode(text):
+        return tuple(loaded.tokenizer.encode(text, add_special_tokens=False))
+
+    assert bad_word_tokens(loaded.tokenizer, [" man", "man"]) == (encode("man"), encode(" man"))
+    assert bad_word_tokens(loaded.tokenizer, ["zzz qqq"])[0] == encode("zzz qqq")
+    assert bad_word_tokens(loaded.tokenizer, []) == ()
 
 
 def test_logits_that_are_no_numbers_are_noticed(loaded, premises):

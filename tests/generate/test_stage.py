@@ -1,11 +1,19 @@
 """Triplets from sentences: order, conservation, reasons, scores, counters, fingerprint."""
 
+import random
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from multicsr.errors import WorkerLost
 from multicsr.generate import stage as stage_module
 from multicsr.generate.engine import Completion, Refusal, Usage
+from multicsr.generate.fake_engine import FakeEngine
 from multicsr.generate.stage import TripletStage, fingerprint
 from multicsr.rows import SCORED, Reason, rejects
 from tests.generate.conftest import make_config
@@ -20,6 +28,9 @@ def done(text, finished=True):
 
 class Scripted:
     """An engine that says what the premise asks for."""
+
+    batches_at_once = 1
+    batch_size = None
 
     def __init__(self, pairs, replies):
         self.usage = Usage()
@@ -142,6 +153,99 @@ def test_the_fake_engine_gives_the_same_rows_in_any_blocks_and_loses_none(premis
     assert np.mean([row["entailment_expected"] > row["contradiction_expected"] for row in rows]) > 0.9
 
 
+class Hurried(FakeEngine):
+    """The fake engine, counting, with several batches in the air that end in any order."""
+
+    batches_at_once = 4
+    batch_size = 3
+
+    def __init__(self):
+        super().__init__()
+        self._lock = threading.Lock()
+        self._naps = random.Random(0)
+        self._in_flight = 0
+        self.most_in_flight = 0
+
+    def generate_pairs(self, pairs, row_ids):
+        assert len(pairs) <= self.batch_size
+        with self._lock:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            nap = self._naps.random() / 200
+        time.sleep(nap)
+        found = super().generate_pairs(pairs, row_ids)
+        with self._lock:
+            self._in_flight -= 1
+        return found
+
+    def label_probabilities(self, prompts, labels):
+        with self._lock:
+            nap = self._naps.random() / 200
+        time.sleep(nap)
+        return super().label_probabilities(prompts, labels)
+
+
+def amounts(*counters):
+    """What was counted, all together; how long it took is another matter."""
+    total = Counter()
+    for counted in counters:
+        total.update({name: amount for name, amount in counted.items() if not name.endswith("seconds")})
+    return total
+
+
+@pytest.fixture
+def patient():
+    """A stage that does one batch after the other."""
+    return TripletStage(make_config("fake", llm=FAKE, score={"method": "both"}))
+
+
+@pytest.fixture
+def hurried(patient, monkeypatch):
+    """(The same stage with several batches at once, its engine)."""
+    engine = Hurried()
+    monkeypatch.setattr(stage_module, "load_engine", lambda config: engine)
+    return TripletStage(make_config("fake", llm=FAKE, score={"method": "both"})), engine
+
+
+def test_batches_in_the_air_together_give_the_same_rows_and_counters(patient, hurried, premises):
+    sentences = make_sentences(premises)
+    expected = patient(sentences)
+    stage, engine = hurried
+    found = stage(sentences)
+    assert found.rows.equals(expected.rows)
+    assert found.rejects.equals(expected.rejects)
+    assert found.rejects.num_rows > 3
+    assert amounts(found.counters) == amounts(expected.counters)
+    assert amounts(found.counters)["generated_tokens"] > 200
+    assert 2 <= engine.most_in_flight <= 4
+
+
+def test_calls_in_parallel_share_the_engine_and_lose_no_count(patient, hurried, premises):
+    tables = [make_sentences(premises[:90]), make_sentences(premises[90:])]
+    expected = [patient(table) for table in tables]
+    stage, engine = hurried
+    with ThreadPoolExecutor(2) as callers:
+        found = list(callers.map(stage, tables))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.rows.equals(theirs.rows)
+        assert ours.rejects.equals(theirs.rejects)
+    assert amounts(*(output.counters for output in found)) == amounts(
+        *(output.counters for output in expected)
+    )
+    assert engine.most_in_flight <= 4
+
+
+def test_a_batch_that_fails_fails_the_call(hurried, premises, monkeypatch):
+    stage, engine = hurried
+
+    def fail(prompts, row_ids, max_new_tokens):
+        raise WorkerLost("gone")
+
+    monkeypatch.setattr(engine, "reply", fail)
+    with pytest.raises(WorkerLost, match="gone"):
+        stage(make_sentences(premises[:20]))
+
+
 def test_no_sentences_give_no_rows():
     output = TripletStage(make_config("fake", llm=FAKE))(make_sentences([]))
     assert output.rows.equals(SCORED.empty_table())
@@ -155,6 +259,8 @@ def test_the_fingerprint_follows_what_decides_the_rows_and_nothing_else(causal_d
     for change in (
         {"generate": {"omega": 0.2}},
         {"generate": {"max_new_tokens": 5}},
+        {"generate": {"min_new_tokens": 2}},
+        {"generate": {"bad_words": ["not"]}},
         {"generate": {"prompts": "reference"}},
         {"score": {"method": "both"}},
         {"llm": {"dtype": "bfloat16"}},

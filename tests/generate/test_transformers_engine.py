@@ -35,6 +35,10 @@ def causal_copy(causal_dir, tmp_path):
     return shutil.copytree(causal_dir, tmp_path / "model")
 
 
+def model_of(engine):
+    return engine._read.args[0]
+
+
 def pairs_of(premises):
     return [PROMPTS.pair(premise, premise, seed=1) for premise in premises]
 
@@ -42,10 +46,12 @@ def pairs_of(premises):
 def test_label_probabilities_are_a_softmax_over_the_labels(engine, premises):
     prompts = [PROMPTS.scoring(a, b) for a, b in pairwise(premises[:40])]
     found = np.stack(engine.label_probabilities(prompts, LABELS))
-    label_ids = [engine._tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in LABELS]
+    label_ids = [
+        engine.tokens._tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in LABELS
+    ]
     for row, prompt in zip(found, prompts, strict=True):
         with torch.no_grad():
-            logits = next_logits(engine._model, engine._tokenizer(prompt)["input_ids"], [])
+            logits = next_logits(model_of(engine), engine.tokens._tokenizer(prompt)["input_ids"], [])
         expected = torch.softmax(logits[label_ids].double(), -1).numpy()
         assert np.abs(row - expected).max() <= PROBABILITY_STEP / 2 + 1e-4
     assert len(np.unique(found)) > 10
@@ -77,8 +83,8 @@ def test_replies_are_plain_and_greedy(engine, premises):
         written = []
         with torch.no_grad():
             while len(written) < 3 and not (written and engine._ends.ended(written)):
-                ids = engine._tokenizer(premise)["input_ids"]
-                written.append(int(next_logits(engine._model, ids, written).argmax()))
+                ids = engine.tokens._tokenizer(premise)["input_ids"]
+                written.append(int(next_logits(model_of(engine), ids, written).argmax()))
         assert found.text == engine._ends.text(written)[0]
         assert found.finished == engine._ends.ended(written)
 
@@ -96,7 +102,7 @@ def test_a_prompt_that_does_not_fit_refuses_its_row_only(causal_dir):
 
 def test_logits_that_are_no_numbers_refuse_the_row(engine):
     with torch.no_grad():
-        engine._model.get_output_embeddings().weight[:] = float("nan")
+        model_of(engine).get_output_embeddings().weight[:] = float("nan")
     [found] = engine.generate_pairs(pairs_of(["A dog runs."]), ["id"])
     assert found.reason == Reason.ENGINE_ERROR
     assert "llm.dtype" in found.detail
@@ -108,8 +114,8 @@ def test_the_chat_template_wraps_prompts_when_there_is_one(causal_copy):
     (causal_copy / "chat_template.jinja").write_text(TEMPLATE)
     chat = TransformersEngine(make_config(causal_copy))
     off = TransformersEngine(make_config(causal_copy, llm={"chat_template": False}))
-    assert chat.encode(["A dog."]) == plain.encode(["<user>A dog.<assistant>"])
-    assert off.encode(["A dog."]) == plain.encode(["A dog."])
+    assert chat.tokens.encode(["A dog."]) == plain.tokens.encode(["<user>A dog.<assistant>"])
+    assert off.tokens.encode(["A dog."]) == plain.tokens.encode(["A dog."])
 
 
 def test_a_chat_template_that_is_not_there_is_a_configuration_error(causal_dir):
@@ -145,6 +151,30 @@ def test_rows_of_a_stage_do_not_depend_on_blocks(model_dir, premises):
         found.append(sorted(rows, key=lambda row: row["position"]))
     assert found[0] == found[1]
     assert len(found[0]) == 40
+
+
+def test_what_was_done_is_counted_once(engine, premises):
+    pairs = pairs_of(premises[:4])
+    found = engine.generate_pairs(pairs, premises[:4])
+    usage = engine.usage.take()
+    texts = [text for pair in pairs for text in (pair.entailment, pair.contradiction)]
+    assert usage["prompt_tokens"] == sum(len(engine.tokens._tokenizer(text)["input_ids"]) for text in texts)
+    assert usage["generated_tokens"] == sum(e.num_tokens + c.num_tokens for e, c in found)
+    assert engine.usage.take() == {}
+
+
+def test_the_settings_of_a_hypothesis_reach_the_decoder(model_dir, premises):
+    plain = TransformersEngine(make_config(model_dir)).generate_pairs(pairs_of(premises[:8]), premises[:8])
+    words = [side.text.split()[0] for pair in plain for side in pair if side.text.split()]
+    settings = {"min_new_tokens": 6, "bad_words": words}
+    engine = TransformersEngine(make_config(model_dir, generate=settings))
+    banned = {tokens for tokens in engine._rule.bad_words if len(tokens) == 1}
+    found = engine.generate_pairs(pairs_of(premises[:8]), premises[:8])
+    assert min(side.num_tokens for pair in found for side in pair) >= 6
+    assert min(side.num_tokens for pair in plain for side in pair) < 6
+    assert found != plain
+    assert len(words) > 8
+    assert banned
 
 
 @pytest.mark.skipif(

@@ -28,6 +28,15 @@ _DOES = ["crosses", "was painted near", "stands beside", "used to overlook", "is
 _WHAT = ["the market square", "a stone bridge of 1822", "two empty boats", "the railway station", "a field"]
 _INGEST = [Reason.EMPTY, Reason.TOO_SHORT, Reason.TOO_LONG, Reason.DUPLICATE, Reason.UNDECODABLE]
 _GENERATE = [Reason.COPIED_HYPOTHESIS, Reason.UNFINISHED_HYPOTHESIS, Reason.SCORE_UNPARSABLE]
+ENGINE = {
+    "generated_tokens": 14400.0,
+    "engine_steps": 900.0,
+    "prefix_queries": 5000.0,
+    "prefix_hits": 1250.0,
+    "ties": 12.0,
+    "preemptions": 0.0,
+    "out_of_step": 3.0,
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ def _room(
             rows_digest="0" * 32,
             files=files,
             reject_files=[reject_file],
-            counters={"generated_tokens": 14400.0} if stage == "generate" else {},
+            counters=ENGINE if stage == "generate" else {},
         ),
     )
 

@@ -23,6 +23,13 @@ def test_stages_say_what_the_manifests_say(made):
     assert ingest.rows_per_s == pytest.approx(645 / 1.4)
 
 
+def test_the_engine_is_summed_up_where_it_counted(made):
+    engine = collect(made.store).engine
+    assert (engine.ties, engine.preemptions, engine.out_of_step) == (12, 0, 3)
+    assert engine.prefix_hit_share == 0.25
+    assert engine.tokens_per_s == pytest.approx(14400 / 92.5)
+
+
 def test_score_counts_hold_every_scored_row_once(made):
     scores = collect(made.store).scores
     assert scores.num_rows == len(made.scored)
