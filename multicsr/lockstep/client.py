@@ -88,9 +88,11 @@ class PairClient:
         answers = await self._submit(request, rule._replace(tie_gap=0.0), written.tokens, alone=True)
         main, noisy = answers
         close = [self._signals.close(Role.MAIN)], [self._signals.close(Role.NOISY)]
-        if noisy is not None and (main.tokens, noisy.tokens) == close:
-            written.certain = False
-        elif noisy is None and main.tokens and math.isnan(main.logprobs.get(main.tokens[0], 0.0)):
+        if noisy is None:
+            is_number = not any(math.isnan(logprob) for logprob in main.logprobs.values())
+        else:
+            is_number = (main.tokens, noisy.tokens) != close
+        if not is_number:
             written.certain = False
         elif main.tokens and (noisy is None or main.tokens == noisy.tokens):
             self._extend(written, rule, main.tokens)

@@ -44,12 +44,11 @@ class Gang:
         return len(self.members) >= self.size
 
     def unread(self) -> dict[str, int]:
-        """Tokens without KV, by request, the most first: the order in which they are read."""
-        unread = {
+        """Tokens without KV, by request."""
+        return {
             m.request_id: m.num_tokens - (m.num_computed_tokens or self.cached.get(m.request_id, 0))
             for m in self.members
         }
-        return dict(sorted(unread.items(), key=lambda item: -item[1]))
 
 
 class Gangs:
@@ -115,12 +114,14 @@ class Gangs:
     def overdue(self) -> list[Member]:
         """Members without a seat of the gang that is being read: the front of the queue, from back to front.
 
-        A 0 for one that queues ends the step for those behind it, so the one that gets most must be first.
+        A 0 for one that queues ends the step for those behind it. So the one with nothing but its last token
+        to read goes behind its partner.
         """
-        unread = self._piecewise.unread() if self._piecewise is not None else {}
-        members = self._piecewise.members if self._piecewise is not None else []
-        queueing = {m.request_id: m for m in members if m.num_computed_tokens == 0}
-        return [queueing[name] for name in reversed(unread) if name in queueing]
+        if self._piecewise is None:
+            return []
+        unread = self._piecewise.unread()
+        queueing = [member for member in self._piecewise.members if member.num_computed_tokens == 0]
+        return sorted(queueing, key=lambda member: unread[member.request_id] <= 1)[::-1]
 
     def plan(self, num_running: int, head: Member | None) -> None:
         """Begin a step. `head` is first in the queue."""
