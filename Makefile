@@ -55,7 +55,7 @@ bench: install ## ratios measured in one run on this machine
 
 bench-vllm: vllm ## the same for the vLLM engine
 	$(BIN)/python benchmarks/vllm_pairs.py
-	$(BIN)/python benchmarks/ray_overhead.py --engine vllm
+	$(BIN)/python benchmarks/vllm_ray.py
 
 clean: ## remove the environment and the demo's runs
 	rm -rf $(VENV) runs build *.egg-info

@@ -82,7 +82,10 @@ class Engine(Protocol):
     def reply(
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Refusal]:
-        """Plain greedy continuation of each prompt."""
+        """Greedy reply to each scoring prompt."""
+
+    def close(self) -> None:
+        """Let go of processes and memory."""
 
 
 def load_engine(config: Config) -> Engine:

@@ -51,6 +51,9 @@ class FakeEngine:
         weight_NL = np.exp(-(distance_NL**2))
         return list(weight_NL / weight_NL.sum(axis=1, keepdims=True))
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def reply(
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Refusal]:

@@ -111,6 +111,9 @@ class OpenAIEngine:
                 results.append((entailment, contradiction))
         return results
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def reply(
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Refusal]:

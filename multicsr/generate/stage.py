@@ -80,6 +80,11 @@ class TripletStage:
             counters.update(amounts)
         return StageOutput(*_split(sentences, drafts), dict(counters))
 
+    def close(self) -> None:
+        """End the engine's processes, if it has any; an actor that ends does so without being asked."""
+        self._threads.shutdown()
+        self._engine.close()
+
     def _work(self, batch: Sequence[Draft]) -> dict[str, float]:
         """Generate and score a batch: what that took."""
         started = time.perf_counter()

@@ -21,10 +21,7 @@ class PromptTokens:
         self, config: LLMConfig, tokenizer: PreTrainedTokenizerBase, context: int | None, *, has_encoder: bool
     ) -> None:
         """`context` is the most tokens the model can take; None where positions are not bounded."""
-        if config.chat_template and not tokenizer.chat_template:
-            raise ConfigError(f"llm.chat_template: {config.model} has none; leave the setting out")
-        wanted = config.chat_template
-        self._chat = bool(tokenizer.chat_template) if wanted is None else wanted
+        self._chat = wants_chat(config, tokenizer)
         self._tokenizer = tokenizer
         self._context = context
         self._has_encoder = has_encoder
@@ -72,3 +69,10 @@ class PromptTokens:
     def _in_chat(self, prompt: str) -> str:
         message = [{"role": "user", "content": prompt}]
         return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+
+
+def wants_chat(config: LLMConfig, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether prompts go into the chat template. Raises ConfigError when one is asked for and absent."""
+    if config.chat_template and not tokenizer.chat_template:
+        raise ConfigError(f"llm.chat_template: {config.model} has none; leave the setting out")
+    return bool(tokenizer.chat_template) if config.chat_template is None else config.chat_template

@@ -43,6 +43,9 @@ class TransformersEngine(TokenEngine):
         branches = EncoderDecoderBranches if model.config.is_encoder_decoder else CausalBranches
         self._read: Reader = partial(branches, model)
 
+    def close(self) -> None:
+        """Nothing is held that does not go with the object."""
+
     def _write(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written]:
         return decode(self._read, requests, rule, self._ends)
 

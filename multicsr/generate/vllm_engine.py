@@ -30,6 +30,7 @@ from multicsr.errors import ConfigError
 from multicsr.generate.engine import Refusal
 from multicsr.generate.hypothesis import Request, Rule, Written
 from multicsr.generate.token_engine import ModelShape, TokenEngine
+from multicsr.generate.tokens import wants_chat
 from multicsr.lockstep.client import PairClient
 from multicsr.lockstep.launch import Asked, RowFailed, Vllm, check_version, is_cpu_build
 from multicsr.lockstep.ticket import Role, Signals, Ticket
@@ -59,6 +60,7 @@ class VllmEngine(TokenEngine):
     def __init__(self, config: Config) -> None:
         check_version()
         tokenizer, model = _load_words(config.llm)
+        wants_chat(config.llm, tokenizer)  # before minutes are spent on loading
         _check_memory(config.llm)
         threads = max(1, int(config.generate.cpus_per_actor))
         lora = config.llm.vllm.lora
