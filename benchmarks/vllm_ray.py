@@ -1,10 +1,10 @@
-"""What Ray Data costs around the vLLM engine: rows a second in one actor over those of a bare loop, in one run.
+"""What Ray Data costs around the vLLM engine: rows a second in one actor over those of a bare loop.
 
 python benchmarks/vllm_ray.py [--rows 5000]
 
-Both work on two shards at once. Counted is the time from the first shard done to the last, so that starting
-Ray, the actor and the engine, which is paid once a run, is not. Lengths are skewed: sentences of the demo, and
-sentences joined from two to four of them.
+Both work on two shards at once, in one run. Counted is the time from the first shard done to the last, so
+that starting Ray, actor and engine, which is paid once a run, is not. Lengths are skewed: sentences of the
+demo, and sentences joined from two to four of them.
 """
 
 import argparse

@@ -75,21 +75,21 @@ def _nuclei(p_NV: Tensor, top_p: float, d: float) -> tuple[Tensor, Tensor, Tenso
     """
     if top_p == 1:
         return p_NV, p_NV, p_NV
-    is_in_NV = _mass_above(p_NV, p_NV) < top_p
+    falling_NV = p_NV.sort(dim=-1, descending=True).values
+    sum_NV = torch.nn.functional.pad(falling_NV.cumsum(-1), (1, 0))
+
+    def mass_above(least_NV: Tensor) -> Tensor:
+        """[N, V] the sum of all probabilities of the row that are greater than `least_NV`."""
+        return sum_NV.gather(1, torch.searchsorted(-falling_NV, -least_NV))
+
+    is_in_NV = mass_above(p_NV) < top_p
     if d == 0:
         return (p_NV * is_in_NV,) * 3
     # Two probabilities can swap their order when they are within a factor exp(2 d).
-    likelier_NV = _mass_above(p_NV, p_NV * math.exp(-2 * d)) - p_NV
+    likelier_NV = mass_above(p_NV * math.exp(-2 * d)) - p_NV
     surely_in_NV = likelier_NV * math.exp(d) < top_p
-    maybe_in_NV = _mass_above(p_NV, p_NV * math.exp(2 * d)) * math.exp(-d) < top_p
+    maybe_in_NV = mass_above(p_NV * math.exp(2 * d)) * math.exp(-d) < top_p
     return p_NV * is_in_NV, p_NV * surely_in_NV, p_NV * maybe_in_NV
-
-
-def _mass_above(p_NV: Tensor, least_NV: Tensor) -> Tensor:
-    """[N, V] the sum of all probabilities of the row that are greater than `least_NV`."""
-    falling_NV = p_NV.sort(dim=-1, descending=True).values
-    sum_NV = torch.nn.functional.pad(falling_NV.cumsum(-1), (1, 0))
-    return sum_NV.gather(1, torch.searchsorted(-falling_NV, -least_NV))
 
 
 def _invert(mass_NV: Tensor, uniform_N: Tensor) -> Tensor:
