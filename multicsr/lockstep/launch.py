@@ -1,5 +1,6 @@
 """A vLLM engine, started with the classes of `door.py` and spoken to in token ids. Documented API only."""
 
+import asyncio
 import importlib.metadata
 import itertools
 import logging
@@ -110,7 +111,10 @@ class Vllm:
                 config = self._start(arguments, gangs)
             except (ValueError, RuntimeError, OSError, ImportError) as error:
                 reason = self._overheard.cause() or " ".join(str(error).split())
-                raise ConfigError(f"llm: vLLM cannot run {arguments['model']}: {reason}") from error
+                raise ConfigError(
+                    f"llm: vLLM cannot run {arguments['model']}: {reason} (settings: llm.dtype, and under "
+                    "llm.vllm kv_cache_gib, gpu_memory, max_model_len, tensor_parallel)"
+                ) from error
         self._overheard.forget()
         self.max_model_len: int = config.model_config.max_model_len
         self.seats: int = config.scheduler_config.max_num_seqs
@@ -150,9 +154,10 @@ class Vllm:
             async for output in stream:
                 final = output.outputs[0]
         except EngineDeadError as error:
-            cause = self._overheard.cause() or "killed, perhaps for want of memory"
-            raise WorkerLost(f"generate: the vLLM engine has died: {cause}") from error
+            raise self._lost() from error
         except (EngineGenerateError, ValueError) as error:
+            if await self._is_dying():
+                raise self._lost() from error
             raise RowFailed(" ".join(str(error.__cause__ or error).split())) from error
         if final is None:
             return Answer([], ended=False)
@@ -160,6 +165,18 @@ class Vllm:
         if final.logprobs:
             logprobs = {token: entry.logprob for token, entry in final.logprobs[-1].items()}
         return Answer(list(final.token_ids), final.finish_reason == "stop", logprobs)
+
+    async def _is_dying(self) -> bool:
+        """A request may fail some moments before the engine is known to be dead."""
+        for _ in range(30):
+            if self._engine.errored:
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    def _lost(self) -> WorkerLost:
+        cause = self._overheard.cause() or "killed, perhaps for want of memory"
+        return WorkerLost(f"generate: the vLLM engine has died: {cause}")
 
     async def abort(self, name: str) -> None:
         """End the request of this name early; for tests."""
