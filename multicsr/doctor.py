@@ -35,7 +35,7 @@ def examine(config: Config | None, console: Console) -> None:
     Raises:
         RunError: something is wrong; what, was printed.
     """
-    findings = [*_python(), *_packages(), *_torch(), *_machine(), *_models(config)]
+    findings = [*_python(), *_packages(), *_torch(), *_machine(), *_models(config), *_vllm(config)]
     for finding in findings:
         mark = "[red]wrong[/]" if finding.remedy else "[green]ok[/]   "
         console.print(f"{mark} {finding.what:<28} {finding.seen}")
@@ -105,3 +105,17 @@ def _models(config: Config | None) -> Iterator[Finding]:
             continue
         where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
         yield Finding(setting, name + where)
+
+
+def _vllm(config: Config | None) -> Iterator[Finding]:
+    """Is a tested vLLM there, where the run asks for it?"""
+    if config is None or config.llm.engine != "vllm":
+        return
+    from multicsr.lockstep.launch import TESTED, check_version
+
+    try:
+        check_version()
+    except ConfigError as error:
+        yield Finding("llm.engine", "vllm", str(error))
+        return
+    yield Finding("llm.engine", f"vllm {' or '.join(TESTED)}")

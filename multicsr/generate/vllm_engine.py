@@ -42,6 +42,8 @@ _ROWS_OF_A_PREMISE = 4
 _QUEUE_SHARE = 1.5
 """Batches in the air for every batch that has seats, so that a free seat is taken at once."""
 _CPU_KV_GIB = 1.0
+_CPU_BLOCK = 32
+"""Tokens: the least that vLLM has on a CPU. Its 128 would hold no premise, so that nothing could be shared."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCORE_FORM = r" ?([0-4](\.[0-9])?|5(\.0)?)"
 """A stated score: what MultiCSR asks for, a number from 0.0 to 5.0."""
@@ -208,6 +210,8 @@ def engine_arguments(config: Config) -> dict[str, JsonValue]:
         "seed": 0,
     }
     kv_gib = vllm.kv_cache_gib or (_CPU_KV_GIB if is_cpu else None)
+    if is_cpu:
+        arguments["block_size"] = _CPU_BLOCK
     if kv_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(kv_gib * 2**30)
     if vllm.lora is not None:
