@@ -43,7 +43,7 @@ _QUEUE_SHARE = 1.5
 """Batches in the air for every batch that has seats, so that a free seat is taken at once."""
 _CPU_KV_GIB = 1.0
 _CPU_BLOCK = 32
-"""Tokens: the least that vLLM has on a CPU. Few premises fill its default of 128, so little would be shared."""
+"""Tokens: the least that vLLM has on a CPU; few premises would fill its default of 128 and be shared."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCORE_FORM = r" ?([0-4](\.[0-9])?|5(\.0)?)"
 """A stated score: what MultiCSR asks for, a number from 0.0 to 5.0."""
