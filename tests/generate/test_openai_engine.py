@@ -91,7 +91,7 @@ def test_pairs_are_written_in_order_with_a_seed_per_hypothesis(endpoint, monkeyp
     premises = [f"Premise {i}." for i in range(20)]
     results = engine.generate_pairs(pairs(*premises), premises)
     assert results == [(Completion(f"Sentence: {premise} ", 3, True),) * 2 for premise in premises]
-    assert (engine.usage.prompt_tokens, engine.usage.generated_tokens) == (200, 120)
+    assert engine.usage.take() == {"prompt_tokens": 200, "generated_tokens": 120}
     assert set(endpoint.keys) == {"Bearer abc"}
     assert len({body["seed"] for body in endpoint.bodies}) == 40
     assert {body["temperature"] for body in endpoint.bodies} == {0.5}
