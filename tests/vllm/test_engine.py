@@ -129,7 +129,7 @@ def test_a_lora_adapter_changes_what_is_written(tmp_path, premises, engine):
 
 def test_a_context_that_the_cache_cannot_hold_is_one_clear_line():
     with pytest.raises(
-        ConfigError, match=r"^llm: vLLM cannot run .*cache blocks.*llm.vllm kv_cache_gib"
+        ConfigError, match=r"^llm: vLLM cannot run .*KV cache is needed.*llm.vllm kv_cache_gib"
     ) as raised:
         make_engine(max_model_len=512, kv_cache_gib=0.0005)
     assert "\n" not in str(raised.value)
