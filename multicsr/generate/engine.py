@@ -34,6 +34,15 @@ class Refusal:
     detail: str | None = None
 
 
+def both(
+    entailment: Completion | Refusal, contradiction: Completion | Refusal
+) -> tuple[Completion, Completion] | Refusal:
+    """The two hypotheses of a premise, or why one of them is missing."""
+    if isinstance(entailment, Refusal):
+        return entailment
+    return contradiction if isinstance(contradiction, Refusal) else (entailment, contradiction)
+
+
 class Usage:
     """Amounts of work since the last `take`; any thread may add."""
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
-from multicsr.generate.engine import Completion, Refusal, Usage
+from multicsr.generate.engine import Completion, Refusal, Usage, both
 from multicsr.prompts import PromptPair, load_prompts
 from multicsr.rows import Reason
 
@@ -101,15 +101,7 @@ class OpenAIEngine:
             for direction, prompt in (("e", pair.entailment), ("c", pair.contradiction))
         ]
         texts = self._complete(jobs, generate.max_new_tokens, sampling)
-        results: list[tuple[Completion, Completion] | Refusal] = []
-        for entailment, contradiction in zip(texts[::2], texts[1::2], strict=True):
-            if isinstance(entailment, Refusal):
-                results.append(entailment)
-            elif isinstance(contradiction, Refusal):
-                results.append(contradiction)
-            else:
-                results.append((entailment, contradiction))
-        return results
+        return [both(e, c) for e, c in zip(texts[::2], texts[1::2], strict=True)]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multicsr.config import Config
 from multicsr.generate.ends import Ends, bad_word_tokens
-from multicsr.generate.engine import Completion, Refusal, Usage
+from multicsr.generate.engine import Completion, Refusal, Usage, both
 from multicsr.generate.hypothesis import Request, Rule, Written
 from multicsr.generate.tokens import PromptTokens
 from multicsr.prompts import PromptPair, load_prompts
@@ -68,9 +68,9 @@ class TokenEngine(ABC):
     def _write(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written | Refusal]:
         """Every request, in order."""
 
-    @abstractmethod
     def _write_scores(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written | Refusal]:
-        """Every reply to a scoring prompt, in order."""
+        """Every reply to a scoring prompt, in order; an engine that can hold them to a form does."""
+        return self._write(requests, rule)
 
     @abstractmethod
     def _probabilities(
@@ -89,9 +89,8 @@ class TokenEngine(ABC):
             if refusals[-1] is None:
                 requests.append(Request(e, c, self._omega, row_id, "entailment"))
                 requests.append(Request(c, e, self._omega, row_id, "contradiction"))
-        self.usage.add(prompt_tokens=sum(len(request.main) for request in requests))
-        completions = self._complete(self._write(requests, self._rule))
-        return [refusal or _pair(next(completions), next(completions)) for refusal in refusals]
+        completions = self._complete(requests, self._write(requests, self._rule))
+        return [refusal or both(next(completions), next(completions)) for refusal in refusals]
 
     def label_probabilities(
         self, prompts: Sequence[str], labels: Sequence[str]
@@ -116,12 +115,14 @@ class TokenEngine(ABC):
             for prompt, row_id, refusal in zip(encoded, row_ids, refusals, strict=True)
             if refusal is None
         ]
-        completions = self._complete(self._write_scores(requests, rule))
-        self.usage.add(prompt_tokens=sum(len(request.main) for request in requests))
+        completions = self._complete(requests, self._write_scores(requests, rule))
         return [refusal or next(completions) for refusal in refusals]
 
-    def _complete(self, written: Sequence[Written | Refusal]) -> Iterator[Completion | Refusal]:
-        for row in written:
+    def _complete(
+        self, requests: Sequence[Request], written: Sequence[Written | Refusal]
+    ) -> Iterator[Completion | Refusal]:
+        for request, row in zip(requests, written, strict=True):
+            self.usage.add(prompt_tokens=len(request.main))
             if isinstance(row, Refusal):
                 yield row
             elif row.certain:
@@ -152,11 +153,3 @@ class TokenEngine(ABC):
             else:
                 results[i], _ = round_probabilities(p_L, 0.0)
         return results
-
-
-def _pair(
-    entailment: Completion | Refusal, contradiction: Completion | Refusal
-) -> tuple[Completion, Completion] | Refusal:
-    if isinstance(entailment, Refusal):
-        return entailment
-    return contradiction if isinstance(contradiction, Refusal) else (entailment, contradiction)

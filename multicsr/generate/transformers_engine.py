@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,7 +25,7 @@ from multicsr.generate.branches import CausalBranches, EncoderDecoderBranches
 from multicsr.generate.decode import Reader, decode
 from multicsr.generate.hypothesis import Request, Rule, Written
 from multicsr.generate.token_engine import ModelShape, TokenEngine
-from multicsr.models import quiet_loading, resolve_model
+from multicsr.models import loading_model, resolve_model
 
 
 class TransformersEngine(TokenEngine):
@@ -49,9 +48,6 @@ class TransformersEngine(TokenEngine):
     def _write(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written]:
         return decode(self._read, requests, rule, self._ends)
 
-    def _write_scores(self, requests: Sequence[Request], rule: Rule) -> Sequence[Written]:
-        return decode(self._read, requests, rule, self._ends)
-
     def _probabilities(
         self, prompts: Sequence[list[int]], label_ids: Sequence[int], *, alone: bool
     ) -> list[NDArray[np.float64]]:
@@ -72,16 +68,12 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("llm.device is cuda, but there is no GPU here; set generate.gpus_per_actor to 1")
-    try:
-        with quiet_loading():
-            shape = AutoConfig.from_pretrained(name, revision=config.revision)
-            kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
-            dtype = getattr(torch, config.dtype)
-            model = kind.from_pretrained(name, revision=config.revision, dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"llm.model: cannot load {config.model}: {reason}") from error
+    with loading_model(config.model, "llm.model"):
+        shape = AutoConfig.from_pretrained(name, revision=config.revision)
+        kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
+        dtype = getattr(torch, config.dtype)
+        model = kind.from_pretrained(name, revision=config.revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
     return tokenizer, model.to(device).eval()
 
 

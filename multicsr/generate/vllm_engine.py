@@ -26,15 +26,15 @@ from transformers import (
 )
 
 from multicsr.config import Config, LLMConfig
-from multicsr.errors import ConfigError
+from multicsr.errors import ConfigError, WorkerLost
 from multicsr.generate.engine import Refusal
 from multicsr.generate.hypothesis import Request, Rule, Written
 from multicsr.generate.token_engine import ModelShape, TokenEngine
 from multicsr.generate.tokens import wants_chat
 from multicsr.lockstep.client import PairClient
-from multicsr.lockstep.launch import Asked, RowFailed, Vllm, check_version, is_cpu_build
+from multicsr.lockstep.launch import Asked, RowFailed, Vllm, is_cpu_build
 from multicsr.lockstep.ticket import Role, Signals, Ticket
-from multicsr.models import quiet_loading, resolve_model
+from multicsr.models import loading_model, resolve_model
 from multicsr.rows import Reason
 
 _PREMISES_IN_A_BATCH = 8
@@ -60,7 +60,6 @@ class VllmEngine(TokenEngine):
     batch_size: int | None = _PREMISES_IN_A_BATCH
 
     def __init__(self, config: Config) -> None:
-        check_version()
         tokenizer, model = _load_words(config.llm)
         wants_chat(config.llm, tokenizer)  # before minutes are spent on loading
         _check_memory(config.llm)
@@ -105,8 +104,8 @@ class VllmEngine(TokenEngine):
 
         try:
             return asyncio.run_coroutine_threadsafe(everything(), self._loop).result()
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
+        except* WorkerLost as lost:
+            raise lost.exceptions[0] from None
         finally:
             self._note()
 
@@ -124,19 +123,11 @@ class VllmEngine(TokenEngine):
         refusal = self._too_big([request.main], rule.max_new_tokens)
         if refusal is not None:
             return refusal
-        ticket = self._single(rule)
-        eos = tuple(self._ends.eos)
-        asked = Asked(rule.max_new_tokens, ticket, stop_tokens=eos, regex=SCORE_FORM)
         try:
-            answer = await self._vllm.complete(request.main, asked)
+            answer = await self._vllm.complete(request.main, self._asked_score(rule))
             if answer.tokens and answer.tokens[-1] in self._signals:
-                again = Asked(
-                    rule.max_new_tokens,
-                    self._single(rule._replace(tie_gap=0.0), alone=True),
-                    stop_tokens=eos,
-                    regex=SCORE_FORM,
-                )
-                answer = await self._vllm.complete(request.main, again)
+                alone = self._asked_score(rule._replace(tie_gap=0.0), alone=True)
+                answer = await self._vllm.complete(request.main, alone)
         except RowFailed as error:
             return Refusal(Reason.ENGINE_ERROR, str(error))
         if not answer.tokens or answer.tokens[-1] not in self._signals:
@@ -144,6 +135,11 @@ class VllmEngine(TokenEngine):
         # Alone there are no ties, so the model chose this token: any stop token may end a grammar.
         text, _ = self._ends.text(answer.tokens[:-1])
         return Written(answer.tokens[:-1], finished=True, certain=bool(re.fullmatch(SCORE_FORM, text)))
+
+    def _asked_score(self, rule: Rule, *, alone: bool = False) -> Asked:
+        ticket = self._single(rule, alone=alone)
+        eos = tuple(self._ends.eos)
+        return Asked(rule.max_new_tokens, ticket, stop_tokens=eos, regex=SCORE_FORM)
 
     async def _probability(
         self, prompt: list[int], label_ids: Sequence[int], *, alone: bool
@@ -230,13 +226,9 @@ def choose_signals(tokenizer: PreTrainedTokenizerBase, vocab_size: int, eos: Col
 def _load_words(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
     """(Tokenizer, configuration) of the model, which must be decoder-only."""
     name = resolve_model(config.model, "llm.model")
-    try:
-        with quiet_loading():
-            model = AutoConfig.from_pretrained(name, revision=config.revision)
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"llm.model: cannot load {config.model}: {reason}") from error
+    with loading_model(config.model, "llm.model"):
+        model = AutoConfig.from_pretrained(name, revision=config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
     if model.is_encoder_decoder:
         raise ConfigError(
             f"llm.engine: {config.model} is an encoder-decoder model, which vLLM does not run; "
@@ -285,10 +277,3 @@ def _lora_rank(folder: str) -> int:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"llm.vllm.lora: {folder} holds no LoRA adapter (adapter_config.json)") from error
     return int(rank)
-
-
-def _first(group: BaseException) -> BaseException:
-    """The exception within the groups that task groups make of it."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

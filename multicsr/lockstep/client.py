@@ -51,6 +51,7 @@ class PairClient:
         self._engine = engine
         self._ends = ends
         self._signals = signals
+        self._close = [signals.close(Role.MAIN)], [signals.close(Role.NOISY)]
         self._bad_words = tuple(bad_words)
         self._pairs = itertools.count()
 
@@ -85,13 +86,11 @@ class PairClient:
     async def _settle_alone(self, request: Request, rule: Rule, written: Written) -> None:
         """Choose the next token without other requests beside the pair."""
         self.counts.ties += 1
-        answers = await self._submit(request, rule._replace(tie_gap=0.0), written.tokens, alone=True)
-        main, noisy = answers
-        close = [self._signals.close(Role.MAIN)], [self._signals.close(Role.NOISY)]
+        main, noisy = await self._submit(request, rule._replace(tie_gap=0.0), written.tokens, alone=True)
         if noisy is None:
             is_number = not any(math.isnan(logprob) for logprob in main.logprobs.values())
         else:
-            is_number = (main.tokens, noisy.tokens) != close
+            is_number = (main.tokens, noisy.tokens) != self._close
         if not is_number:
             written.certain = False
         elif main.tokens and (noisy is None or main.tokens == noisy.tokens):
@@ -149,9 +148,8 @@ class PairClient:
         rest = main.tokens[len(tokens) :], noisy.tokens[len(tokens) :]
         if rest == ([], []):
             return _Settled(tokens, False, False)
-        close = [self._signals.close(Role.MAIN)], [self._signals.close(Role.NOISY)]
         is_confirmable = rest[0] == rest[1] and len(rest[0]) == 1  # a text may hold these tokens
-        is_open = rest == close or is_confirmable
+        is_open = rest == self._close or is_confirmable
         return _Settled(tokens, is_open, not is_open)
 
     def _extend(self, written: Written, rule: Rule, tokens: Sequence[int]) -> bool:

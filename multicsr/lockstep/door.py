@@ -166,6 +166,8 @@ class _LetsSignalsPass:
         return getattr(self._manager, name)
 
     def accept_tokens(self, request: Any, new_token_ids: list[int]) -> bool:
+        if not request.use_structured_output:  # asked for every request in every step
+            return True
         ticket = _ticket(request)
         if ticket is not None and new_token_ids[-1] in ticket.signals:
             return True
@@ -177,7 +179,6 @@ class Gauges(StatLoggerBase):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.steps = 0
-        self.running = 0
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
@@ -191,7 +192,6 @@ class Gauges(StatLoggerBase):  # type: ignore[misc]
     ) -> None:
         if scheduler_stats is not None:
             self.steps += 1
-            self.running = scheduler_stats.num_running_reqs
             self.prefix_queries += scheduler_stats.prefix_cache_stats.queries
             self.prefix_hits += scheduler_stats.prefix_cache_stats.hits
         if iteration_stats is not None:
@@ -202,7 +202,6 @@ class Gauges(StatLoggerBase):  # type: ignore[misc]
 
 
 def _ticket(request: Any) -> Ticket | None:
-    """Parsed once a request."""
     params = request.sampling_params
     return Ticket.unpack(params.extra_args) if params is not None else None
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multicsr.generate.contrast import choose_drawn, choose_greedy, combine, uniform
+from multicsr.generate.contrast import choose, combine, on_device, rule_out
 from multicsr.generate.hypothesis import Rule
 from multicsr.lockstep.ticket import Role, Ticket
 
@@ -51,9 +51,9 @@ def match(seats: Iterable[Seat]) -> tuple[list[Hypothesis], list[Seat]]:
     return whole, [*lone, *waiting.values()]
 
 
-def force_tokens(logits_RV: Tensor, seats: Iterable[Seat]) -> None:
-    """Overwrite the rows of these seats, in place, so that any sampler takes the token that is due."""
-    whole, lone = match(seats)
+def force_tokens(logits_RV: Tensor, present: Iterable[Seat]) -> None:
+    """Overwrite the present seats' rows, in place, so that any sampler takes the token that is due."""
+    whole, lone = match(present)
     rows: list[int] = []
     tokens: list[Tensor] = []
     by_rule: dict[Rule, list[Hypothesis]] = {}
@@ -61,18 +61,20 @@ def force_tokens(logits_RV: Tensor, seats: Iterable[Seat]) -> None:
         by_rule.setdefault(hypothesis.main.ticket.rule, []).append(hypothesis)
     for rule, group in by_rule.items():
         group.sort(key=lambda hypothesis: hypothesis.noisy is None)  # pairs first, as `_contrast` expects
-        token_N, certain_N = _choose(_contrast(logits_RV, group), group, rule)
-        rows += [hypothesis.main.row for hypothesis in group]
-        tokens.append(_or_signal(token_N, certain_N, [hypothesis.main for hypothesis in group]))
+        seats = [hypothesis.main for hypothesis in group]
+        keys = ((seat.ticket.row_id, seat.ticket.direction, seat.position) for seat in seats)
+        token_N, certain_N = choose(_contrast(logits_RV, group), rule, keys)
+        rows += [seat.row for seat in seats]
+        tokens.append(_or_signal(token_N, certain_N, seats))
         noisy = [hypothesis.noisy for hypothesis in group if hypothesis.noisy is not None]
         rows += [seat.row for seat in noisy]
         tokens.append(_or_signal(token_N[: len(noisy)], certain_N[: len(noisy)], noisy))
     if lone:
         rows += [seat.row for seat in lone]
         signals = [seat.ticket.signals.lone(seat.ticket.role) for seat in lone]
-        tokens.append(_on(signals, logits_RV.device))
+        tokens.append(on_device(signals, logits_RV.device, torch.long))
     if rows:
-        rows_F = _on(rows, logits_RV.device)
+        rows_F = on_device(rows, logits_RV.device, torch.long)
         logits_RV.index_fill_(0, rows_F, -torch.inf)
         logits_RV.index_put_((rows_F, torch.cat(tokens)), logits_RV.new_zeros(()))
 
@@ -80,20 +82,18 @@ def force_tokens(logits_RV: Tensor, seats: Iterable[Seat]) -> None:
 def _contrast(logits_RV: Tensor, group: Sequence[Hypothesis]) -> Tensor:
     """[N, V] Eq. 2, with -inf at what must not be written."""
     device = logits_RV.device
-    logits_NV = logits_RV.index_select(0, _on([hypothesis.main.row for hypothesis in group], device))
+    logits_NV = logits_RV.index_select(0, on_device([h.main.row for h in group], device, torch.long))
     pairs = [hypothesis for hypothesis in group if hypothesis.noisy is not None]
     if pairs:
-        noisy_C = _on([hypothesis.noisy.row for hypothesis in pairs if hypothesis.noisy], device)
-        omega_C = _on([hypothesis.main.ticket.omega for hypothesis in pairs], device, logits_RV.dtype)
+        noisy_C = on_device([h.noisy.row for h in pairs if h.noisy], device, torch.long)
+        omega_C = on_device([h.main.ticket.omega for h in pairs], device, logits_RV.dtype)
         contrasted_CV = combine(logits_NV[: len(pairs)], logits_RV.index_select(0, noisy_C), omega_C)
         if len(pairs) == len(group):
             logits_NV = contrasted_CV
         else:
             logits_NV[: len(pairs)] = contrasted_CV
     cells = [(n, token) for n, (main, _) in enumerate(group) for token in _ruled_out(main)]
-    if cells:
-        n_E, token_E = _on([n for n, _ in cells], device), _on([token for _, token in cells], device)
-        logits_NV.index_put_((n_E, token_E), logits_NV.new_tensor(-torch.inf))
+    rule_out(logits_NV, cells)
     return logits_NV
 
 
@@ -103,22 +103,6 @@ def _ruled_out(seat: Seat) -> tuple[int, ...]:
     return ends + ticket.banned if seat.position == ticket.start else ends
 
 
-def _choose(logits_NV: Tensor, group: Sequence[Hypothesis], rule: Rule) -> tuple[Tensor, Tensor]:
-    """([N] tokens, [N] certain); logits that are not numbers are never certain."""
-    if rule.temperature == 0:
-        return choose_greedy(logits_NV, rule.tie_gap)
-    seats = [hypothesis.main for hypothesis in group]
-    draws = [uniform(rule.seed, s.ticket.row_id, s.ticket.direction, s.position) for s in seats]
-    draws_N = _on(draws, logits_NV.device, torch.float64)
-    return choose_drawn(logits_NV, draws_N, rule.temperature, rule.top_p, rule.tie_gap)
-
-
 def _or_signal(token_N: Tensor, certain_N: Tensor, seats: Sequence[Seat]) -> Tensor:
     signals = [seat.ticket.signals.close(seat.ticket.role) for seat in seats]
-    return torch.where(certain_N, token_N, _on(signals, token_N.device))
-
-
-def _on(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
-    """A tensor on the device; to a GPU without waiting for it."""
-    tensor = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
-    return tensor.to(device, non_blocking=True)
+    return torch.where(certain_N, token_N, on_device(signals, token_N.device, torch.long))

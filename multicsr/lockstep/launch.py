@@ -117,8 +117,6 @@ class Vllm:
                 ) from error
         self._overheard.forget()
         self.max_model_len: int = config.model_config.max_model_len
-        self.seats: int = config.scheduler_config.max_num_seqs
-        self.tokens_per_step: int = config.scheduler_config.max_num_batched_tokens
         self.block_size: int = config.cache_config.block_size
         self.usable_blocks = int(config.cache_config.num_gpu_blocks or 0) - 1
         """Of the KV cache; one stays empty."""
@@ -217,19 +215,17 @@ def _version(distribution: str) -> str | None:
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """What vLLM reads when it is imported, here and in the processes it starts."""
-    wanted = {"OMP_NUM_THREADS": str(threads)}
     if not logging.getLogger().isEnabledFor(logging.INFO):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # Bound to cores, two engines would share some and leave others.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before

@@ -17,7 +17,6 @@ class Overheard:
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._ended = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[None]:

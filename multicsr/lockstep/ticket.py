@@ -22,7 +22,7 @@ class Role(StrEnum):
 class Signals(NamedTuple):
     """Two tokens that end a request without being its text.
 
-    At one position of a pair a single member found itself `LONE`, or both were there and the choice was too
+    At one position of a pair a single member found itself alone, or both were there and the choice was too
     close to call. In either case the tokens of the two members differ, so the text that both agree on is
     sound. A text may hold these tokens all the same: one that does is confirmed in a step of its own.
     """

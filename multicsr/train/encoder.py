@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from multicsr.errors import ConfigError
-from multicsr.models import quiet_loading, resolve_model
+from multicsr.models import loading_model, quiet_loading, resolve_model
 
 TokenIds = list[int]
 _BUCKETS = 4
@@ -76,14 +76,11 @@ def load_encoder(
         ConfigError: no such model, no weights, or fewer layers or positions than asked for.
     """
     path = resolve_model(name, "train.encoder")
-    with quiet_loading():
-        try:
-            config = AutoConfig.from_pretrained(path)
-            _check_limits(name, config, layers, max_length)
-            keep = {} if layers is None else {"num_hidden_layers": layers}
-            transformer = Transformer(path, config_kwargs=keep, max_seq_length=max_length)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"train.encoder: cannot load {name}: {' '.join(str(error).split())}") from error
+    with loading_model(name, "train.encoder"):
+        config = AutoConfig.from_pretrained(path)
+        _check_limits(name, config, layers, max_length)
+        keep = {} if layers is None else {"num_hidden_layers": layers}
+        transformer = Transformer(path, config_kwargs=keep, max_seq_length=max_length)
     _freeze_pooler(transformer.model)
     return SentenceTransformer(
         modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)],

@@ -6,8 +6,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from multicsr.errors import ConfigError, RunError
-from multicsr.models import quiet_loading, resolve_model
+from multicsr.errors import RunError
+from multicsr.models import loading_model, resolve_model
 
 
 def load_mask_model(name: str, device: str) -> SentenceTransformer:
@@ -17,11 +17,8 @@ def load_mask_model(name: str, device: str) -> SentenceTransformer:
         ConfigError: no such model, or no weights.
     """
     path = resolve_model(name, "train.mask.model")
-    try:
-        with quiet_loading():
-            model = SentenceTransformer(path, device=device)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"train.mask.model: cannot load {name}: {' '.join(str(error).split())}") from error
+    with loading_model(name, "train.mask.model"):
+        model = SentenceTransformer(path, device=device)
     return model.eval().requires_grad_(False)
 
 
