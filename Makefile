@@ -7,7 +7,7 @@ STAMP_VLLM := $(VENV)/.installed-vllm
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-vllm check format bench bench-vllm clean
+.PHONY: help install vllm demo test test-slow test-vllm check format bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ demo: install ## 3,300 real sentences through every stage to a measured encoder 
 
 test: install ## all tests, without network or GPU
 	$(BIN)/pytest
+
+test-slow: install ## training runs that are killed, and the long equality runs
+	$(BIN)/pytest -m slow
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
 	$(BIN)/pytest -m vllm

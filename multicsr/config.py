@@ -206,6 +206,42 @@ class MaskConfig(Section):
     """`all-MiniLM-L6-v2` (demo package), a sentence-transformers directory, or a Hugging Face id."""
     sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Cosine under P from which another row's hypothesis is removed from the denominator."""
+    prompt: str | None = None
+    """Put before every sentence, for a P that wants one."""
+    place: Literal["actor", "worker"] = "actor"
+    """`actor`: P lives beside each worker and works a step ahead; `worker`: inside it, within the step."""
+    cache_gib: Annotated[float, Field(ge=0)] = 4.0
+    """Memory of a worker for P's vectors (fp16), so that a sentence is embedded once; what does not fit is
+    embedded in every epoch."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of all parameters; merged into the model when it is saved."""
+
+    rank: Count = 16
+    """Width of an adapter."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of an adapter's input."""
+    targets: list[str] | None = None
+    """Names of the linear layers that get one; unset: all of them."""
+
+
+class DeepSpeedConfig(Section):
+    """Train through DeepSpeed."""
+
+    zero: Annotated[int, Field(ge=0, le=3)] = 1
+    """ZeRO stage, what the workers split among them: 1 the optimizer's state, 2 gradients too, 3 parameters
+    too."""
+    offload: bool = False
+    """Keep the optimizer's state in the CPU's memory and update there."""
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "DeepSpeedConfig":
+        if self.offload and self.zero == 0:
+            raise ValueError("offload has no effect with zero: 0; set zero to 1, 2 or 3")
+        return self
 
 
 class TrainConfig(Section):
@@ -215,22 +251,33 @@ class TrainConfig(Section):
     """Encoder G to start from: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id."""
     layers: Annotated[int, Field(ge=1)] | None = None
     """Keep only the first so many transformer layers; unset keeps all."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """Sentence vector: the first token's, or the mean of all."""
+    pooling: Literal["cls", "mean", "first_last"] = "cls"
+    """Sentence vector: the first token's, the mean of all, or the mean over first and last layer."""
     mlp_head: bool = True
     """SimCSE's dense + tanh layer on top, in training only."""
-    objective: Literal["masked_infonce", "simcse_unsup"] = "masked_infonce"
-    """`masked_infonce` is MultiCSR Eq. 7; `simcse_unsup` uses premises alone, dropout as augmentation."""
+    lora: LoraConfig | None = None
+    """null: all parameters are trained."""
+    objective: Literal[
+        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
+    ] = "masked_infonce"
+    """`masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` the loss of the authors' public code;
+    `simcse_unsup` uses premises alone, dropout as augmentation; `simcse_sup` is Eq. 5; `claif` fits cosines
+    to the LLM's scores, `clhaif` weighs triplets by them (Cheng et al. 2023)."""
     mask: MaskConfig | None = MaskConfig()
-    """null: no mask, which is supervised SimCSE (Eq. 5)."""
+    """null: no mask, which makes masked_infonce supervised SimCSE (Eq. 5)."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
     """tau of Eq. 5 and 7."""
+    gather: Literal["with_gradient", "without_gradient"] = "with_gradient"
+    """`without_gradient` is SimCSE's and the authors' convention: candidates of other workers are constants,
+    and so the result depends on the number of workers."""
     epochs: Count = 3
     """Passes over the curated triplets."""
     steps: Count | None = None
     """Optimizer steps instead of `epochs`: as many passes as that takes, the last one cut short."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    """Peak; falls linearly to 0."""
+    """Peak."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up: to 0 after the last step, or not at all."""
     warmup: Fraction = 0.0
     """Fraction of the steps over which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -239,30 +286,74 @@ class TrainConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     global_batch: Annotated[int, Field(ge=2)] = 256
     """N of Eq. 7: triplets in one step over all workers together."""
+    micro_batch: Count | None = None
+    """Triplets that go through the encoder at once, each such chunk with a dropout of its own; unset: all of
+    a worker's. Where every worker has whole chunks, dropout too is the same on any number of workers."""
+    grad_cache: bool = False
+    """Keep the activations of one micro-batch at a time and compute them twice: the same gradient, for a
+    global batch that would not fit (GradCache)."""
+    accumulate: Count = 1
+    """Global batches whose gradients one optimizer step averages."""
     max_length: Annotated[int, Field(ge=4)] = 32
     """Tokens of a sentence; the rest is cut."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the encoder; parameters and loss stay in float32. float16 needs `deepspeed`, which
+    scales the loss."""
+    deepspeed: DeepSpeedConfig | None = None
+    """null: plain torch, every worker with a whole copy of the optimizer."""
     dev: str | None = None
     """TSV that picks the best checkpoint: (score, sentence1, sentence2) or (anchor, positive, negative);
     unset: the last checkpoint is kept."""
     evaluate_every: Count = 25
     """Steps between two dev evaluations; needs `dev`."""
+    patience: Count | None = None
+    """Stop after so many dev evaluations without a better one; needs `dev`; unset: never."""
     workers: Count = 1
     """Ray Train workers; the global batch is divided among them."""
+    min_workers: Count | None = None
+    """Start with as few as this when not all can be had; unset: wait for all."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     """CPUs Ray reserves for a worker, and threads it computes with."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs Ray reserves for a worker."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between two checkpoints: what a lost machine costs at most."""
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    """How often lost workers are replaced before the job gives up."""
+    tensorboard: bool = True
+    """Write event files for TensorBoard beside the log."""
+    mlflow: str | None = None
+    """Tracking URI of an MLflow server that also gets the figures; needs the mlflow extra."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
-        if self.global_batch % self.workers:
-            raise ValueError("global_batch must be a multiple of workers")
-        if self.objective == "simcse_unsup" and self.mask is not None:
-            raise ValueError("mask has no effect with objective: simcse_unsup; set train.mask to null")
+        if self.objective not in ("masked_infonce", "multicsr_reference") and self.mask is not None:
+            raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
+        if self.objective == "multicsr_reference" and self.mask is None:
+            raise ValueError("objective: multicsr_reference needs a mask")
+        if self.objective == "claif" and "temperature" in self.model_fields_set:
+            raise ValueError("temperature has no effect with objective: claif")
+        if self.objective == "claif" and "gather" in self.model_fields_set:
+            raise ValueError("gather has no effect with objective: claif, which has no in-batch negatives")
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("epochs has no effect with steps; give one of the two")
-        if self.dev is None and "evaluate_every" in self.model_fields_set:
-            raise ValueError("evaluate_every has no effect without dev")
+        for name in ("evaluate_every", "patience"):
+            if self.dev is None and name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect without dev")
+        return self
+
+    @model_validator(mode="after")
+    def _work_can_be_divided(self) -> "TrainConfig":
+        if self.workers > self.global_batch:
+            raise ValueError("workers is above global_batch: a worker would have no triplet")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError("min_workers is above workers")
+        if self.micro_batch is not None and self.micro_batch > self.global_batch:
+            raise ValueError("micro_batch is above global_batch")
+        if self.grad_cache and self.micro_batch is None:
+            raise ValueError("grad_cache needs micro_batch: the triplets whose activations fit")
+        if self.dtype == "float16" and self.deepspeed is None:
+            raise ValueError("dtype: float16 needs loss scaling; set train.deepspeed, or take bfloat16")
         return self
 
 

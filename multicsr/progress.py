@@ -15,8 +15,8 @@ class Progress(Protocol):
     def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
         """A stage begins; `total` is None when the amount of work is not known."""
 
-    def advance(self, amount: int = 1) -> None:
-        """So much more of the running stage is done."""
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """So much more of the running stage is done; `note` is a word on its state, such as "loss 0.123"."""
 
     def finish(self, summary: str) -> None:
         """The running stage is over; `summary` is its one line of result."""
@@ -26,7 +26,7 @@ class SilentProgress:
     """Says nothing."""
 
     def start(self, stage: str, total: int | None, unit: str = "rows") -> None: ...
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1, note: str = "") -> None: ...
     def finish(self, summary: str) -> None: ...
 
 
@@ -46,7 +46,7 @@ class LineProgress:
         self._started = self._spoke = time.monotonic()
         self._say(f"{total:,} {unit}" if total is not None else "started")
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, note: str = "") -> None:
         self._done += amount
         now = time.monotonic()
         if now - self._spoke < self._interval_s:
@@ -59,7 +59,7 @@ class LineProgress:
         if self._total:
             eta_s = (self._total - self._done) / rate
             line = f"{self._done / self._total:.0%}, {line}, {eta_s:,.0f} s to go"
-        self._say(line)
+        self._say(f"{line}, {note}" if note else line)
 
     def finish(self, summary: str) -> None:
         self._say(f"{summary} ({time.monotonic() - self._started:.1f} s)")
@@ -70,7 +70,7 @@ class LineProgress:
 
 
 class TerminalProgress:
-    """A live bar a stage, with rate and ETA; a finished stage leaves its one-line summary."""
+    """A live bar a stage, with rate, ETA and note; a finished stage leaves its one-line summary."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -83,11 +83,13 @@ class TerminalProgress:
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.completed:,.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             transient=True,
         )
-        self._stage = ""
+        self._stage, self._unit = "", "rows"
         self._started = 0.0
 
     def __enter__(self) -> Self:
@@ -100,11 +102,13 @@ class TerminalProgress:
         self._bars.stop()
 
     def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
-        self._stage, self._started = stage, time.monotonic()
-        self._task = self._bars.add_task(stage, total=total, unit=unit)
+        self._stage, self._unit, self._started = stage, unit, time.monotonic()
+        self._task = self._bars.add_task(stage, total=total, unit=unit, rate="", note="")
 
-    def advance(self, amount: int = 1) -> None:
-        self._bars.advance(self._task, amount)
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self._bars.update(self._task, advance=amount, note=note)
+        if per_s := self._bars.tasks[-1].speed:
+            self._bars.update(self._task, rate=f"{per_s:,.1f} {self._unit}/s")
 
     def finish(self, summary: str) -> None:
         self._bars.remove_task(self._task)

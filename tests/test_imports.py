@@ -35,19 +35,30 @@ def _files_that_name(*names: str) -> set[str]:
 
 
 def test_ray_data_has_one_door():
-    assert _files_that_name("map_batches", "from_items", "ActorPoolStrategy") == {"ray_stage.py"}
+    assert _files_that_name("map_batches", "from_items", "ActorPoolStrategy") == {
+        "ray_stage.py",
+        "ray_stream.py",
+    }
 
 
 def test_ray_train_has_one_door():
     assert _files_that_name("TorchTrainer", "ScalingConfig") == {"train/trainer.py"}
 
 
-def test_vllm_has_one_door():
+def _files_that_import(package: str) -> set[str]:
     importing = set()
     for path in LIBRARY.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(module.split(".")[0] == "vllm" for module in modules):
+            if any(module.split(".")[0] == package for module in modules):
                 importing.add(path.relative_to(LIBRARY).as_posix())
-    assert importing == {"lockstep/door.py", "lockstep/launch.py"}
+    return importing
+
+
+def test_vllm_has_one_door():
+    assert _files_that_import("vllm") == {"lockstep/door.py", "lockstep/launch.py"}
+
+
+def test_deepspeed_has_one_door():
+    assert _files_that_import("deepspeed") == {"train/deepspeed_engine.py"}

@@ -1,19 +1,21 @@
 """What a killed training run needs to end with the same parameters as an undisturbed one.
 
-Batches and dropout are functions of (seed, step), so no state of a random generator is kept.
+Batches and dropout are functions of (seed, batch), so no state of a random generator is kept. Worker 0 writes
+the whole state, so that any number of workers can go on from it.
 """
 
 import os
-from dataclasses import asdict, dataclass
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from multicsr.errors import RunError
-
-State = dict[str, Tensor]
+from multicsr.train.engine import Tensors, TrainState
+from multicsr.train.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Best:
 
     step: int
     dev: float
-    model: State
+    model: Tensors
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Checkpoint:
     """The state after `step` optimizer steps."""
 
     run: str
-    """Fingerprint of settings and triplets: another run's checkpoint is not continued."""
+    """Identity of settings and triplets: another run's checkpoint is not continued."""
     step: int
-    encoder: State
-    optimizer: dict[str, object]
+    state: TrainState
     best: Best | None
+    not_better: int
+    """Dev evaluations since the best one."""
+    survey: Survey
 
     def save(self, path: Path) -> None:
         """Replace `path` in one step.
@@ -46,7 +50,7 @@ class Checkpoint:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
-                torch.save({**vars(self), "best": self.best and asdict(self.best)}, file)
+                torch.save(self._plain(), file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -56,9 +60,37 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, run: str) -> Self | None:
-        """The checkpoint at `path`; None when there is none, or it is another run's."""
+        """The checkpoint at `path`; None when there is none, or it is another run's.
+
+        Raises:
+            RunError: it is damaged.
+        """
         if not path.exists():
             return None
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint = cls(**{**stored, "best": stored["best"] and Best(**stored["best"])})
-        return checkpoint if checkpoint.run == run else None
+        try:
+            plain = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"checkpoint {path} is damaged: {reason}; delete it to start anew") from error
+        if plain.get("run") != run:
+            return None
+        return cls(
+            run=run,
+            step=plain["step"],
+            state=TrainState(**plain["state"]),
+            best=plain["best"] and Best(**plain["best"]),
+            not_better=plain["not_better"],
+            survey=Survey(np.asarray(plain["counts"], np.int64), [tuple(cell) for cell in plain["cells"]]),
+        )
+
+    def _plain(self) -> dict[str, object]:
+        """In types that load without running code."""
+        return {
+            "run": self.run,
+            "step": self.step,
+            "state": vars(self.state),
+            "best": self.best and vars(self.best),
+            "not_better": self.not_better,
+            "counts": self.survey.counts.tolist(),
+            "cells": self.survey.cells,
+        }

@@ -1,20 +1,26 @@
 """Encoder G: a plain sentence-transformers model, and the head that it wears in training only."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer, WeightedLayerPooling
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
+from multicsr.config import LoraConfig
 from multicsr.errors import ConfigError
 from multicsr.models import loading_model, quiet_loading, resolve_model
 
 TokenIds = list[int]
+PoolingMode = Literal["cls", "mean", "first_last"]
 _BUCKETS = 4
+# Settings of a transformer that have an entry per layer, in the families where they are lists.
+_PER_LAYER = ("layer_types", "mlp_layer_types", "attention_window")
 
 
 class Encoder(nn.Module):
@@ -25,6 +31,7 @@ class Encoder(nn.Module):
         self.model = model
         self.head = _mlp_head(model) if mlp_head else nn.Identity()
         self._pad = model.tokenizer.pad_token_id
+        self._has_types = "token_type_ids" in model.tokenizer("")
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, cut at the model's greatest length."""
@@ -34,7 +41,7 @@ class Encoder(nn.Module):
         return ids
 
     def forward(self, sequences: Sequence[TokenIds]) -> Tensor:
-        """Training embeddings [len(sequences), D], in the order given.
+        """Training embeddings [len(sequences), D], in the order given, float32 or float64.
 
         Sequences of like length go through together: less padding, same mathematics.
         """
@@ -42,65 +49,161 @@ class Encoder(nn.Module):
         size = -(-len(order) // _BUCKETS)
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         sorted_BD = torch.cat([self._embed([sequences[index] for index in chunk]) for chunk in chunks])
-        place_B = torch.empty(len(order), dtype=torch.long)
-        place_B[order] = torch.arange(len(order))
-        embedding: Tensor = self.head(sorted_BD[place_B.to(sorted_BD.device)])
-        return embedding
+        place_B = torch.tensor(order, device=sorted_BD.device).argsort()
+        embedding_BD: Tensor = self.head(sorted_BD[place_B])
+        # In half precision the loss would lose what tells near sentences apart.
+        return embedding_BD.to(torch.promote_types(embedding_BD.dtype, torch.float32))
 
     def _embed(self, sequences: Sequence[TokenIds]) -> Tensor:
         rows = [torch.tensor(sequence) for sequence in sequences]
         ids_BL = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
         length_B1 = torch.tensor([[len(row)] for row in rows])
         keep_BL = torch.arange(ids_BL.shape[1]) < length_B1
+        features = {"input_ids": ids_BL, "attention_mask": keep_BL.long()}
+        if self._has_types:
+            features["token_type_ids"] = torch.zeros_like(ids_BL)
         device = self.model.device
-        features = {"input_ids": ids_BL.to(device), "attention_mask": keep_BL.long().to(device)}
-        embedding: Tensor = self.model(features)["sentence_embedding"]
+        output = self.model({name: tensor.to(device) for name, tensor in features.items()})
+        embedding: Tensor = output["sentence_embedding"]
         return embedding
 
 
 def load_encoder(
-    name: str, *, pooling: Literal["cls", "mean"], layers: int | None = None, max_length: int = 32
+    name: str,
+    *,
+    pooling: PoolingMode,
+    layers: int | None = None,
+    max_length: int = 32,
+    lora: LoraConfig | None = None,
 ) -> SentenceTransformer:
-    """The encoder to train, as it is before training.
+    """The encoder to train, as it is before training: float32, on the CPU, in eval mode.
 
     Only the transformer's weights are taken from a sentence-transformers directory: pooling is the
     configuration's, and vectors keep their length (every use here is a cosine).
 
     Args:
         name: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id.
-        pooling: the first token's vector, or the mean of all.
+        pooling: the first token's vector, the mean of all, or SimCSE's avg_first_last.
         layers: keep the first so many transformer layers; None keeps all.
         max_length: tokens of a sentence.
+        lora: train adapters and freeze the transformer; None trains all of it.
 
     Raises:
-        ConfigError: no such model, no weights, or fewer layers or positions than asked for.
+        ConfigError: no such model, no weights, fewer layers or positions than asked for, a kind of model
+            that cannot be pooled so, no peft, or adapters for layers that are not there.
     """
     path = resolve_model(name, "train.encoder")
     with loading_model(name, "train.encoder"):
-        config = AutoConfig.from_pretrained(path)
-        _check_limits(name, config, layers, max_length)
-        keep = {} if layers is None else {"num_hidden_layers": layers}
-        transformer = Transformer(path, config_kwargs=keep, max_seq_length=max_length)
-    _freeze_pooler(transformer.model)
-    return SentenceTransformer(
-        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)],
-        device="cpu",
-    )
+        settings = _settings(name, AutoConfig.from_pretrained(path), layers)
+        settings["output_hidden_states"] = pooling == "first_last"
+        transformer = Transformer(
+            path,
+            model_kwargs={"dtype": torch.float32},  # left out, it would be the checkpoint's
+            config_kwargs=settings,
+            max_seq_length=max_length,
+        )
+    _check_kind(name, transformer)
+    _prepare_tokenizer(name, transformer.tokenizer)
+    _check_positions(name, transformer, max_length)
+    if lora is not None:
+        transformer.model = _with_adapters(transformer.model, lora)
+    model = SentenceTransformer(modules=[transformer, *_pooling(transformer, pooling)], device="cpu").eval()
+    vector_2D = _probe(model)
+    if pooling == "cls" and torch.allclose(*vector_2D):
+        raise ConfigError(f"train.pooling: the first token of {name} sees no other; take mean, not cls")
+    _freeze_unused(model, vector_2D)
+    return model
 
 
 def save_encoder(model: SentenceTransformer, path: Path, card: str) -> None:
-    """Write an ordinary sentence-transformers directory, with `card` as its README.md."""
+    """Write an ordinary sentence-transformers directory, with `card` as its README.md.
+
+    Adapters are merged in a copy: `model` itself can be trained further.
+    """
+    if hasattr(model[0].model, "merge_and_unload"):
+        model = copy.deepcopy(model)
+        model[0].model = model[0].model.merge_and_unload()
     with quiet_loading():
         model.save(str(path), create_model_card=False)
     (path / "README.md").write_text(card, encoding="utf-8")
 
 
-def _check_limits(name: str, config: PretrainedConfig, layers: int | None, max_length: int) -> None:
-    if layers is not None and layers > config.num_hidden_layers:
+def _settings(name: str, config: PretrainedConfig, layers: int | None) -> dict[str, object]:
+    """What differs from the model's own configuration if only the first `layers` are kept."""
+    if layers is None:
+        return {}
+    if layers > config.num_hidden_layers:
         raise ConfigError(f"train.layers: {layers} asked for, {name} has {config.num_hidden_layers}")
-    positions = getattr(config, "max_position_embeddings", max_length)
+    lists = {key: value for key in _PER_LAYER if isinstance(value := getattr(config, key, None), list)}
+    return {"num_hidden_layers": layers, **{key: value[:layers] for key, value in lists.items()}}
+
+
+def _check_kind(name: str, transformer: Transformer) -> None:
+    config = transformer.config
+    if config.is_encoder_decoder or transformer.module_output_name != "token_embeddings":
+        raise ConfigError(f"train.encoder: {name} ({config.model_type}) is not a text encoder")
+
+
+def _check_positions(name: str, transformer: Transformer, max_length: int) -> None:
+    positions = getattr(transformer.config, "max_position_embeddings", max_length)
+    for module_name, module in transformer.model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if module_name.endswith("position_embeddings") and padding is not None:
+            positions -= padding + 1  # RoBERTa's kin count from behind it: 514 positions, 512 tokens
     if max_length > positions:
         raise ConfigError(f"train.max_length: {max_length} asked for, {name} has {positions} positions")
+
+
+def _prepare_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Pad the saved model's sentences as `Encoder` pads those it trains on."""
+    tokenizer.padding_side = "right"
+    # Many decoders have none. What pads is masked, so any token will do.
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ConfigError(f"train.encoder: the tokenizer of {name} has neither a padding nor an end token")
+    if any(tokenizer("").get("token_type_ids", [])):
+        raise ConfigError(f"train.encoder: {name} gives tokens of one sentence different types")
+
+
+def _pooling(transformer: Transformer, pooling: PoolingMode) -> list[nn.Module]:
+    """The modules after the transformer."""
+    width = transformer.get_embedding_dimension()
+    if pooling != "first_last":
+        return [Pooling(width, pooling_mode=pooling)]
+    layers = transformer.config.num_hidden_layers
+    # hidden_states[0] are the embeddings below the first layer, which SimCSE does not take either.
+    weight_L = torch.zeros(layers)
+    weight_L[[0, -1]] = 1.0
+    fixed = nn.Parameter(weight_L, requires_grad=False)
+    blend = WeightedLayerPooling(width, num_hidden_layers=layers, layer_start=1, layer_weights=fixed)
+    return [blend, Pooling(width, pooling_mode="mean")]
+
+
+def _with_adapters(transformer: PreTrainedModel, lora: LoraConfig) -> nn.Module:
+    """`transformer` frozen, with adapters that change nothing yet (LoRA, Hu et al. 2021)."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("train.lora needs peft: pip install 'multicsr[lora]'") from error
+    _check_targets(transformer, lora.targets or [])
+    settings = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets or "all-linear",
+    )
+    adapted: nn.Module = peft.get_peft_model(transformer, settings)
+    return adapted
+
+
+def _check_targets(transformer: PreTrainedModel, targets: Sequence[str]) -> None:
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            raise ConfigError(
+                f"train.lora.targets: no layer is called {target}; there are {', '.join(known)}"
+            )
 
 
 def _mlp_head(model: SentenceTransformer) -> nn.Module:
@@ -112,8 +215,18 @@ def _mlp_head(model: SentenceTransformer) -> nn.Module:
     return nn.Sequential(dense, nn.Tanh())
 
 
-def _freeze_pooler(transformer: nn.Module) -> None:
-    """BERT's pooler is not used here; trainable but unused parameters would break DDP's reduction."""
-    pooler = getattr(transformer, "pooler", None)
-    if isinstance(pooler, nn.Module):
-        pooler.requires_grad_(False)
+def _probe(model: SentenceTransformer) -> Tensor:
+    """Vectors [2, D], with their graph, of two sequences that differ in their second token only."""
+    ids_22 = torch.tensor([[0, 1], [0, 2]])
+    features = {"input_ids": ids_22, "attention_mask": torch.ones_like(ids_22)}
+    with torch.enable_grad():
+        vector_2D: Tensor = model(features)["sentence_embedding"]
+    return vector_2D
+
+
+def _freeze_unused(model: SentenceTransformer, vector_2D: Tensor) -> None:
+    """Freeze what no gradient reaches, as BERT's pooler: left trainable, it would break DDP's reduction."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(vector_2D.sum(), trained, allow_unused=True)
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)

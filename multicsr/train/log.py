@@ -27,6 +27,10 @@ class Step(BaseModel):
     learning_rate: float
     seconds: float
     """Wall time of this step."""
+    ingest_wait_s: float
+    """Of it, waiting for the batch to be read."""
+    mask_wait_s: float
+    """Of it, waiting for P's vectors."""
 
 
 class DevScore(BaseModel):
@@ -63,8 +67,9 @@ class TrainLog:
     """Appends to a file; used as a context manager."""
 
     def __init__(self, path: Path, resume_after: int) -> None:
-        """Open `path`, dropping the lines of steps after `resume_after`: they will be done again."""
-        kept = [line for line in read_log(path) if line.step <= resume_after] if path.exists() else []
+        """Open `path`, dropping what came after step `resume_after` (0: all of it): it will be done again."""
+        old = read_log(path) if resume_after and path.exists() else []
+        kept = [line for line in old if line.step <= resume_after]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(f"{line.model_dump_json()}\n" for line in kept), encoding="utf-8")
         temporary.replace(path)

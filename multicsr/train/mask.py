@@ -43,3 +43,14 @@ def keep_cells(similarity_NC: Tensor, sigma: float, anchor_offset: int = 0) -> T
     num_anchors, num_candidates = similarity_NC.shape
     own_NC = own_row(num_anchors, num_candidates, anchor_offset, similarity_NC.device)
     return own_NC | (similarity_NC < sigma)
+
+
+def keep_cells_reference(similarity_NC: Tensor, sigma: float, anchor_offset: int = 0) -> Tensor:
+    """The mask of MultiCSR's public code: as `keep_cells`, but an anchor's own hard negative can go.
+
+    Only the own positive is safe, and a cell exactly at sigma stays, where Eq. 6 masks it.
+    """
+    num_anchors, num_candidates = similarity_NC.shape
+    own_positive_NC = own_row(num_anchors, num_candidates, anchor_offset, similarity_NC.device)
+    own_positive_NC[:, num_candidates // 2 :] = False
+    return own_positive_NC | (similarity_NC <= sigma)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multicsr.errors import ConfigError
-from multicsr.train.triplets import Ids
+from multicsr.train.index import Ids
 
 
 def epoch_batches(key_RS: Ids, global_batch: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""The one door to Ray Train: curated rows to the published model.
+"""The one door to Ray Train: curated rows to the published model, on any number of workers.
 
-One worker for now. Its own checkpoint is the only memory of a run: Ray's run state is thrown away, so that
-an old run is never silently continued.
+The checkpoint that worker 0 writes is the only memory of a run: Ray's run state is thrown away, so that an
+old run is never silently continued. Every worker gets the same task and finds its part by its number.
 """
 
 import hashlib
@@ -10,58 +10,46 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TypedDict, cast
+from statistics import fmean
+from typing import cast
 
-import pyarrow as pa
 from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.evaluate import read_task
-from multicsr.manifest import Manifest, code_version, fingerprint, iter_tables, now, read_manifest
+from multicsr.manifest import Manifest, code_version, fingerprint, now, read_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_stage import PartShard, Pool, commit, map_shards, start_ray
 from multicsr.rows import Reason
 from multicsr.store import Store
+from multicsr.tally import ShardReport
 from multicsr.train.follow import followed
+from multicsr.train.index import columns_of, digest_rows
 from multicsr.train.log import LOG, DevScore, Step, read_log
+from multicsr.train.plan import deciding_settings
 from multicsr.train.publish import heal, publish_model
+from multicsr.train.worker import ERROR, INDEX, Task, work
 
-_COLUMNS = ["row_id", "text", "entailment", "contradiction"]
-_RESTARTS = 2
-_NO_RESULT = {"cpus_per_worker", "gpus_per_worker", "workers"}
-"""Settings of `train` that do not decide the model."""
 _RAY_TRAIN_ENVIRONMENT = {
-    # Seconds between two looks at the worker: the default of 2 is added to every start and end.
+    # Seconds between two looks at the workers: the default of 2 is added to every start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
-
-
-class _Task(TypedDict):
-    """What the worker is told."""
-
-    config: Config
-    store: Store
-    out: Path
-    folder: Path
-    """Where the command was given: paths in the configuration are relative to it."""
 
 
 def train(config: Config, store: Store, progress: Progress) -> Manifest:
     """Train on the curated rows under Ray Train and publish `model/`; the old model stays until then.
 
     What was trained already with the same settings on the same rows is not trained again; a killed
-    training goes on from its last checkpoint.
+    training goes on from its last checkpoint, on as many workers as there are then.
 
     Raises:
-        ConfigError: more than one worker, a model or dev file that cannot be used, too few rows.
+        ConfigError: a model or dev file that cannot be used, too few rows, more workers than GPUs.
         RunError: no curated rows, a loss that is not finite, a worker that died again and again.
     """
     started = time.monotonic()
-    if config.train.workers > 1:
-        raise ConfigError("train.workers: more than one worker is not supported yet; set it to 1")
     source = read_manifest(store, "curated")
     settings = _settings(config, source)
     key = fingerprint(settings)
@@ -71,10 +59,13 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
         progress.finish(f"{int(old.counters['steps']):,} steps; reused")
         return old
     out = store.local(f"training/{key}")
-    steps = config.train.steps or config.train.epochs * (source.rows_out // config.train.global_batch)
-    progress.start("train", steps, "steps")
-    with start_ray(config.train.cpus_per_worker), followed(out / LOG, progress):
-        left_out = _run_worker(config, store, out, run=f"{config.name}-{key}")
+    batches = config.train.epochs * (source.rows_out // config.train.global_batch)
+    progress.start("train", config.train.steps or batches // config.train.accumulate, "steps")
+    with start_ray(config.train.workers * config.train.cpus_per_worker):
+        check_resources(config)
+        _make_index(config, store, source, f"training/{key}/{INDEX}")
+        with followed(out / LOG, progress):
+            left_out = _run_workers(config, store, key)
     counters = _counters(out / LOG)
     manifest = Manifest(
         stage="train",
@@ -98,11 +89,38 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
     return manifest
 
 
+def check_resources(config: Config) -> None:
+    """Refuse what Ray would wait for without end.
+
+    A cluster that was there before may grow; of one that was started for this command all is known.
+
+    Raises:
+        ConfigError: more workers than GPUs or CPUs.
+    """
+    import ray
+
+    train = config.train
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    have, workers = ray.cluster_resources(), train.min_workers or train.workers
+    gpus = have.get("GPU", 0)
+    if workers * train.gpus_per_worker > gpus:
+        raise ConfigError(
+            f"train.workers: {workers} workers with {train.gpus_per_worker:g} GPU each, and this machine has "
+            f"{gpus:g}; set train.workers or train.gpus_per_worker lower"
+        )
+    if workers * train.cpus_per_worker + 1 > have["CPU"]:
+        raise ConfigError(
+            f"train.workers: {workers} workers with {train.cpus_per_worker:g} CPU each and one to read for "
+            f"them, and Ray has {have['CPU']:g}; set train.workers or train.cpus_per_worker lower"
+        )
+
+
 def _settings(config: Config, source: Manifest) -> dict[str, JsonValue]:
     """Everything that decides the model; models and the dev file enter with their bytes."""
     train = config.train
     settings: dict[str, JsonValue] = {
-        "train": train.model_dump(mode="json", exclude=_NO_RESULT),
+        "train": deciding_settings(train),
         "seed": config.seed,
         "input": f"{source.fingerprint}:{source.rows_digest}",
         "encoder_weights": digest_model(resolve_model(train.encoder, "train.encoder")),
@@ -115,8 +133,36 @@ def _settings(config: Config, source: Manifest) -> dict[str, JsonValue]:
     return settings
 
 
-def _run_worker(config: Config, store: Store, out: Path, run: str) -> int:
-    """Train in a Ray Train worker; returns the number of rows that were left out."""
+def _make_index(config: Config, store: Store, source: Manifest, folder: str) -> None:
+    """Write the numbers of every curated file beside each other; what is there is not made again."""
+    objective = config.train.objective
+    columns = ["row_id", *columns_of(objective)]
+
+    def work(shard: PartShard) -> ShardReport:
+        part = digest_rows(store.read_table(shard.path, columns), objective)
+        return commit(
+            store,
+            folder,
+            ShardReport(
+                key=shard.key,
+                rows_in=part.num_rows,
+                rows_out=part.num_rows,
+                rejected={},
+                rows_digest="",
+                seconds=0,
+                counters={},
+                files=[store.write_table(f"{folder}/rows/{shard.key}.parquet", part)],
+                reject_files=[],
+            ),
+        )
+
+    shards = [PartShard(entry.path) for entry in source.files]
+    for _ in map_shards("train", lambda: work, store, folder, shards, Pool(shards_per_task=8)):
+        pass
+
+
+def _run_workers(config: Config, store: Store, key: str) -> int:
+    """Train in Ray Train's workers; returns the number of rows that were left out."""
     for name, value in _RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -124,21 +170,23 @@ def _run_worker(config: Config, store: Store, out: Path, run: str) -> int:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    train, out = config.train, store.local(f"training/{key}")
     ray_state = out / "ray"
     shutil.rmtree(ray_state, ignore_errors=True)
-    resources = {"CPU": config.train.cpus_per_worker, "GPU": config.train.gpus_per_worker}
+    (out / ERROR).unlink(missing_ok=True)
+    resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
     trainer = TorchTrainer(
-        _work,
-        train_loop_config=_Task(config=config, store=store, out=out, folder=Path.cwd()),
+        work,
+        train_loop_config=Task(config=config, store=store, key=key, folder=Path.cwd()),
         scaling_config=ScalingConfig(
-            num_workers=config.train.workers,
-            use_gpu=config.train.gpus_per_worker > 0,
+            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
+            use_gpu=train.gpus_per_worker > 0,
             resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
         ),
         run_config=RunConfig(
-            name=run,
+            name=f"{config.name}-{key}",
             storage_path=str(ray_state),
-            failure_config=FailureConfig(max_failures=_RESTARTS),
+            failure_config=FailureConfig(max_failures=train.max_restarts),
         ),
     )
     try:
@@ -151,22 +199,6 @@ def _run_worker(config: Config, store: Store, out: Path, run: str) -> int:
     return outcome
 
 
-def _work(task: _Task) -> int | MulticsrError:
-    """Runs in the worker. An expected error travels back as a value: Ray would retry an exception."""
-    import torch
-
-    from multicsr.train.loop import fit
-
-    config, store = task["config"], task["store"]
-    os.chdir(task["folder"])
-    torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
-    try:
-        rows = pa.concat_tables(iter_tables(store, read_manifest(store, "curated"), _COLUMNS))
-        return fit(config.train, rows, seed=config.seed, out=task["out"]).num_left_out
-    except MulticsrError as error:
-        return error
-
-
 def _counters(log: Path) -> dict[str, float]:
     lines = read_log(log)
     steps = [line for line in lines if isinstance(line, Step)]
@@ -174,8 +206,11 @@ def _counters(log: Path) -> dict[str, float]:
     last = [step for step in steps if step.epoch == steps[-1].epoch]
     counters = {
         "steps": float(len(steps)),
-        "loss": sum(step.loss for step in last) / len(last),
-        "masked": sum(step.masked for step in steps) / len(steps),
+        "loss": fmean(step.loss for step in last),
+        "masked": fmean(step.masked for step in steps),
+        "train_s": sum(step.seconds for step in steps),
+        "ingest_wait_s": sum(step.ingest_wait_s for step in steps),
+        "mask_wait_s": sum(step.mask_wait_s for step in steps),
     }
     for dev in devs:
         if dev.step == 0:

@@ -17,8 +17,9 @@ from multicsr.config import MaskConfig, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import measure, read_task
 from multicsr.train.log import DevScore, Step, read_log
-from multicsr.train.loop import Training, fit, learning_rate, plan
-from multicsr.train.triplets import read_triplets
+from multicsr.train.index import digest_rows, join_index
+from multicsr.train.loop import fit
+from multicsr.train.plan import identity, learning_rate, make_plan
 
 
 @pytest.fixture
@@ -89,18 +90,18 @@ from multicsr.train.loop import fit
 torch.set_num_threads(1)
 class Slow:
     def start(self, stage, total, unit="rows"): ...
-    def advance(self, amount=1): import time; time.sleep(0.1)
+    def advance(self, amount=1, note=""): import time; time.sleep(0.1)
     def finish(self, summary): ...
 config, triplets, out = sys.argv[1:]
 config = TrainConfig.model_validate_json(Path(config).read_text())
 triplets = pq.read_table(triplets)
-fit(config, triplets, seed=3, out=Path(out), progress=Slow(), checkpoint_every_s=0.25)
+fit(config, triplets, seed=3, out=Path(out), progress=Slow())
 """
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(config, triplets, tmp_path):
-    config = config.model_copy(update={"epochs": 6})
-    (tmp_path / "config.json").write_text(config.model_dump_json())
+    config = config.model_copy(update={"epochs": 6, "checkpoint_every_s": 0.25})
+    (tmp_path / "config.json").write_text(config.model_dump_json(exclude={"steps", "patience"}))
     pq.write_table(triplets, tmp_path / "triplets.parquet")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-c", _KILLED]
@@ -130,15 +131,16 @@ def test_killed_and_resumed_ends_with_the_same_bits(config, triplets, tmp_path):
     assert [(line.step, line.loss, line.masked) for line in steps_of(killed)] == same
 
 
-def test_another_runs_checkpoint_is_not_continued(config, triplets, tmp_path):
-    run = Training(config, read_triplets(triplets, config), 3, tmp_path)
-    run.step()
-    run.save_checkpoint()
-    assert Training(config, read_triplets(triplets, config), 3, tmp_path).done == 1
-    assert Training(config, read_triplets(triplets, config), 4, tmp_path).done == 0
-    assert Training(config, read_triplets(triplets.slice(1), config), 3, tmp_path).done == 0
-    hotter = config.model_copy(update={"temperature": 0.1})
-    assert Training(hotter, read_triplets(triplets, hotter), 3, tmp_path).done == 0
+def test_a_runs_identity(config, triplets):
+    """Another run's checkpoint is not continued; what does not change the result does not change the run."""
+    index = join_index([digest_rows(triplets, config.objective)])
+    known = identity(config, index, 3)
+    assert identity(config, index, 4) != known
+    assert identity(config, join_index([digest_rows(triplets.slice(1), config.objective)]), 3) != known
+    assert identity(config.model_copy(update={"temperature": 0.1}), index, 3) != known
+    assert identity(config.model_copy(update={"workers": 4, "grad_cache": True}), index, 3) == known
+    elsewhere = config.mask.model_copy(update={"place": "worker", "cache_gib": 1.0})
+    assert identity(config.model_copy(update={"mask": elsewhere}), index, 3) == known
 
 
 def test_without_a_mask_nothing_is_masked(config, triplets, tmp_path):
@@ -148,21 +150,31 @@ def test_without_a_mask_nothing_is_masked(config, triplets, tmp_path):
 
 def test_unsupervised_simcse_lowers_its_loss(config, triplets, tmp_path):
     unsup = config.model_copy(update={"objective": "simcse_unsup", "mask": None, "epochs": 12, "dev": None})
-    result = fit(unsup, triplets.select(["text"]), seed=3, out=tmp_path)
+    result = fit(unsup, triplets.select(["row_id", "text"]), seed=3, out=tmp_path)
     steps = steps_of(tmp_path)
     assert sum(line.loss for line in steps[-6:]) < 0.8 * sum(line.loss for line in steps[:6])
     assert (result.best_step, result.best_dev) == (result.steps, None)
 
 
 def test_steps_instead_of_epochs(triplets):
-    data = read_triplets(triplets, TrainConfig())
-    batches, epochs = plan(TrainConfig(global_batch=16, epochs=3), data, seed=1)
-    assert batches.shape == (len(epochs), 16)
-    assert sorted(set(epochs.tolist())) == [1, 2, 3]
-    for steps in (2, len(epochs)):
-        some, some_epochs = plan(TrainConfig(global_batch=16, steps=steps), data, seed=1)
-        assert (some == batches[:steps]).all()
-        assert (some_epochs == epochs[:steps]).all()
+    index = join_index([digest_rows(triplets, "masked_infonce")])
+    plan = make_plan(TrainConfig(global_batch=16, epochs=3), index, seed=1)
+    assert plan.row_BG.shape == (len(plan.epoch_B), 16)
+    assert sorted(set(plan.epoch_B.tolist())) == [1, 2, 3]
+    for steps in (2, plan.steps):
+        some = make_plan(TrainConfig(global_batch=16, steps=steps), index, seed=1)
+        assert (some.row_BG == plan.row_BG[:steps]).all()
+        assert (some.epoch_B == plan.epoch_B[:steps]).all()
+
+
+def test_batches_that_do_not_fill_a_step_are_left_out(triplets):
+    index = join_index([digest_rows(triplets, "masked_infonce")])
+    one = make_plan(TrainConfig(global_batch=16, epochs=2), index, seed=1)
+    three = make_plan(TrainConfig(global_batch=16, epochs=2, accumulate=3), index, seed=1)
+    assert three.steps == one.steps // 3
+    assert (three.row_BG == one.row_BG[: 3 * three.steps]).all()
+    with pytest.raises(ConfigError, match=r"train\.accumulate: a step takes 99 batches"):
+        make_plan(TrainConfig(global_batch=16, epochs=1, accumulate=99), index, seed=1)
 
 
 def test_warmup_and_linear_decay():
@@ -170,6 +182,14 @@ def test_warmup_and_linear_decay():
     rates = [learning_rate(step, 10, config) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
     assert learning_rate(0, 10, TrainConfig(learning_rate=1.0)) == 1.0
+
+
+def test_other_schedules():
+    constant = TrainConfig(learning_rate=1.0, schedule="constant", warmup=0.1)
+    assert [learning_rate(step, 20, constant) for step in (0, 1, 2, 19)] == [0.5, 1.0, 1.0, 1.0]
+    cosine = TrainConfig(learning_rate=1.0, schedule="cosine")
+    rates = [learning_rate(step, 100, cosine) for step in (0, 25, 50, 75)]
+    assert rates == pytest.approx([1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
 
 
 def test_a_loss_that_is_not_finite_names_the_row(tiny_bert, config, triplets, tmp_path):

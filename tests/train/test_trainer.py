@@ -24,7 +24,7 @@ class Recorder(SilentProgress):
     def __init__(self):
         self.done, self.summary = 0, ""
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
 
     def finish(self, summary: str) -> None:
@@ -119,7 +119,13 @@ def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monke
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     first_epoch = sum(step.epoch == 1 for step in steps)
     assert sum(histogram["counts"]) == first_epoch * 16 * 2 * 15
-    assert sorted(path.name for path in Path(store.uri()).iterdir()) == ["curated", "model", "training"]
+    assert sorted(path.name for path in Path(store.uri()).iterdir()) == [
+        "curated",
+        "mask_vectors",
+        "model",
+        "tensorboard",
+        "training",
+    ]
     assert not list(store.local("training").iterdir())
 
     again = Recorder()
@@ -144,8 +150,6 @@ def test_a_crash_between_the_two_renames_is_healed(store):
 
 
 def test_refusals_before_anything_starts(config, store, tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.workers: more than one"):
-        train(changed(config, workers=2), store, SilentProgress())
     with pytest.raises(ConfigError, match="no evaluation file"):
         train(changed(config, dev=str(tmp_path / "none.tsv")), store, SilentProgress())
     with pytest.raises(RunError, match="multicsr curate CONFIG"):

@@ -1,0 +1,104 @@
+"""The follower against logs that are written as a training writes them."""
+
+import threading
+
+import pytest
+
+from multicsr.progress import SilentProgress
+from multicsr.train import follow
+from multicsr.train.follow import followed
+from multicsr.train.log import DevScore, Step, TrainLog
+
+
+class Heard(SilentProgress):
+    """Remembers what was told; `wait_for` returns once so much was."""
+
+    def __init__(self):
+        self.done, self.note = 0, ""
+        self._changed = threading.Condition()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        assert amount >= 0
+        with self._changed:
+            self.done, self.note = self.done + amount, note
+            self._changed.notify_all()
+
+    def wait_for(self, done: int, note: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: (self.done, self.note) == (done, note), timeout=20)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(follow, "_POLL_S", 0.001)
+
+
+def step(number, loss=0.5):
+    return Step(step=number, epoch=1, loss=loss, masked=0, learning_rate=1e-4, seconds=0.1)
+
+
+def dev(number, score):
+    return DevScore(step=number, dev=score, best=True)
+
+
+def test_steps_are_told_as_they_come_with_the_latest_figures(tmp_path):
+    path, heard = tmp_path / "train.jsonl", Heard()
+    with followed(path, heard), TrainLog(path, 0) as log:
+        log.write_all([dev(0, 64.456)])
+        heard.wait_for(0, "dev 64.46")
+        log.write_all([step(1, 0.1234), step(2, 0.9)])
+        heard.wait_for(2, "loss 0.900, dev 64.46")
+        log.write_all([step(3), dev(3, 71.2)])
+        heard.wait_for(3, "loss 0.500, dev 71.20")
+
+
+def test_without_dev_the_loss_alone_is_told(tmp_path):
+    path, heard = tmp_path / "train.jsonl", Heard()
+    with followed(path, heard), TrainLog(path, 0) as log:
+        log.write_all([step(1)])
+    assert (heard.done, heard.note) == (1, "loss 0.500")
+
+
+def test_a_resumed_training_replaces_the_log(tmp_path):
+    path, heard = tmp_path / "train.jsonl", Heard()
+    with followed(path, heard):
+        with TrainLog(path, 0) as log:
+            log.write_all([step(1), step(2), step(3, 0.3), dev(3, 80), step(4), step(5)])
+            heard.wait_for(5, "loss 0.500, dev 80.00")
+        with TrainLog(path, 2) as log:
+            heard.wait_for(5, "loss 0.500")
+            log.write_all([step(3), step(4, 0.4)])
+            heard.wait_for(5, "loss 0.400")
+            log.write_all([step(5), step(6, 0.6), dev(6, 81)])
+            heard.wait_for(6, "loss 0.600, dev 81.00")
+
+
+def test_a_log_that_outgrew_the_one_it_replaced_is_read_from_its_start(tmp_path):
+    path, heard = tmp_path / "train.jsonl", Heard()
+    follower = follow._Follower(path, heard)
+    with TrainLog(path, 0) as log:
+        log.write_all([dev(0, 50), step(1), step(2)])
+        follower.look()
+    with TrainLog(path, 1) as log:
+        log.write_all([step(2), step(3), step(4), step(5, 0.7)])
+        follower.look()
+    follower.close()
+    assert (heard.done, heard.note) == (5, "loss 0.700, dev 50.00")
+
+
+def test_a_line_counts_when_it_is_complete_and_is_read_once(tmp_path):
+    path, heard = tmp_path / "train.jsonl", Heard()
+    follower = follow._Follower(path, heard)
+    follower.look()
+    whole = step(1, 0.25).model_dump_json() + "\n"
+    with path.open("w") as file:
+        for part in (whole[:20], whole[20:]):
+            assert heard.done == 0
+            file.write(part)
+            file.flush()
+            follower.look()
+    assert (heard.done, heard.note) == (1, "loss 0.250")
+    path.write_text("x" * len(whole))  # the same file: what was read is not looked at again
+    follower.look()
+    assert (heard.done, heard.note) == (1, "loss 0.250")
+    follower.close()
