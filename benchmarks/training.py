@@ -1,75 +1,188 @@
-"""What the mask costs a training step: a ratio from one run on this machine.
+"""What the mask and GradCache cost a training step: ratios from one run on this machine.
 
-python benchmarks/training.py [--rows 1024] [--batch 128] [--rounds 8]
+python benchmarks/training.py [--layers 2] [--batch 64] [--steps 2] [--rounds 5] [--micro-batch 16]
+
+Cases are trainings that take turns, --steps steps each, on the same batches of the demo's sentences; before
+these each takes a step that does not count, so that nobody finishes another's work in its own time. The
+median of the rounds' ratios counts. All compute with one thread; P in its actor has a thread of its own, and
+so needs a core that nobody else uses.
 """
 
 import argparse
-import statistics
+import json
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
+from statistics import median
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.evaluate import read_task
-from multicsr.models import MINILM
-from multicsr.train.encoder import Encoder, load_encoder
-from multicsr.train.mask_model import load_mask_model, mask_embeddings
-from multicsr.train.objective import Objective
-from multicsr.train.sampler import epoch_batches
-from multicsr.train.triplets import Triplets, read_triplets
+from multicsr.models import ASSETS
+from multicsr.ray_stage import start_ray
+from multicsr.train.index import digest_rows, join_index
+from multicsr.train.log import Step
+from multicsr.train.loop import Job, Training
+from multicsr.train.mask_model import Embedder, InsideEmbedder, MaskModel
+from multicsr.train.scorer import ActorEmbedder
+from multicsr.train.source import from_table
 
-DATA = Path(__file__).parents[1] / "multicsr/assets/demo/dev_triplets.tsv"
+TIMES = 8
+"""Global batch with GradCache over the one without."""
+COLD_GIB = 1e-6
+"""A cache of one vector: P embeds every batch anew."""
+CACHED, ACTOR, INSIDE = "mask cached", "mask by actor, cold", "mask in the step, cold"
+TARGETS = {CACHED: "; target at most 1.03", ACTOR: "; target at most 1.10", INSIDE: ""}
 
 
-def read(num_rows: int, config: TrainConfig) -> Triplets:
-    task = read_task(DATA)
-    columns = zip(("text", "entailment", "contradiction"), task.columns(), strict=True)
-    return read_triplets(pa.table({name: column[:num_rows] for name, column in columns}), config)
+def read_triplets(count: int | None = None) -> pa.Table:
+    """The demo's first triplets that share no sentence."""
+    tasks = [read_task(ASSETS / "demo" / f"{part}_triplets.tsv") for part in ("dev", "test")]
+    rows, seen = [], set[str]()
+    for row in chain.from_iterable(zip(*task.columns(), strict=True) for task in tasks):
+        keys = {text.casefold() for text in row}
+        if len(keys) == len(row) and not keys & seen:
+            rows.append(row)
+            seen |= keys
+    text, entailment, contradiction = zip(*rows[:count], strict=True)
+    ids = [str(number) for number in range(len(text))]
+    return pa.table({"row_id": ids, "text": text, "entailment": entailment, "contradiction": contradiction})
 
 
-def step_s(objective: Objective, batch_N: np.ndarray) -> float:
-    """Seconds of one forward and backward pass."""
-    torch.manual_seed(0)
+def start(config: TrainConfig, table: pa.Table, embedder: Callable[[], Embedder] | None) -> Iterator[Step]:
+    """A training that goes on whenever its next step is asked for."""
+    index = join_index([digest_rows(table, config.objective)])
+    folder = Path(tempfile.gettempdir()) / "multicsr-bench"  # nothing is written
+    job = Job(
+        config=config,
+        seed=0,
+        index=index,
+        source=from_table(table, index, config.objective),
+        out=folder,
+        device="cpu",
+        embedder=embedder,
+        evaluator=None,
+        vectors=None,
+        events=folder,
+        name="bench",
+    )
+    return Training(job).steps_to_come()
+
+
+def seconds_of(training: Iterator[Step], steps: int) -> float:
+    """Time of so many steps."""
     started = time.perf_counter()
-    objective(batch_N).loss.backward()
+    for _ in islice(training, steps):
+        pass
     return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=8)
-    arguments = parser.parse_args()
+def take_turns(cases: Mapping[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Seconds of each case in each round, after one that warms up."""
+    return [{name: measure() for name, measure in cases.items()} for _ in range(rounds + 1)][1:]
 
-    masked = TrainConfig(mask=MaskConfig(sigma=0.9), global_batch=arguments.batch)
-    plain = TrainConfig(mask=None, global_batch=arguments.batch)
-    data = read(arguments.rows, masked)
-    encoder = Encoder(load_encoder(MINILM, pooling="cls"), mlp_head=True).train()
-    started = time.perf_counter()
-    mask_TD = mask_embeddings(load_mask_model(MINILM, "cpu"), data.texts)
-    embed_s = time.perf_counter() - started
 
-    batch_N = epoch_batches(data.key_RS, arguments.batch, seed=0, epoch=0)[0]
-    objectives = {
-        "without mask": Objective(plain, data, encoder, None),
-        "with mask": Objective(masked, data, encoder, mask_TD),
+def ratio(measured: list[dict[str, float]], name: str, base: str) -> float:
+    return median(seconds[name] / seconds[base] for seconds in measured)
+
+
+def compare_masks(layers: int | None, batch: int, steps: int, rounds: int) -> None:
+    """Print what a step takes with P in each of its places, over one without a mask."""
+    table = read_triplets(batch * (1 + steps))  # a turn is an epoch, the round that warms up the first one
+    cold = MaskConfig(cache_gib=COLD_GIB)
+    masks: dict[str, tuple[MaskConfig | None, Callable[[], Embedder] | None]] = {
+        "no mask": (None, None),
+        CACHED: (MaskConfig(), lambda: InsideEmbedder(MaskModel(cold, "cpu"))),
+        ACTOR: (cold, lambda: ActorEmbedder(cold, threads=1)),
+        INSIDE: (cold, lambda: InsideEmbedder(MaskModel(cold, "cpu"))),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in objectives}
-    for _ in range(arguments.rounds + 1):  # the first is warm-up; the two take turns
-        for name, objective in objectives.items():
-            seconds[name].append(step_s(objective, batch_N))
-    median = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    for name, value in median.items():
-        print(f"{name:<14} {value:.3f} s a step of {arguments.batch} triplets")
-    print(f"ratio          {median['with mask'] / median['without mask']:.3f}")
-    steps = embed_s / median["without mask"]
+
+    def case(mask: MaskConfig | None, embedder: Callable[[], Embedder] | None) -> Callable[[], float]:
+        epochs = rounds + 2  # one more, so that the last turn asks ahead as the others do
+        config = TrainConfig(layers=layers, mask=mask, global_batch=batch, epochs=epochs)
+        training = start(config, table, embedder)
+
+        def turn() -> float:
+            next(training)
+            return seconds_of(training, steps)
+
+        return turn
+
+    with start_ray():
+        measured = take_turns({name: case(*how) for name, how in masks.items()}, rounds)
+    without_s = median(seconds["no mask"] for seconds in measured) / steps
+    print(f"step of {batch} triplets without mask: {without_s:.3f} s; {rounds} rounds of {steps} steps")
+    for name, target in TARGETS.items():
+        print(f"    {name} / no mask: {ratio(measured, name, 'no mask'):.3f}{target}", flush=True)
+
+
+def cache_configs(layers: int | None, micro: int, rounds: int) -> dict[str, TrainConfig]:
+    """Small batches, large ones through GradCache and large ones without it; as many triplets in a step."""
+    shared = {"layers": layers, "mask": None, "steps": rounds + 1}
+    large = {**shared, "global_batch": TIMES * micro}
+    return {
+        "small": TrainConfig(**shared, global_batch=micro, accumulate=TIMES),
+        "cached": TrainConfig(**large, micro_batch=micro, grad_cache=True),
+        "large": TrainConfig(**large),
+    }
+
+
+def compare_grad_cache(layers: int | None, micro: int, rounds: int) -> None:
+    """Print what GradCache costs in time and saves in memory."""
+    peaks = {name: peak_in_process(name, layers, micro) for name in ("small", "cached", "large")}
+    table = read_triplets()
+    configs = cache_configs(layers, micro, rounds)
+
+    def case(name: str) -> Callable[[], float]:
+        training = start(configs[name], table, None)
+        return lambda: seconds_of(training, 1)
+
+    measured = take_turns({name: case(name) for name in ("small", "cached")}, rounds)
     print(
-        f"P's vectors    {embed_s:.1f} s once for {len(data.texts):,} sentences: as long as {steps:.1f} steps"
+        f"GradCache of {TIMES} x {micro} triplets / {TIMES} batches of {micro} accumulated, {rounds} rounds:"
     )
+    print(f"    {ratio(measured, 'cached', 'small'):.3f} times as long per triplet; target at most 1.5")
+    print(f"peak memory above that of batches of {micro} ({peaks['small']:.0f} MiB):")
+    for name, what in (("cached", "through GradCache"), ("large", "without it")):
+        print(f"    {TIMES} x {micro} {what}: {peaks[name] - peaks['small']:+.0f} MiB")
+
+
+def peak_in_process(name: str, layers: int | None, micro: int) -> float:
+    """Peak memory in MiB of two steps in a process of their own."""
+    given = json.dumps({"name": name, "layers": layers, "micro": micro})
+    command = [sys.executable, __file__, "--peak-of", given]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def peak_mib(name: str, layers: int | None, micro: int) -> float:
+    training = start(cache_configs(layers, micro, rounds=1)[name], read_triplets(2 * TIMES * micro), None)
+    seconds_of(training, 2)
+    # Not getrusage, whose peak includes that of the process which started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--layers", type=int, help="of MiniLM; all unless given")
+    parser.add_argument("--batch", type=int, default=64, help="triplets in a step with or without mask")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--micro-batch", type=int, default=16, help="triplets of GradCache at once")
+    parser.add_argument("--peak-of", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.peak_of:
+        print(peak_mib(**given.peak_of))
+        return
+    compare_masks(given.layers, given.batch, given.steps, given.rounds)
+    compare_grad_cache(given.layers, given.micro_batch, given.rounds)
 
 
 if __name__ == "__main__":

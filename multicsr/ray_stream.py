@@ -21,6 +21,7 @@ _BATCHES_AHEAD = 4
 """Batches held ready beyond the one in use."""
 _READ_CPUS = 0.25
 """Reading and sorting wait for storage more than they compute."""
+_CHANGED = "rows that were planned for are not in the files any more; run the stage again"
 
 
 def rows_in_order(
@@ -38,6 +39,9 @@ def rows_in_order(
         name_rows: a number for each row of a table, unlike all others'. Runs in a task.
         order_P: such numbers.
         batch_sizes: they add up to the length of `order_P`.
+
+    Raises:
+        RunError: such a row is in no file, or in two.
     """
     import ray
     import ray.data
@@ -57,7 +61,7 @@ def rows_in_order(
         tables = rows.iter_batches(
             batch_size=max(batch_sizes), batch_format="pyarrow", prefetch_batches=_BATCHES_AHEAD
         )
-        yield from _recut((table.drop_columns(_PLACE) for table in tables), batch_sizes)
+    yield from _recut(_in_place(tables), batch_sizes)
 
 
 def _places(
@@ -80,15 +84,24 @@ def _context() -> Any:  # noqa: ANN401 - Ray's own type
     return context
 
 
+def _in_place(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows without their places. A gap would shift every row after it into another's place."""
+    first = 0
+    for table in tables:
+        expected_R = np.arange(first, first + table.num_rows)
+        if not np.array_equal(table[_PLACE].to_numpy(), expected_R):
+            raise RunError(_CHANGED)
+        first += table.num_rows
+        yield table.drop_columns(_PLACE)
+
+
 def _recut(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[pa.Table]:
     """The same rows in batches of other sizes."""
     held: list[pa.Table] = []
     for size in sizes:
         while sum(table.num_rows for table in held) < size:
             if (table := next(tables, None)) is None:
-                raise RunError(
-                    "rows that were planned for are not in the files any more; run the stage again"
-                )
+                raise RunError(_CHANGED)
             held.append(table)
         rows = pa.concat_tables(held)
         yield rows.slice(0, size)

@@ -6,9 +6,11 @@ the whole state, so that any number of workers can go on from it.
 
 import os
 import pickle
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ import torch
 from multicsr.errors import RunError
 from multicsr.train.engine import Tensors, TrainState
 from multicsr.train.survey import Survey
+
+_DAMAGE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, BadZipFile, zlib.error)
+"""What reading a damaged file may raise."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
+            _verify(path)
             plain = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        except _DAMAGE as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"checkpoint {path} is damaged: {reason}; delete it to start anew") from error
         if plain.get("run") != run:
@@ -94,3 +100,10 @@ class Checkpoint:
             "counts": self.survey.counts.tolist(),
             "cells": self.survey.cells,
         }
+
+
+def _verify(path: Path) -> None:
+    """Raises where a checksum is wrong, at which torch does not look: it would go on with damaged numbers."""
+    with ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise BadZipFile(f"wrong checksum of {damaged}")

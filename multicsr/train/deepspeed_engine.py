@@ -40,11 +40,8 @@ class DeepSpeedEngine:
     def __init__(
         self, encoder: Encoder, config: TrainConfig, deepspeed: DeepSpeedConfig, state: TrainState | None
     ) -> None:
-        if config.dtype == "float16" and deepspeed.zero == 0:
-            raise ConfigError("train.dtype: float16 needs train.deepspeed.zero 1, 2 or 3")
         on_gpu = encoder.model.device.type == "cuda"
-        if deepspeed.offload and not on_gpu:
-            raise ConfigError("train.deepspeed.offload has no effect on a CPU: set it to false")
+        check_settings(config, deepspeed, world.size(), on_gpu=on_gpu)
         if state is not None:
             encoder.load_state_dict(state.encoder)
         self.encoder = encoder
@@ -74,6 +71,7 @@ class DeepSpeedEngine:
     def step(self, rate: float) -> None:
         set_rate(self._engine.optimizer, rate)
         self._engine.step()
+        self._link_moments()
         self._steps += 1
         norm = self._engine.get_global_grad_norm()
         if norm is not None and self._engine.was_step_applied():
@@ -120,6 +118,7 @@ class DeepSpeedEngine:
         self.backward(self.embed([[0]], 0).sum() * 0)
         set_rate(self._engine.optimizer, 0.0)
         self._engine.step()
+        self._link_moments()
         base = getattr(self._engine.optimizer, "optimizer", self._engine.optimizer)
         for held in base.state.values():
             held["step"] = torch.full_like(torch.as_tensor(held["step"]), float(state.steps))
@@ -134,9 +133,33 @@ class DeepSpeedEngine:
             setattr(self._engine.optimizer.loss_scaler, key, type(value)(value))
         self._steps = state.steps
 
+    def _link_moments(self) -> None:
+        """DeepSpeed 0.19.8 links parameters to their moments when the first parameter group has been updated,
+        and so leaves out those of the others: link again after the first step."""
+        optimizer = self._engine.optimizer
+        if self._steps == 0 and hasattr(optimizer, "_hp_optimizer_states_linked"):
+            optimizer._hp_optimizer_states_linked = False
+            optimizer._lazy_init_hp_params_optimizer_state()
+
     def _loss_scale(self) -> dict[str, float]:
         scaler = getattr(self._engine.optimizer, "loss_scaler", None)
         return {key: getattr(scaler, key) for key in _SCALER if hasattr(scaler, key)}
+
+
+def check_settings(config: TrainConfig, deepspeed: DeepSpeedConfig, workers: int, *, on_gpu: bool) -> None:
+    """Raises ConfigError: DeepSpeed cannot do this, or would wait for ever."""
+    if config.dtype == "float16" and deepspeed.zero == 0:
+        raise ConfigError("train.dtype: float16 needs train.deepspeed.zero 1, 2 or 3")
+    if deepspeed.offload and not on_gpu:
+        raise ConfigError("train.deepspeed.offload has no effect on a CPU: set it to false")
+    # ZeRO 2 exchanges in every backward pass and ZeRO 3 in every forward pass too: all must make as many.
+    unit = workers * (config.micro_batch or 1)
+    if deepspeed.zero >= 2 and config.global_batch % unit:
+        raise ConfigError(
+            f"train.global_batch: {config.global_batch} cannot be cut into micro-batches of "
+            f"{config.micro_batch or 1} for {workers} workers, which zero: {deepspeed.zero} needs; "
+            f"take a multiple of {unit}"
+        )
 
 
 def _settings(config: TrainConfig, deepspeed: DeepSpeedConfig) -> dict[str, object]:
@@ -162,6 +185,7 @@ def _settings(config: TrainConfig, deepspeed: DeepSpeedConfig) -> dict[str, obje
 def _prepare(on_gpu: bool) -> None:
     """Before DeepSpeed is imported or looks around."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
     if not dist.is_initialized():
         meeting_place = Path(tempfile.mkdtemp()) / "alone"
         dist.init_process_group(

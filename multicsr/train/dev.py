@@ -101,18 +101,23 @@ class ActorEvaluator:
         try:
             return float(ray.get(self._pending))
         except RayTaskError as error:
-            raise RunError(f"train.dev: {error.cause}") from error
+            reason = str(error.cause).partition("\n")[0]
+            raise RunError(f"train.dev: {reason}") from error
         except RayError as error:
             raise RunError(f"train.dev: the evaluation died: {str(error).splitlines()[0]}") from error
 
 
 class _DevActor:
+    """Reads what it needs at the first call: of an error in the constructor Ray would not tell the cause."""
+
     def __init__(self, config: TrainConfig, folder: str) -> None:
         import os
 
         os.chdir(folder)
         torch.set_num_threads(1)
-        self._dev = Dev(config)
+        self._config = config
+        self._dev: Dev | None = None
 
     def measure(self, weights: Tensors) -> float:
+        self._dev = self._dev or Dev(self._config)
         return self._dev.measure(weights)

@@ -24,7 +24,7 @@ Vectors = NDArray[np.float16]
 _ROWS = 32
 """Sentences in a forward pass; the last pass of a length repeats one."""
 _LENGTH_STEP = 8
-"""Tokens are padded to a multiple of it."""
+"""Tokens are padded to a multiple of it, where the model takes as many."""
 _METHOD = "unit vectors, fp16, 32 rows, lengths in steps of 8"
 """Part of the fingerprint: another way to compute would give other last digits."""
 
@@ -68,7 +68,7 @@ class MaskModel:
         Raises:
             RunError: a vector is not finite.
         """
-        lengths = [_padded_length(ids) for ids in self._tokenize(texts)]
+        lengths = [self._padded_length(ids) for ids in self._tokenize(texts)]
         vector_BD = np.empty((len(texts), self.width), dtype=np.float16)
         for length in sorted(set(lengths)):
             members = [index for index, of_text in enumerate(lengths) if of_text == length]
@@ -78,6 +78,11 @@ class MaskModel:
         if not np.isfinite(vector_BD).all():
             raise RunError("train.mask.model gives vectors that are not finite; its weights are broken")
         return vector_BD
+
+    def _padded_length(self, ids: Sequence[int]) -> int:
+        """Never more than the model takes, which need not be a multiple of the step."""
+        length = -(-len(ids) // _LENGTH_STEP) * _LENGTH_STEP
+        return min(length, self._model.max_seq_length or length)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self._model.tokenizer(
@@ -131,7 +136,3 @@ def mask_model_fingerprint(config: MaskConfig) -> str:
     """Changes with whatever changes P's vectors: weights, tokenizer, pooling, prompt."""
     path = resolve_model(config.model, "train.mask.model")
     return fingerprint({"model": digest_model(path) or path, "prompt": config.prompt, "method": _METHOD})
-
-
-def _padded_length(ids: Sequence[int]) -> int:
-    return -(-len(ids) // _LENGTH_STEP) * _LENGTH_STEP

@@ -81,7 +81,10 @@ class MaskVectors:
         room = min(len(fresh_N), len(self._vector_KD) - self._filled)
         self._keep(new_N[fresh_N[:room]], new_ND[fresh_N[:room]])
         text_B = asked.text_GS.ravel()
-        vector_BD = self._vector_KD[torch.from_numpy(self._slot_T[text_B]).long()]
+        slot_B = torch.from_numpy(self._slot_T[text_B]).long()
+        is_kept_B = slot_B != _UNKNOWN
+        vector_BD = torch.empty(len(text_B), self._embedder.width, dtype=torch.float16)
+        vector_BD[is_kept_B] = self._vector_KD[slot_B[is_kept_B]]
         if room < len(fresh_N):
             place = {number: index for index, number in enumerate(text_B.tolist())}
             vector_BD[[place[number] for number in new_N.tolist()]] = new_ND

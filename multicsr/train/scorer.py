@@ -94,10 +94,13 @@ def _start(config: MaskConfig, threads: int) -> Any:  # noqa: ANN401 - Ray's act
 
 def _taken(reference: "ObjectRef[Any]") -> int | Vectors:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     try:
         result = ray.get(reference)
+    except RayTaskError as error:
+        reason = str(error.cause).partition("\n")[0]
+        raise RunError(f"train.mask: {reason}") from error
     except RayError as error:
         cause = str(error).strip().splitlines()[0]
         raise RunError(f"train.mask: the scorer died {_RETRIES + 1} times on one batch: {cause}") from error
