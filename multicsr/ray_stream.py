@@ -1,13 +1,11 @@
-"""Ray Data for training: rows of many files, in a given order, to one worker.
+"""Ray Data for training: chosen rows of many files, in a given order, to one worker.
 
 The other half of the door to Ray Data (`ray_stage.py` is the first): there shards go to actors, here rows
-come to a worker. Every worker runs a pipeline of its own: tasks read each file and keep the worker's rows,
-a distributed sort puts them into the order of the plan, spilling to disk what does not fit, and batches
-come out while others are made.
+come to a worker. Tasks all over the cluster read files and keep what is wanted; the worker orders it.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,6 @@ from numpy.typing import NDArray
 from multicsr.errors import RunError
 
 _PLACE = "place"
-_BATCHES_AHEAD = 4
-"""Batches held ready beyond the one in use."""
-_READ_CPUS = 0.25
-"""Reading and sorting wait for storage more than they compute."""
-_CHANGED = "rows that were planned for are not in the files any more; run the stage again"
 
 
 def rows_in_order(
@@ -29,19 +22,17 @@ def rows_in_order(
     read: Callable[[str], pa.Table],
     name_rows: Callable[[pa.Table], NDArray[np.uint64]],
     order_P: NDArray[np.uint64],
-    batch_sizes: Sequence[int],
-) -> Iterator[pa.Table]:
-    """The rows that are named in `order_P`, in that order, cut into batches.
+) -> pa.Table:
+    """The rows that are named in `order_P`, in that order; they must fit into this process.
 
     Args:
         paths: names of files.
         read: one file as a table. Runs in a task.
         name_rows: a number for each row of a table, unlike all others'. Runs in a task.
         order_P: such numbers.
-        batch_sizes: they add up to the length of `order_P`.
 
     Raises:
-        RunError: such a row is in no file, or in two.
+        RunError: a row is missing.
     """
     import ray
     import ray.data
@@ -57,11 +48,14 @@ def rows_in_order(
 
     with ray.data.DataContext.current(_context()):
         files = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths))
-        rows = files.map_batches(wanted, batch_size=1, num_cpus=_READ_CPUS).sort(_PLACE)
-        tables = rows.iter_batches(
-            batch_size=max(batch_sizes), batch_format="pyarrow", prefetch_batches=_BATCHES_AHEAD
+        parts = files.map_batches(wanted, batch_size=1)
+    rows = pa.concat_tables(parts.iter_batches(batch_size=None, batch_format="pyarrow"))
+    if rows.num_rows != len(order_P):
+        raise RunError(
+            f"{len(order_P):,} rows were planned for and {rows.num_rows:,} are in the files; "
+            "run the stage again"
         )
-    yield from _recut(_in_place(tables), batch_sizes)
+    return rows.take(np.argsort(rows[_PLACE].to_numpy())).drop_columns(_PLACE)
 
 
 def _places(
@@ -78,31 +72,6 @@ def _context() -> Any:  # noqa: ANN401 - Ray's own type
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_options.preserve_order = True
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
-
-
-def _in_place(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows without their places. A gap would shift every row after it into another's place."""
-    first = 0
-    for table in tables:
-        expected_R = np.arange(first, first + table.num_rows)
-        if not np.array_equal(table[_PLACE].to_numpy(), expected_R):
-            raise RunError(_CHANGED)
-        first += table.num_rows
-        yield table.drop_columns(_PLACE)
-
-
-def _recut(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[pa.Table]:
-    """The same rows in batches of other sizes."""
-    held: list[pa.Table] = []
-    for size in sizes:
-        while sum(table.num_rows for table in held) < size:
-            if (table := next(tables, None)) is None:
-                raise RunError(_CHANGED)
-            held.append(table)
-        rows = pa.concat_tables(held)
-        yield rows.slice(0, size)
-        held = [rows.slice(size)]

@@ -6,7 +6,6 @@ Both give the same rows in the same order, which is the plan's.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,8 @@ from multicsr.train.index import Index, digest
 from multicsr.train.objectives import OBJECTIVES
 
 RowNumbers = NDArray[np.int64]
+_ROWS_PER_WINDOW = 1_000_000
+"""Of one worker; some 300 MB of text, and as much again for the next window."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +52,43 @@ def from_table(table: pa.Table, index: Index, objective: str) -> Source:
 
 
 def from_files(store: Store, curated: Manifest, index: Index, objective: str) -> Source:
-    """Rows of a published room, streamed by Ray Data; while one epoch is read the next is prepared."""
+    """Rows of a published room, read by Ray Data a window at a time: while one trains the next is read.
+
+    A window takes one look at every file and holds a part of one epoch, so memory does not grow with the
+    corpus; a corpus of less than a million rows a worker is one window an epoch.
+    """
     columns = ["row_id", *OBJECTIVES[objective].sentences]
     paths = [entry.path for entry in curated.files]
 
-    def epoch(batches: Sequence[RowNumbers]) -> Iterator[pa.Table]:
+    def window(batches: Sequence[RowNumbers]) -> list[pa.Table]:
         rows = rows_in_order(
             paths,
             lambda path: store.read_table(path, columns),
             lambda table: np.asarray([digest(row_id) for row_id in table["row_id"].to_pylist()], np.uint64),
             index.row_R[np.concatenate(batches)],
-            [len(row_N) for row_N in batches],
         )
-        return chain([next(rows)], rows)
+        starts = np.cumsum([0, *(len(row_N) for row_N in batches)]).tolist()
+        return [rows.slice(start, len(row_N)) for start, row_N in zip(starts, batches, strict=False)]
 
     def read(epochs: Epochs) -> Iterator[OwnRows]:
+        windows = [*_windows(epochs)]
         with ThreadPoolExecutor(max_workers=1) as ahead:
-            coming = ahead.submit(epoch, epochs[0])
-            for following in [*epochs[1:], None]:
-                rows = coming.result()
+            coming = ahead.submit(window, windows[0])
+            for following in [*windows[1:], None]:
+                tables = coming.result()
                 if following is not None:
-                    coming = ahead.submit(epoch, following)
-                yield from map(_own_rows, rows)
+                    coming = ahead.submit(window, following)
+                yield from map(_own_rows, tables)
 
     return read
+
+
+def _windows(epochs: Epochs) -> Iterator[list[RowNumbers]]:
+    """Parts of epochs that hold no more rows than fit."""
+    for batches in epochs:
+        per_window = max(1, _ROWS_PER_WINDOW // max(map(len, batches)))
+        for start in range(0, len(batches), per_window):
+            yield [*batches[start : start + per_window]]
 
 
 def _own_rows(table: pa.Table) -> OwnRows:

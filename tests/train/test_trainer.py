@@ -37,7 +37,7 @@ def curated(triplets: pa.Table) -> pa.Table:
     for position, row in enumerate(triplets.to_pylist()):
         filled = {field.name: None for field in CURATED} | row
         filled |= {
-            "row_id": row_id(row["text"], "xx"),
+            "row_id": row_id(f"{row['text']} {position}", "xx"),
             "language": "xx",
             "source": "made",
             "a": 5.0,
@@ -47,13 +47,14 @@ def curated(triplets: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CURATED)
 
 
-@pytest.fixture
-def store(tmp_path, triplets) -> Store:
-    """A store with a published `curated` room of two files."""
-    store = Store.open(str(tmp_path / "store"))
+def publish_curated(store: Store, triplets: pa.Table, parts: int = 2) -> None:
+    """A complete `curated` room of so many files."""
     table = curated(triplets)
-    parts = [table.slice(0, 50), table.slice(50)]
-    entries = [store.write_table(f"curated/abc/rows/{n}.parquet", part) for n, part in enumerate(parts)]
+    size = -(-len(table) // parts)
+    entries = [
+        store.write_table(f"curated/abc/rows/{n:03}.parquet", table.slice(n * size, size))
+        for n in range(parts)
+    ]
     manifest = Manifest(
         stage="curate",
         run="test",
@@ -71,6 +72,13 @@ def store(tmp_path, triplets) -> Store:
         counters={},
     )
     publish(store, "curated", manifest)
+
+
+@pytest.fixture
+def store(tmp_path, triplets) -> Store:
+    """A store with a published `curated` room of two files."""
+    store = Store.open(str(tmp_path / "store"))
+    publish_curated(store, triplets)
     return store
 
 

@@ -1,0 +1,161 @@
+"""Real training under kill -9: 300 steps on real triplets, two workers, three Ray nodes.
+
+`make test-slow` runs this; some twenty minutes on two cores.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multicsr.config import Config
+from multicsr.evaluate import read_task
+from multicsr.manifest import read_manifest
+from multicsr.progress import SilentProgress
+from multicsr.store import Store
+from multicsr.train.log import Step, read_log
+from multicsr.train.trainer import train
+from tests.train.test_trainer import publish_curated
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS = 300
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    """A head and two nodes that can each hold both workers."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    for _ in range(2):
+        cluster.add_node(num_cpus=3, object_store_memory=128 * 2**20)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory, shared_data):
+    """Configurations of one training, each with a store of its own."""
+    task = read_task(shared_data / "triplets" / "human_nli_triplets_en.tsv.gz")
+    names = ("text", "entailment", "contradiction")
+    rows = pa.table({name: column[:4800] for name, column in zip(names, task.columns(), strict=True)})
+
+    def make(name: str, **settings: object) -> Config:
+        store = Store.open(str(tmp_path_factory.mktemp(name) / "store"))
+        publish_curated(store, rows, parts=4)
+        training = {
+            "encoder": "all-MiniLM-L6-v2",
+            "layers": 2,
+            "pooling": "mean",
+            "mlp_head": False,
+            "mask": {"sigma": 0.6},
+            "max_length": 24,
+            "steps": STEPS,
+            "learning_rate": 1e-4,
+            "global_batch": 32,
+            "micro_batch": 8,
+            "dev": str(shared_data / "sts" / "stsb_dev.tsv.gz"),
+            "evaluate_every": 100,
+            "workers": 2,
+            "checkpoint_every_s": 5,
+        }
+        tree = {"name": "kills", "store": store.uri(), "input": {"paths": ["none"]}}
+        return Config.model_validate({**tree, "train": training | settings})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, make_config) -> Path:
+    """The store of a run that nobody disturbed."""
+    config = make_config("undisturbed")
+    train(config, Store.open(config.store), SilentProgress())
+    return Path(config.store)
+
+
+def weights(store: Path) -> dict[str, torch.Tensor]:
+    return load_file(store / "model" / "model.safetensors")
+
+
+def scores(store: Path) -> dict[str, float]:
+    return read_manifest(Store.open(str(store)), "model").counters
+
+
+def done_steps(store: Path) -> int:
+    logs = list(store.glob("training/*/train.jsonl"))
+    steps = [line.step for log in logs for line in read_log(log) if isinstance(line, Step)]
+    return max(steps, default=0)
+
+
+def ray_processes(title: str) -> list[psutil.Process]:
+    """Processes below this one whose title begins like that."""
+    below = psutil.Process().children(recursive=True)
+    return [p for p in below if p.is_running() and " ".join(p.cmdline()).startswith(title)]
+
+
+def victim(kind: str) -> psutil.Process:
+    if kind == "scorer":
+        return random.choice(ray_processes("ray::_Scorer"))
+    worker = random.choice(ray_processes("ray::RayTrainWorker"))
+    return worker if kind == "worker" else worker.parent()  # a node's raylet
+
+
+def kill_at(step: int, kind: str, store: Path, told: list[float]) -> None:
+    """kill -9 once so many steps are done; then tell the longest pause until three more are."""
+    while done_steps(store) < step:
+        time.sleep(0.05)
+    process = victim(kind)
+    assert kind != "node" or "raylet" in process.name()
+    os.kill(process.pid, signal.SIGKILL)
+    last_s, last, pauses_s = time.monotonic(), done_steps(store), [0.0]
+    wanted = last + 3
+    while last < wanted:
+        time.sleep(0.02)
+        if (done := done_steps(store)) > last:
+            pauses_s.append(time.monotonic() - last_s)
+            last_s = time.monotonic()
+        last = done or last  # the log is cut back to the checkpoint
+    told.append(max(pauses_s))
+
+
+def test_two_workers_end_where_one_does(make_config, undisturbed):
+    config = make_config("alone", workers=1)
+    train(config, Store.open(config.store), SilentProgress())
+    one, two = scores(Path(config.store)), scores(undisturbed)
+    sys.stdout.write(f"\nbest STS-B dev: {one['best_dev']:.4f} on one worker, {two['best_dev']:.4f} on two\n")
+    assert one["steps"] == two["steps"] == STEPS
+    assert one["best_dev"] > one["dev_before"] + 1
+    assert one["best_dev"] == pytest.approx(two["best_dev"], abs=0.1)
+
+
+@pytest.mark.parametrize("run", range(4))
+@pytest.mark.parametrize("kind", ["worker", "scorer", "node"])
+def test_a_killed_run_ends_with_the_same_parameters(cluster, make_config, undisturbed, kind, run):
+    config = make_config(f"{kind}{run}")
+    step = random.Random(f"{kind}{run}").randrange(20, STEPS - 20)
+    told: list[float] = []
+    killer = threading.Thread(target=kill_at, args=(step, kind, Path(config.store), told))
+    killer.start()
+    train(config, Store.open(config.store), SilentProgress())
+    killer.join()
+    sys.stdout.write(f"\n{kind} killed after step {step}: a pause of {told[0]:.1f} s\n")
+    if kind == "node":
+        cluster.add_node(num_cpus=3, object_store_memory=128 * 2**20)
+    ours, theirs = weights(Path(config.store)), weights(undisturbed)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert scores(Path(config.store))["best_dev"] == scores(undisturbed)["best_dev"]
