@@ -36,7 +36,7 @@ test: install ## all tests, without network or GPU
 	$(BIN)/pytest
 
 test-slow: install ## training runs that are killed, and the long equality runs
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -s
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
 	$(BIN)/pytest -m vllm
@@ -55,6 +55,7 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training_ray.py
 
 bench-vllm: vllm ## the same for the vLLM engine
 	$(BIN)/python benchmarks/vllm_pairs.py

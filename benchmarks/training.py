@@ -35,8 +35,6 @@ from multicsr.train.source import from_table
 
 TIMES = 8
 """Global batch with GradCache over the one without."""
-COLD_GIB = 1e-6
-"""A cache of one vector: P embeds every batch anew."""
 CACHED, ACTOR, INSIDE = "mask cached", "mask by actor, cold", "mask in the step, cold"
 TARGETS = {CACHED: "; target at most 1.03", ACTOR: "; target at most 1.10", INSIDE: ""}
 
@@ -95,7 +93,7 @@ def ratio(measured: list[dict[str, float]], name: str, base: str) -> float:
 def compare_masks(layers: int | None, batch: int, steps: int, rounds: int) -> None:
     """Print what a step takes with P in each of its places, over one without a mask."""
     table = read_triplets(batch * (1 + steps))  # a turn is an epoch, the round that warms up the first one
-    cold = MaskConfig(cache_gib=COLD_GIB)
+    cold = MaskConfig(cache_gib=0)  # P embeds every batch anew
     masks: dict[str, tuple[MaskConfig | None, Callable[[], Embedder] | None]] = {
         "no mask": (None, None),
         CACHED: (MaskConfig(), lambda: InsideEmbedder(MaskModel(cold, "cpu"))),

@@ -3,8 +3,8 @@
 python benchmarks/training_ray.py [--layers 2] [--batch 64] [--epochs 2] [--checkpoint-every 5]
 
 The demo's triplets are trained on twice with one worker in one Ray: undisturbed, for the share of the time
-that the worker waits for rows and for P's vectors; and with another seed, to kill the worker after a
-checkpoint. Run it where nobody else computes: a replaced worker imports and loads everything anew.
+that the worker waits for rows and for P's vectors; and for one epoch, to kill the worker after a checkpoint.
+Run it where nobody else computes: a worker that replaces another imports and loads everything anew.
 """
 
 import argparse
@@ -139,8 +139,8 @@ def main() -> None:
         publish_curated(store, read_triplets())
         train(config, store, SilentProgress())
         print_shares(read_steps(store.local("model") / LOG))
-        another = config.model_copy(update={"seed": config.seed + 1})
-        print(disturb(store, thread.submit(train, another, store, SilentProgress())))
+        one_epoch = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
+        print(disturb(store, thread.submit(train, one_epoch, store, SilentProgress())))
 
 
 if __name__ == "__main__":

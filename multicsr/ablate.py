@@ -1,6 +1,7 @@
 """What is each stage worth? The same encoder trained with and without them, several seeds each.
 
-The variants of MultiCSR Table 3, with unsupervised SimCSE on the premises and human triplets beside them.
+The variants of MultiCSR Table 3; beside them unsupervised SimCSE on the premises, human triplets, and both
+joined.
 Every variant takes the same number of optimizer steps, so that a larger corpus is not a longer training.
 The checkpoint with the best `train.dev` figure is the one measured.
 """
@@ -100,6 +101,7 @@ def _variants(config: Config, human: Path, progress: Progress) -> list[Variant]:
     raw = _rows(pipeline.run(plain, progress, until="curate"), "scored")
     refined_store = pipeline.run(config, progress, until="curate")
     refined, curated = _rows(refined_store, "scored"), _rows(refined_store, "curated")
+    people = _human(human)
     masked = config.train
     unmasked = masked.model_copy(update={"mask": None})
     unsupervised = unmasked.model_copy(update={"objective": "simcse_unsup"})
@@ -109,7 +111,10 @@ def _variants(config: Config, human: Path, progress: Progress) -> list[Variant]:
         Variant("+ stage 1, contrastive generation", refined, unmasked),
         Variant("+ stage 2, self-curation", curated, unmasked),
         Variant("+ stage 3, mask = MultiCSR", curated, masked),
-        Variant("human triplets, no mask", _human(human), unmasked),
+        Variant("human triplets, no mask", people, unmasked),
+        Variant(
+            "human triplets and MultiCSR's, mask (Appendix G)", pa.concat_tables([people, curated]), masked
+        ),
     ]
 
 
@@ -141,7 +146,7 @@ def _train(
     from multicsr.train.loop import fit
 
     out = store.local(f"ablation/{key}")
-    result = fit(variant.train, variant.triplets, seed=seed, out=out, progress=progress)
+    result = fit(variant.train, variant.triplets, seed=seed, out=out, progress=progress, vectors=store)
     model = saved(str(result.model_dir), f"{variant.name}, seed {seed}")
     figures = _figures(evaluate_models([model], data, 128, progress))
     shutil.rmtree(result.model_dir)

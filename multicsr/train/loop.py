@@ -361,7 +361,7 @@ class _Masks:
         self._store, self._sentence_T = job.vectors, job.index.sentence_T
         self._text_RS = job.index.text_RS
         self.vectors = MaskVectors(job.embedder(), len(self._sentence_T), job.config.mask.cache_gib)
-        self._model = mask_model_fingerprint(job.config.mask)
+        self._model = mask_model_fingerprint(job.config.mask, job.device)
         if self._store:
             self.vectors.read(self._store, self._model, self._sentence_T)
 

@@ -21,11 +21,11 @@ from multicsr.manifest import fingerprint
 from multicsr.models import digest_model, loading_model, resolve_model
 
 Vectors = NDArray[np.float16]
-_ROWS = 32
-"""Sentences in a forward pass; the last pass of a length repeats one."""
+_ROWS = {"cpu": 8, "cuda": 64}
+"""Sentences in a forward pass, by kind of device; the last pass of a length repeats one."""
 _LENGTH_STEP = 8
 """Tokens are padded to a multiple of it, where the model takes as many."""
-_METHOD = "unit vectors, fp16, 32 rows, lengths in steps of 8"
+_METHOD = "unit vectors, fp16, lengths in steps of 8"
 """Part of the fingerprint: another way to compute would give other last digits."""
 
 
@@ -60,6 +60,7 @@ class MaskModel:
             model = SentenceTransformer(path, device=device)
         self._model = model.eval().requires_grad_(False)
         self._prompt = config.prompt or ""
+        self._rows = _rows(device)
         self.width = int(model.get_embedding_dimension() or 0)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -72,8 +73,8 @@ class MaskModel:
         vector_BD = np.empty((len(texts), self.width), dtype=np.float16)
         for length in sorted(set(lengths)):
             members = [index for index, of_text in enumerate(lengths) if of_text == length]
-            for start in range(0, len(members), _ROWS):
-                some = members[start : start + _ROWS]
+            for start in range(0, len(members), self._rows):
+                some = members[start : start + self._rows]
                 vector_BD[some] = self._pass([texts[index] for index in some], length)
         if not np.isfinite(vector_BD).all():
             raise RunError("train.mask.model gives vectors that are not finite; its weights are broken")
@@ -94,7 +95,7 @@ class MaskModel:
 
     @torch.inference_mode()
     def _pass(self, texts: Sequence[str], length: int) -> Vectors:
-        full = [self._prompt + text for text in [*texts, *[texts[0]] * (_ROWS - len(texts))]]
+        full = [self._prompt + text for text in [*texts, *[texts[0]] * (self._rows - len(texts))]]
         features = self._model.preprocess(full)
         padded = {name: self._pad(name, value, length) for name, value in features.items()}
         vector_BD = self._model(padded)["sentence_embedding"][: len(texts)]
@@ -132,7 +133,12 @@ class InsideAnswer:
         return self._model.embed(self._texts)
 
 
-def mask_model_fingerprint(config: MaskConfig) -> str:
-    """Changes with whatever changes P's vectors: weights, tokenizer, pooling, prompt."""
+def mask_model_fingerprint(config: MaskConfig, device: str = "cpu") -> str:
+    """Changes with whatever changes P's vectors: weights, tokenizer, pooling, prompt, kind of device."""
     path = resolve_model(config.model, "train.mask.model")
-    return fingerprint({"model": digest_model(path) or path, "prompt": config.prompt, "method": _METHOD})
+    method = f"{_METHOD}, {_rows(device)} rows"
+    return fingerprint({"model": digest_model(path) or path, "prompt": config.prompt, "method": method})
+
+
+def _rows(device: str) -> int:
+    return _ROWS[device.partition(":")[0]]

@@ -132,7 +132,7 @@ class MaskVectors:
         """All workers' vectors; as bytes, which every backend carries."""
         if not any(counts):
             return torch.empty(0, self._embedder.width, dtype=torch.float16)
-        own_bytes = torch.from_numpy(np.ascontiguousarray(own)).view(torch.uint8)
+        own_bytes = torch.tensor(np.ascontiguousarray(own).view(np.uint8))
         return world.gather_ragged(world.to_wire(own_bytes), counts).cpu().view(torch.float16)
 
 

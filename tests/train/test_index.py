@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -35,7 +37,7 @@ def test_rows_point_at_distinct_texts():
 
 def test_a_digest_is_the_same_in_every_process():
     """Workers and later runs find vectors by it; Python's own hash would differ."""
-    assert digest("It rains.") == 3703480408131797384
+    assert digest("It rains.") == 18014031804729099875
     assert digest("it rains.") != digest("It rains.")
 
 
@@ -60,7 +62,7 @@ def test_a_row_that_repeats_a_sentence_is_left_out(same):
 
 @pytest.mark.parametrize("cuts", [[0, 2, 5], [0, 0, 1, 4, 5]])
 def test_parts_in_order_make_the_whole(cuts):
-    parts = [TABLE.slice(start, end - start) for start, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [TABLE.slice(start, end - start) for start, end in pairwise(cuts)]
     one, joined = index_of(TABLE, objective="claif"), index_of(*parts, objective="claif")
     assert one.num_left_out == joined.num_left_out == 1
     for name in ("row_R", "text_RS", "key_RS", "sentence_T", "score_R2"):

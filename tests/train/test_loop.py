@@ -16,8 +16,8 @@ from sentence_transformers import SentenceTransformer
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import measure, read_task
-from multicsr.train.log import DevScore, Step, read_log
 from multicsr.train.index import digest_rows, join_index
+from multicsr.train.log import DevScore, Step, read_log
 from multicsr.train.loop import fit
 from multicsr.train.plan import identity, learning_rate, make_plan
 

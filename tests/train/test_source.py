@@ -1,0 +1,162 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from multicsr.errors import RunError
+from multicsr.manifest import Manifest, now
+from multicsr.ray_stream import _recut, rows_in_order
+from multicsr.store import Store
+from multicsr.train.index import digest_rows, join_index
+from multicsr.train.source import OwnRows, from_files, from_table
+
+OBJECTIVE = "masked_infonce"
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def index(triplets):
+    return join_index([digest_rows(triplets, OBJECTIVE)])
+
+
+def room(store, *parts: pa.Table) -> Manifest:
+    """A curated room with a file for each part, of which some may be empty."""
+    entries = [store.write_table(f"curated/abc/rows/{n}.parquet", part) for n, part in enumerate(parts)]
+    num_rows = sum(part.num_rows for part in parts)
+    return Manifest(
+        stage="curate",
+        run="test",
+        fingerprint="abc",
+        code_version="test",
+        settings={},
+        created=now(),
+        seconds=0,
+        rows_in=num_rows,
+        rows_out=num_rows,
+        rejected={},
+        rows_digest="",
+        files=entries,
+        reject_files=[],
+        counters={},
+    )
+
+
+def epochs_of(num_epochs: int, sizes: list[int], num_rows: int = 96) -> list[list[np.ndarray]]:
+    draw = np.random.default_rng(0)
+    orders = [draw.permutation(num_rows)[: sum(sizes)] for _ in range(num_epochs)]
+    return [np.split(order, np.cumsum(sizes)[:-1]) for order in orders]
+
+
+def planned(triplets, epochs) -> list[OwnRows]:
+    """The batches of `epochs`, looked up one row at a time."""
+    rows = [
+        [[triplets.slice(int(row), 1).to_pylist()[0] for row in batch] for batch in batches]
+        for batches in epochs
+    ]
+    columns = ("text", "entailment", "contradiction")
+    return [
+        OwnRows([row["row_id"] for row in batch], [[row[column] for row in batch] for column in columns])
+        for batches in rows
+        for batch in batches
+    ]
+
+
+def test_a_table_gives_the_planned_rows_in_order(triplets, index):
+    epochs = epochs_of(2, [7, 23, 1, 49])
+    assert [*from_table(triplets, index, OBJECTIVE)(epochs)] == planned(triplets, epochs)
+
+
+def test_rows_that_were_left_out_do_not_shift_the_others(triplets):
+    rows = triplets.to_pylist()
+    rows[3]["contradiction"] = rows[3]["text"]
+    table = pa.Table.from_pylist(rows)
+    index = join_index([digest_rows(table, OBJECTIVE)])
+    (batch,) = from_table(table, index, OBJECTIVE)([[np.array([2, 3])]])
+    assert batch.row_ids == ["row2", "row4"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("num_epochs", [1, 2, 3])
+def test_files_give_exactly_what_the_table_gives(triplets, index, store, num_epochs):
+    """Rows lie in files in another order than they are numbered in, one file has none of them."""
+    curated = room(
+        store, triplets.slice(60), triplets.slice(0, 0), triplets.slice(0, 11), triplets.slice(11, 49)
+    )
+    epochs = epochs_of(num_epochs, [7, 23, 1, 49])
+    batches = [*from_files(store, curated, index, OBJECTIVE)(epochs)]
+    assert batches == planned(triplets, epochs)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_premises_alone(triplets, store):
+    index = join_index([digest_rows(triplets, "simcse_unsup")])
+    epochs = epochs_of(1, [5, 4])
+    batches = [*from_files(store, room(store, triplets), index, "simcse_unsup")(epochs)]
+    assert batches == [OwnRows(rows.row_ids, rows.sentences[:1]) for rows in planned(triplets, epochs)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_callers_settings_of_ray_data_stay(triplets, index, store):
+    from ray.data import DataContext
+
+    before = DataContext.get_current()
+    assert len([*from_files(store, room(store, triplets), index, OBJECTIVE)(epochs_of(2, [50, 40]))]) == 4
+    assert DataContext.get_current() is before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("missing", [0, 95])
+def test_a_missing_row_is_one_line_and_no_row_takes_its_place(triplets, index, store, missing):
+    """It may be the last row of the last batch: what came before is right."""
+    curated = room(store, triplets.slice(0, missing), triplets.slice(missing + 1))
+    epochs = [[np.arange(32), np.arange(32, 64), np.arange(64, 96)]]
+    batches = []
+    with pytest.raises(RunError, match="not in the files any more; run the stage again") as caught:
+        batches.extend(from_files(store, curated, index, OBJECTIVE)(epochs))
+    assert "\n" not in str(caught.value)
+    assert batches == planned(triplets, epochs)[: len(batches)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_row_in_two_files_is_refused(triplets, index, store):
+    with pytest.raises(RunError, match="not in the files any more"):
+        next(
+            from_files(store, room(store, triplets, triplets.slice(5, 1)), index, OBJECTIVE)(
+                epochs_of(1, [96])
+            )
+        )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_rows_come_by_name_and_strangers_do_not():
+    """Names are digests: they lie anywhere in 64 bits."""
+    names = np.array([2**64 - 1, 0, 2**63, 5, 2**63 - 1, 7], dtype=np.uint64)
+    files = {"one": names[:4], "two": names[4:]}
+    tables = rows_in_order(
+        [*files],
+        lambda path: pa.table({"name": files[path]}),
+        lambda table: table["name"].to_numpy(),
+        names[[4, 0, 2, 3]],
+        [3, 1],
+    )
+    assert [table["name"].to_pylist() for table in tables] == [[2**63 - 1, 2**64 - 1, 2**63], [5]]
+
+
+@pytest.mark.parametrize("given", [[10], [1] * 10, [0, 3, 0, 7], [4, 6]])
+@pytest.mark.parametrize("wanted", [[10], [1, 4, 5], [1] * 10, [6, 2]])
+def test_recut_keeps_rows_and_their_order(given, wanted):
+    starts = np.cumsum([0, *given])
+    tables = (pa.table({"n": np.arange(s, s + size)}) for s, size in zip(starts, given, strict=False))
+    cut = [table["n"].to_pylist() for table in _recut(tables, wanted)]
+    assert [len(rows) for rows in cut] == wanted
+    assert [row for rows in cut for row in rows] == [*range(sum(wanted))]
+
+
+def test_recut_reads_no_further_than_it_must():
+    tables = iter([pa.table({"n": [0, 1]}), pa.table({"n": [2]}), pa.table({"n": [3]})])
+    recut = _recut(tables, [2, 2])
+    next(recut)
+    assert next(tables)["n"].to_pylist() == [2]
