@@ -19,6 +19,8 @@ from multicsr.models import loading_model, quiet_loading, resolve_model
 TokenIds = list[int]
 PoolingMode = Literal["cls", "mean", "first_last"]
 _BUCKETS = 4
+_SMALLEST_BUCKET = 32
+"""Sentences: a pass over fewer costs more, in a dense gradient of the whole vocabulary, than padding does."""
 # Settings of a transformer that have an entry per layer, in the families where they are lists.
 _PER_LAYER = ("layer_types", "mlp_layer_types", "attention_window")
 
@@ -46,7 +48,7 @@ class Encoder(nn.Module):
         Sequences of like length go through together: less padding, same mathematics.
         """
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        size = -(-len(order) // _BUCKETS)
+        size = max(_SMALLEST_BUCKET, -(-len(order) // _BUCKETS))
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         sorted_BD = torch.cat([self._embed([sequences[index] for index in chunk]) for chunk in chunks])
         place_B = torch.tensor(order, device=sorted_BD.device).argsort()
