@@ -99,9 +99,9 @@ def test_the_feed_goes_on_after_the_steps_that_were_done(size, triplets, be_work
         assert batch.own.row_ids == [f"row{row}" for row in row_G[world.own_rows(12)]]
     for steps_done in (1, 4, 5, 7):
         _, rest = fed(triplets, config, steps_done)
-        assert [(b.number, b.own, b.chunks) for b in rest] == [
-            (b.number, b.own, b.chunks) for b in whole[2 * steps_done :]
-        ]
+        for batch, same in zip(rest, whole[2 * steps_done :], strict=True):
+            assert (batch.number, batch.own, batch.chunks) == (same.number, same.own, same.chunks)
+            assert batch.row_G.tolist() == same.row_G.tolist()
 
 
 def test_what_breaks_the_source_reaches_the_training_at_its_batch(triplets):

@@ -227,3 +227,37 @@ def test_a_full_disk_is_one_line_and_leaves_no_model(config, triplets, tmp_path)
 def test_too_few_triplets(config, triplets, tmp_path):
     with pytest.raises(ConfigError, match=r"train\.global_batch"):
         fit(config, triplets.slice(0, 15), seed=3, out=tmp_path)
+
+
+def test_a_sigma_that_masks_everything(config, triplets, tmp_path):
+    mask = config.mask.model_copy(update={"sigma": 1e-6})
+    with pytest.raises(ConfigError, match=r"train\.mask\.sigma: at 1e-06 the mask removes every other row"):
+        fit(config.model_copy(update={"mask": mask, "dev": None}), triplets, seed=3, out=tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(config, triplets, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"half of it")
+    with pytest.raises(RunError, match=r"checkpoint .* is damaged: .*; delete it") as caught:
+        fit(config, triplets, seed=3, out=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_patience_ends_a_run_that_gets_no_better(config, triplets, tmp_path):
+    """A rate of almost nothing changes no score: the second evaluation is not better, nor the third."""
+    still = config.model_copy(update={"learning_rate": 1e-12, "epochs": 12, "patience": 2})
+    result = fit(still, triplets, seed=3, out=tmp_path)
+    devs = [line for line in read_log(tmp_path / "train.jsonl") if isinstance(line, DevScore)]
+    assert [line.step for line in devs] == [0, 2, 4, 6]
+    assert (result.best_step, result.steps) == (2, 8)
+    assert SentenceTransformer(str(result.model_dir), device="cpu").encode(["ba"]).shape == (1, 32)
+
+
+def test_accumulated_batches_average(config, triplets, tmp_path):
+    """One step of two batches has the mean of their losses, before anything is learned from either."""
+    still = {"learning_rate": 1e-30, "dev": None, "epochs": 1}
+    fit(config.model_copy(update=still), triplets, seed=3, out=tmp_path / "one")
+    fit(config.model_copy(update={**still, "accumulate": 2}), triplets, seed=3, out=tmp_path / "two")
+    ones = [step.loss for step in steps_of(tmp_path / "one")]
+    twos = [step.loss for step in steps_of(tmp_path / "two")]
+    assert twos == pytest.approx([(a + b) / 2 for a, b in zip(ones[::2], ones[1::2], strict=False)])

@@ -4,8 +4,9 @@ import pytest
 
 from multicsr.errors import RunError
 from multicsr.manifest import Manifest, now
-from multicsr.ray_stream import _recut, rows_in_order
+from multicsr.ray_stream import rows_in_order
 from multicsr.store import Store
+from multicsr.train import source
 from multicsr.train.index import digest_rows, join_index
 from multicsr.train.source import OwnRows, from_files, from_table
 
@@ -79,15 +80,42 @@ def test_rows_that_were_left_out_do_not_shift_the_others(triplets):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("num_epochs", [1, 2, 3])
-def test_files_give_exactly_what_the_table_gives(triplets, index, store, num_epochs):
+@pytest.mark.parametrize(
+    ("num_epochs", "rows_per_window"), [(1, 1_000_000), (3, 1_000_000), (2, 100), (2, 10)]
+)
+def test_files_give_exactly_what_the_table_gives(
+    num_epochs, rows_per_window, triplets, index, store, monkeypatch
+):
     """Rows lie in files in another order than they are numbered in, one file has none of them."""
-    curated = room(
-        store, triplets.slice(60), triplets.slice(0, 0), triplets.slice(0, 11), triplets.slice(11, 49)
-    )
+    monkeypatch.setattr(source, "_ROWS_PER_WINDOW", rows_per_window)
+    parts = [triplets.slice(60), triplets.slice(0, 0), triplets.slice(0, 11), triplets.slice(11, 49)]
     epochs = epochs_of(num_epochs, [7, 23, 1, 49])
-    batches = [*from_files(store, curated, index, OBJECTIVE)(epochs)]
+    batches = [*from_files(store, room(store, *parts), index, OBJECTIVE)(epochs)]
     assert batches == planned(triplets, epochs)
+
+
+@pytest.mark.parametrize(
+    ("rows_per_window", "expected"), [(1_000_000, [4, 4]), (100, [2] * 4), (10, [1] * 8)]
+)
+def test_a_window_holds_a_part_of_one_epoch(rows_per_window, expected, triplets, index, store, monkeypatch):
+    """The next is read while one is in use, and no other."""
+    monkeypatch.setattr(source, "_ROWS_PER_WINDOW", rows_per_window)
+    windows = []
+
+    def rows_in_order(paths, read, name_rows, order_P):
+        windows.append(len(order_P))
+        place_R = [index.row_R.tolist().index(name) for name in order_P.tolist()]
+        return triplets.take(place_R)
+
+    monkeypatch.setattr(source, "rows_in_order", rows_in_order)
+    epochs = epochs_of(2, [7, 23, 1, 49])
+    batches = from_files(store, room(store, triplets), index, OBJECTIVE)(epochs)
+    sizes = [len(row_N) for batches in epochs for row_N in batches]
+    ends = np.cumsum(expected).tolist()
+    for number, batch in enumerate(batches):
+        assert len(batch.row_ids) == sizes[number]
+        assert len(windows) <= 2 + sum(end <= number for end in ends)
+    assert windows == [sum(part) for part in np.split(np.array(sizes), ends[:-1])]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -108,26 +136,23 @@ def test_the_callers_settings_of_ray_data_stay(triplets, index, store):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("missing", [0, 95])
-def test_a_missing_row_is_one_line_and_no_row_takes_its_place(triplets, index, store, missing):
-    """It may be the last row of the last batch: what came before is right."""
-    curated = room(store, triplets.slice(0, missing), triplets.slice(missing + 1))
-    epochs = [[np.arange(32), np.arange(32, 64), np.arange(64, 96)]]
-    batches = []
-    with pytest.raises(RunError, match="not in the files any more; run the stage again") as caught:
-        batches.extend(from_files(store, curated, index, OBJECTIVE)(epochs))
-    assert "\n" not in str(caught.value)
-    assert batches == planned(triplets, epochs)[: len(batches)]
+@pytest.mark.parametrize("there", [slice(1, 96), slice(0, 95), slice(0, 1), slice(0, 0)])
+def test_rows_that_are_missing_are_one_line_and_no_row_takes_their_place(there, triplets, index, store):
+    """Even if it is the last row of the last batch alone."""
+    curated = room(store, triplets.slice(there.start, there.stop - there.start))
+    batches = from_files(store, curated, index, OBJECTIVE)([[np.arange(32), np.arange(32, 96)]])
+    message = (
+        f"^96 rows were planned for and {there.stop - there.start} are in the files; run the stage again$"
+    )
+    with pytest.raises(RunError, match=message):
+        next(batches)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_row_in_two_files_is_refused(triplets, index, store):
-    with pytest.raises(RunError, match="not in the files any more"):
-        next(
-            from_files(store, room(store, triplets, triplets.slice(5, 1)), index, OBJECTIVE)(
-                epochs_of(1, [96])
-            )
-        )
+    curated = room(store, triplets, triplets.slice(5, 1))
+    with pytest.raises(RunError, match=r"^96 rows were planned for and 97 are in the files"):
+        next(from_files(store, curated, index, OBJECTIVE)(epochs_of(1, [96])))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -135,28 +160,10 @@ def test_rows_come_by_name_and_strangers_do_not():
     """Names are digests: they lie anywhere in 64 bits."""
     names = np.array([2**64 - 1, 0, 2**63, 5, 2**63 - 1, 7], dtype=np.uint64)
     files = {"one": names[:4], "two": names[4:]}
-    tables = rows_in_order(
+    table = rows_in_order(
         [*files],
         lambda path: pa.table({"name": files[path]}),
         lambda table: table["name"].to_numpy(),
         names[[4, 0, 2, 3]],
-        [3, 1],
     )
-    assert [table["name"].to_pylist() for table in tables] == [[2**63 - 1, 2**64 - 1, 2**63], [5]]
-
-
-@pytest.mark.parametrize("given", [[10], [1] * 10, [0, 3, 0, 7], [4, 6]])
-@pytest.mark.parametrize("wanted", [[10], [1, 4, 5], [1] * 10, [6, 2]])
-def test_recut_keeps_rows_and_their_order(given, wanted):
-    starts = np.cumsum([0, *given])
-    tables = (pa.table({"n": np.arange(s, s + size)}) for s, size in zip(starts, given, strict=False))
-    cut = [table["n"].to_pylist() for table in _recut(tables, wanted)]
-    assert [len(rows) for rows in cut] == wanted
-    assert [row for rows in cut for row in rows] == [*range(sum(wanted))]
-
-
-def test_recut_reads_no_further_than_it_must():
-    tables = iter([pa.table({"n": [0, 1]}), pa.table({"n": [2]}), pa.table({"n": [3]})])
-    recut = _recut(tables, [2, 2])
-    next(recut)
-    assert next(tables)["n"].to_pylist() == [2]
+    assert table.to_pydict() == {"name": [2**63 - 1, 2**64 - 1, 2**63, 5]}

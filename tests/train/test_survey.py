@@ -97,6 +97,7 @@ def test_the_sample_is_all_there_is_where_there_is_little(batches, monkeypatch):
 def test_the_sample_has_no_regard_to_similarity_rows_or_sign(batches, monkeypatch):
     cells = [cell[1:] for cell in surveyed(monkeypatch, batches, sigma=-0.5).cells]
     assert {sign for _, _, sign, _ in cells} == {0, 1}
+    assert len({cell[:2] for cell in cells}) > 15
     assert len({anchor for anchor, _, _, _ in cells}) > 10
     assert len({other for _, other, _, _ in cells}) > 10
     assert min(cosine for *_, cosine in cells) < 0 < 0.5 < max(cosine for *_, cosine in cells)
@@ -129,8 +130,8 @@ def test_written_pairs_have_the_words_of_their_cells(source, triplets, batches, 
     assert histogram["edges"] == pytest.approx([-1 + number / 40 for number in range(81)])
 
 
-def test_where_nothing_is_masked_no_pair_is_written(source, batches, monkeypatch, tmp_path):
+def test_where_nothing_is_masked_no_pair_is_written_and_no_row_read(batches, monkeypatch, tmp_path):
     survey = surveyed(monkeypatch, batches, sigma=1.1)
-    survey.write(tmp_path, source)
+    survey.write(tmp_path, lambda epochs: pytest.fail("rows were read"))
     assert json.loads((tmp_path / "masked_pairs.json").read_text()) == []
     assert survey.counts.sum() == len(batches) * G * 2 * (G - 1)

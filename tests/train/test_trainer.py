@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from multicsr.store import Store
 from multicsr.train.log import Step, read_log
 from multicsr.train.loop import fit
 from multicsr.train.publish import heal
-from multicsr.train.trainer import train
+from multicsr.train.trainer import check_resources, train
 
 
 class Recorder(SilentProgress):
@@ -162,3 +163,27 @@ def test_refusals_before_anything_starts(config, store, tmp_path):
         train(changed(config, dev=str(tmp_path / "none.tsv")), store, SilentProgress())
     with pytest.raises(RunError, match="multicsr curate CONFIG"):
         train(config, Store.open(str(tmp_path / "empty")), SilentProgress())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(config, store, tmp_path, tiny_bert):
+    """P's weights are broken on disk: found out in the actors, long after the start."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bert, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    mask = config.train.mask.model_copy(update={"model": str(broken)})
+    with pytest.raises(ConfigError, match=r"train\.mask\.model: cannot load") as caught:
+        train(changed(config, workers=2, mask=mask, dev=None), store, SilentProgress())
+    assert "\n" not in str(caught.value)
+    assert not store.exists("model/manifest.json")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_this_machine_has_not_is_refused(config):
+    with pytest.raises(
+        ConfigError, match=r"train\.workers: 2 workers with 1 GPU each, and this machine has 0"
+    ):
+        check_resources(changed(config, workers=2, gpus_per_worker=1))
+    with pytest.raises(ConfigError, match=r"9 workers with 1 CPU each and one to read for them"):
+        check_resources(changed(config, workers=9))
+    check_resources(changed(config, workers=9, min_workers=2))

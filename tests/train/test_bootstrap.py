@@ -1,0 +1,57 @@
+"""An unsupervised start: SimCSE on Wikipedia makes a better encoder, and that one can be the mask model P."""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from multicsr.config import MaskConfig, TrainConfig
+from multicsr.evaluate import read_task
+from multicsr.train.index import digest
+from multicsr.train.log import DevScore, Step, read_log
+from multicsr.train.loop import fit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_unsupervised_simcse_on_wikipedia_beats_its_start_and_serves_as_p(shared_data, tmp_path):
+    import gzip
+
+    with gzip.open(shared_data / "mono" / "wiki_sentences_en.tsv.gz", "rt", encoding="utf-8") as lines:
+        sentences = [line.rstrip("\n") for line in lines][1:]
+    sentences = sorted({s for s in sentences if len(s.split()) >= 4}, key=digest)
+    wiki = pa.table({"row_id": [f"wiki{n}" for n in range(len(sentences))], "text": sentences})
+    config = TrainConfig(
+        layers=2,
+        pooling="mean",
+        mlp_head=False,
+        objective="simcse_unsup",
+        mask=None,
+        steps=100,
+        global_batch=64,
+        learning_rate=3e-5,
+        dev=str(shared_data / "sts" / "stsb_dev.tsv.gz"),
+        evaluate_every=50,
+    )
+    result = fit(config, wiki, seed=1, out=tmp_path / "unsupervised")
+    dev = [line for line in read_log(tmp_path / "unsupervised" / "train.jsonl") if isinstance(line, DevScore)]
+    sys.stdout.write(f"\nSTS-B dev {dev[0].dev:.2f} before, {result.best_dev:.2f} after\n")
+    assert dev[0].step == 0
+    assert result.best_dev > dev[0].dev
+
+    human = read_task(shared_data / "triplets" / "human_nli_triplets_en.tsv.gz").columns()
+    columns = ("text", "entailment", "contradiction")
+    triplets = pa.table({name: column[:640] for name, column in zip(columns, human, strict=True)})
+    triplets = triplets.append_column("row_id", pa.array([f"human{n}" for n in range(640)]))
+    masked = TrainConfig(
+        layers=2,
+        pooling="mean",
+        mlp_head=False,
+        mask=MaskConfig(model=str(result.model_dir), sigma=0.9),
+        steps=10,
+        global_batch=64,
+    )
+    fit(masked, triplets, seed=1, out=tmp_path / "masked")
+    steps = [line for line in read_log(Path(tmp_path / "masked" / "train.jsonl")) if isinstance(line, Step)]
+    assert 0 < sum(step.masked for step in steps) / len(steps) < 0.5
