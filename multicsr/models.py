@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,12 @@ def digest_model(path: str) -> str:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Load or save a model without transformers' bars and its report on weights that were not used."""
+    import torch
     from transformers.utils import logging
 
+    if not torch.cuda.is_available():
+        # transformers imports DeepSpeed, which would warn that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -27,9 +27,9 @@ class Step(BaseModel):
     learning_rate: float
     seconds: float
     """Wall time of this step."""
-    ingest_wait_s: float
+    ingest_wait_s: float = 0.0
     """Of it, waiting for the batch to be read."""
-    mask_wait_s: float
+    mask_wait_s: float = 0.0
     """Of it, waiting for P's vectors."""
 
 
