@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from multicsr.errors import RunError
 
 _PLACE = "place"
+_READERS = 4
+"""Tasks at a time. They reserve no CPU: where the workers hold all there are, they would never start."""
 
 
 def rows_in_order(
@@ -48,7 +50,9 @@ def rows_in_order(
 
     with ray.data.DataContext.current(_context()):
         files = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths))
-        parts = files.map_batches(wanted, batch_size=1)
+        parts = files.map_batches(
+            wanted, batch_size=1, num_cpus=0, compute=ray.data.TaskPoolStrategy(size=_READERS)
+        )
     rows = pa.concat_tables(parts.iter_batches(batch_size=None, batch_format="pyarrow"))
     if rows.num_rows != len(order_P):
         raise RunError(

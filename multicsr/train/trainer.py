@@ -109,10 +109,10 @@ def check_resources(config: Config) -> None:
             f"train.workers: {workers} workers with {train.gpus_per_worker:g} GPU each, and this machine has "
             f"{gpus:g}; set train.workers or train.gpus_per_worker lower"
         )
-    if workers * train.cpus_per_worker + 1 > have["CPU"]:
+    if workers * train.cpus_per_worker > have["CPU"]:
         raise ConfigError(
-            f"train.workers: {workers} workers with {train.cpus_per_worker:g} CPU each and one to read for "
-            f"them, and Ray has {have['CPU']:g}; set train.workers or train.cpus_per_worker lower"
+            f"train.workers: {workers} workers with {train.cpus_per_worker:g} CPU each, and Ray has "
+            f"{have['CPU']:g}; set train.workers or train.cpus_per_worker lower"
         )
 
 

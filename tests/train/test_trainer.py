@@ -178,12 +178,25 @@ def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(config, store, 
     assert not store.exists("model/manifest.json")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_as_many_workers_start_as_there_is_room_for(config, store, triplets, tmp_path):
+    """Of eight with three CPUs each the cluster has room for two, who take every CPU; the result is one's."""
+    still = changed(config, dev=None, steps=4, micro_batch=8, mask=None)
+    elastic = changed(still, workers=8, min_workers=1, cpus_per_worker=3)
+    assert train(elastic, store, SilentProgress()).counters["steps"] == 4
+    fit(still.train, curated(triplets), seed=config.seed, out=tmp_path / "one")
+    one = SentenceTransformer(str(tmp_path / "one" / "model"), device="cpu")
+    model = SentenceTransformer(str(store.local("model")), device="cpu")
+    np.testing.assert_allclose(model.encode(["ba de fi"]), one.encode(["ba de fi"]), atol=1e-4)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_this_machine_has_not_is_refused(config):
     with pytest.raises(
         ConfigError, match=r"train\.workers: 2 workers with 1 GPU each, and this machine has 0"
     ):
         check_resources(changed(config, workers=2, gpus_per_worker=1))
-    with pytest.raises(ConfigError, match=r"9 workers with 1 CPU each and one to read for them"):
+    with pytest.raises(ConfigError, match=r"9 workers with 1 CPU each, and Ray has 6"):
         check_resources(changed(config, workers=9))
     check_resources(changed(config, workers=9, min_workers=2))
