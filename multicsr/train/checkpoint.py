@@ -65,10 +65,10 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, run: str) -> Self | None:
-        """The checkpoint at `path`; None when there is none, or it is another run's.
+        """The checkpoint at `path`; None when there is none.
 
         Raises:
-            RunError: it is damaged.
+            RunError: it is damaged, or another run's.
         """
         if not path.exists():
             return None
@@ -79,7 +79,9 @@ class Checkpoint:
             reason = str(error).partition("\n")[0]
             raise RunError(f"checkpoint {path} is damaged: {reason}; delete it to start anew") from error
         if plain.get("run") != run:
-            return None
+            raise RunError(
+                f"checkpoint {path} is of a run with other settings or triplets; delete it to start anew"
+            )
         return cls(
             run=run,
             step=plain["step"],

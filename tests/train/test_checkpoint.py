@@ -65,9 +65,12 @@ def test_what_is_saved_is_what_is_loaded(checkpoint, tmp_path):
     assert os.listdir(tmp_path) == ["checkpoint.pt"]
 
 
-def test_none_or_another_runs_is_no_checkpoint(path, tmp_path):
+def test_none_and_another_runs(path, tmp_path):
     assert Checkpoint.load(tmp_path / "none.pt", "this") is None
-    assert Checkpoint.load(path, "another") is None
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"is of a run with other settings or triplets; delete it"):
+        Checkpoint.load(path, "another")
+    assert path.read_bytes() == before
 
 
 def assert_refused(path) -> None:
