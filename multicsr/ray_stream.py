@@ -51,14 +51,18 @@ def rows_in_order(
     with ray.data.DataContext.current(_context()):
         files = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths))
         parts = files.map_batches(
-            wanted, batch_size=1, num_cpus=0, compute=ray.data.TaskPoolStrategy(size=_READERS)
+            wanted,
+            batch_size=1,
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=min(_READERS, len(paths))),
         )
-    rows = pa.concat_tables(parts.iter_batches(batch_size=None, batch_format="pyarrow"))
-    if rows.num_rows != len(order_P):
+    tables = [*parts.iter_batches(batch_size=None, batch_format="pyarrow")]
+    num_rows = sum(table.num_rows for table in tables)
+    if num_rows != len(order_P):
         raise RunError(
-            f"{len(order_P):,} rows were planned for and {rows.num_rows:,} are in the files; "
-            "run the stage again"
+            f"{len(order_P):,} rows were planned for and {num_rows:,} are in the files; run the stage again"
         )
+    rows = pa.concat_tables(tables)
     return rows.take(np.argsort(rows[_PLACE].to_numpy())).drop_columns(_PLACE)
 
 
