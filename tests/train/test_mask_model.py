@@ -76,6 +76,22 @@ def test_a_vector_has_the_same_bits_in_any_company_order_and_number_of_threads(m
         assert bits(model.embed(company)) == [known[text] for text in company]
 
 
+def test_a_pass_has_a_shape_that_follows_from_its_sentences_own_length(tiny_bert, monkeypatch):
+    """However many go through it: kernels may compute other last digits for another shape."""
+    shapes, forward = set(), SentenceTransformer.forward
+
+    def recorded(self, features, **settings):
+        shapes.add(tuple(features["input_ids"].shape))
+        return forward(self, features, **settings)
+
+    monkeypatch.setattr(SentenceTransformer, "forward", recorded)
+    model = MaskModel(MaskConfig(model=str(tiny_bert)), "cpu")
+    for lengths in ([3] * 43, [3, 14, 15, 30], [60]):
+        model.embed(sentences(WORDS, lengths))
+    assert len({num_rows for num_rows, _ in shapes}) == 1
+    assert {length for _, length in shapes} == {8, 16, 24, 32, 48}
+
+
 @pytest.mark.parametrize("kind", ["MiniLM", "modernbert", "modernbert, padded on the left"])
 def test_vectors_are_those_of_sentence_transformers(kind, tiny, tmp_path):
     """All but for rounding. Positions are relative where padding is on the left: it would shift others."""
