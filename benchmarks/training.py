@@ -1,6 +1,6 @@
 """What the mask and GradCache cost a training step: ratios from one run on this machine.
 
-python benchmarks/training.py [--layers 2] [--batch 64] [--steps 2] [--rounds 5] [--micro-batch 16]
+python benchmarks/training.py [--layers 2] [--batch 64] [--steps 2] [--rounds 3] [--micro-batch 16]
 
 Cases are trainings that take turns, --steps steps each, on the same batches of the demo's sentences; before
 these each takes a step that does not count, so that nobody finishes another's work in its own time. The
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="of MiniLM; all unless given")
     parser.add_argument("--batch", type=int, default=64, help="triplets in a step with or without mask")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro-batch", type=int, default=16, help="triplets of GradCache at once")
     parser.add_argument("--peak-of", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
