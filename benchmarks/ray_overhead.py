@@ -50,7 +50,7 @@ def main() -> None:
         started = time.perf_counter()
         pipeline.run(config, SilentProgress(), until="generate")
         whole_s = time.perf_counter() - started
-        marks = [name for name in store.list("scored") if "/done/" in name]
+        marks = [name for name in store.names("scored") if "/done/" in name]
         shards_s = sum(json.loads(store.read_text(name))["seconds"] for name in marks)
         loop_s = bare(config, store)
     print(f"bare loop {loop_s:.1f} s; shards in the actor {shards_s:.1f} s; the stage {whole_s:.1f} s")

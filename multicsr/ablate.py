@@ -22,9 +22,10 @@ from multicsr.config import Config, TrainConfig
 from multicsr.errors import ConfigError
 from multicsr.evaluate import Evaluation, TripletTask, evaluate_models, read_task, saved
 from multicsr.evaluate.run import untrained
-from multicsr.manifest import fingerprint, iter_tables, read_manifest
+from multicsr.manifest import fingerprint, iter_tables
 from multicsr.progress import Progress
 from multicsr.store import Store
+from multicsr.versions import current
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,14 +78,16 @@ def ablate(config: Config, *, data: Sequence[str], human: Path, seeds: int, prog
         raise ConfigError("train.steps is unset: an ablation trains every variant for the same number")
     if config.train.mask is None or config.generate.omega == 0:
         raise ConfigError("an ablation takes stages away: set train.mask and generate.omega of the full run")
-    store = Store.open(config.store)
+    store, folder = Store.of(config), Store.of(config).directory
+    if folder is None:
+        raise ConfigError("store: an ablation keeps its trainings in a local directory; give one")
     results = {result.fingerprint: result for result in _read(store)}
     wanted: list[Trained] = []
     for variant in _variants(config, human, progress):
         for seed in range(config.seed, config.seed + seeds):
             key = _fingerprint(variant, seed, data)
             if key not in results:
-                results[key] = _train(variant, seed, key, data, store, progress)
+                results[key] = _train(variant, seed, key, data, store, folder / f"ablation/{key}", progress)
                 store.write_text(RESULTS, _Results.dump_json([*results.values()], indent=1).decode() + "\n")
             wanted.append(results[key])
     start = evaluate_models([untrained(config.train)], data, config.evaluate.batch_size, progress)
@@ -94,7 +97,7 @@ def ablate(config: Config, *, data: Sequence[str], human: Path, seeds: int, prog
 def _variants(config: Config, human: Path, progress: Progress) -> list[Variant]:
     plain = config.model_copy(
         update={
-            "store": str(Store.open(config.store).local("without-stage-1")),
+            "store": f"{config.store}/without-stage-1",
             "generate": config.generate.model_copy(update={"omega": 0.0}),
         }
     )
@@ -119,7 +122,7 @@ def _variants(config: Config, human: Path, progress: Progress) -> list[Variant]:
 
 
 def _rows(store: Store, room: str) -> pa.Table:
-    return pa.concat_tables(iter_tables(store, read_manifest(store, room), _COLUMNS))
+    return pa.concat_tables(iter_tables(store, current(store).manifest(room), _COLUMNS))
 
 
 def _human(path: Path) -> pa.Table:
@@ -141,11 +144,10 @@ def _fingerprint(variant: Variant, seed: int, data: Sequence[str]) -> str:
 
 
 def _train(
-    variant: Variant, seed: int, key: str, data: Sequence[str], store: Store, progress: Progress
+    variant: Variant, seed: int, key: str, data: Sequence[str], store: Store, out: Path, progress: Progress
 ) -> Trained:
     from multicsr.train.loop import fit
 
-    out = store.local(f"ablation/{key}")
     result = fit(variant.train, variant.triplets, seed=seed, out=out, progress=progress, vectors=store)
     model = saved(str(result.model_dir), f"{variant.name}, seed {seed}")
     figures = _figures(evaluate_models([model], data, 128, progress))

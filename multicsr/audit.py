@@ -1,4 +1,4 @@
-"""Recounts a store from its files: what every manifest says, and what the rooms say of each other."""
+"""Recounts a version from its files: what every manifest says, and what the rooms say of each other."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multicsr.errors import RunError
-from multicsr.manifest import Manifest, add_digests, read_manifest, rows_digest
+from multicsr.manifest import Manifest, add_digests, rows_digest
 from multicsr.rows import CURATED, SCORED, SENTENCE, rejects, row_id
 from multicsr.store import FileEntry, Store, checksum
 from multicsr.tally import count_reasons
+from multicsr.versions import Rooms
 
 ROOMS = {"sentences": SENTENCE, "scored": SCORED, "curated": CURATED}
 
 
-def audit(store: Store) -> list[str]:
+def audit(rooms: Rooms) -> list[str]:
     """Every difference between what is written down and what is there; none is an empty list.
 
     Rows are counted, ids made again from their texts, checksums, digests and reasons added up, one file in
@@ -25,7 +26,8 @@ def audit(store: Store) -> list[str]:
     Raises:
         RunError: there is no room to audit, or a manifest cannot be read.
     """
-    manifests = {room: read_manifest(store, room) for room in ROOMS if store.exists(f"{room}/manifest.json")}
+    store = rooms.store
+    manifests = {room: rooms.manifest(room) for room in ROOMS if room in rooms}
     if not manifests:
         raise RunError(f"nothing to audit in {store.uri()}; run `multicsr run CONFIG` first")
     differences: list[str] = []
@@ -33,8 +35,15 @@ def audit(store: Store) -> list[str]:
     for room, manifest in manifests.items():
         differences += [f"{room}: {difference}" for difference in _audit_room(store, room, manifest, before)]
         before = manifest
-    if "curated" in manifests and store.exists("model/manifest.json"):
-        differences += [f"model: {difference}" for difference in _audit_model(store, manifests["curated"])]
+    for room in ("model", "evaluation"):
+        if room in rooms:
+            differences += [
+                f"{room}: {difference}" for difference in _audit_files(store, rooms.manifest(room))
+            ]
+    if "model" in rooms and "curated" in manifests:
+        model, curated = rooms.manifest("model"), manifests["curated"]
+        if (model.rows_in, model.rows_digest) != (curated.rows_out, curated.rows_digest):
+            differences.append("model: was trained on other rows than curated/ holds; run `multicsr train`")
     return differences
 
 
@@ -60,10 +69,9 @@ def _audit_room(store: Store, room: str, manifest: Manifest, before: Manifest | 
         yield f"was made from other rows than the room before holds; run `multicsr {manifest.stage}`"
 
 
-def _audit_model(store: Store, curated: Manifest) -> Iterator[str]:
-    model = read_manifest(store, "model")
-    if (model.rows_in, model.rows_digest) != (curated.rows_out, curated.rows_digest):
-        yield "was trained on other rows than curated/ holds; run `multicsr train`"
+def _audit_files(store: Store, manifest: Manifest) -> Iterator[str]:
+    for entry in manifest.files:
+        yield from _audit_bytes(store, entry)
 
 
 class _Room:

@@ -3,14 +3,18 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from multicsr import __version__
-from multicsr.config import Config, load_config
+from multicsr.config import load_config
 from multicsr.job import guarded, progress_for_terminal
+
+if TYPE_CHECKING:
+    from multicsr.store import Store
+    from multicsr.versions import Rooms
 
 app = typer.Typer(
     name="multicsr",
@@ -29,6 +33,14 @@ Overrides = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and more logging.")]
 
 
+StorePlace = Annotated[
+    str, typer.Argument(metavar="STORE", help="Directory or s3:// URI, or the YAML file of a run.")
+]
+VersionNumber = Annotated[
+    int | None, typer.Option("--version", min=1, help="Default: the current one; see `multicsr versions`.")
+]
+
+
 def _example(*lines: str) -> str:
     """An epilog; a blank line keeps typer from joining the lines."""
     return "Example:\n\n" + "\n\n".join(lines)
@@ -40,6 +52,24 @@ def _console() -> Console:
 
 def _exit(call: Callable[[], None], debug: bool) -> None:
     raise typer.Exit(guarded(call, debug=debug))
+
+
+def _store(place: str, overrides: list[str] | None) -> "Store":
+    """The store itself, or that of a configuration."""
+    from multicsr.errors import ConfigError
+    from multicsr.store import Store
+
+    if place.endswith((".yaml", ".yml")):
+        return Store.of(load_config(Path(place), overrides or ()))
+    if overrides:
+        raise ConfigError("--set has no effect on a store; give the YAML file of a run")
+    return Store.open(place)
+
+
+def _rooms(place: str, overrides: list[str] | None, version: int | None) -> "Rooms":
+    from multicsr.versions import rooms_of
+
+    return rooms_of(_store(place, overrides), version)
 
 
 def _run(name: str, config: Path, overrides: list[str] | None, debug: bool) -> None:
@@ -58,13 +88,16 @@ def run(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -
 
     def call() -> None:
         from multicsr import pipeline
+        from multicsr.report import REPORT
         from multicsr.report.table import summary
+        from multicsr.train.log import ENCODER
+        from multicsr.versions import current
 
         settings = load_config(config, overrides or ())
         with progress_for_terminal() as progress:
             store = pipeline.run(settings, progress)
-        _console().print(summary(store))
-        _console().print(f"\nmodel   {store.uri('model')}\nreport  {store.uri('report.html')}")
+        _console().print(summary(current(store)))
+        _console().print(f"\nencoder  {store.uri(ENCODER)}\nreport   {store.uri(REPORT)}")
 
     _exit(call, debug)
 
@@ -161,21 +194,23 @@ def evaluate(
 
 @app.command(epilog=_example("multicsr report configs/demo.yaml --out demo.html"))
 def report(
-    config: ConfigPath,
+    store: StorePlace,
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the store.")] = None,
+    version: VersionNumber = None,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Write the run's report: one HTML file, nothing loaded from outside."""
+    """Write the report of a version: one HTML file, nothing loaded from outside."""
 
     def call() -> None:
-        from multicsr.report import write_report
-        from multicsr.store import Store
+        from multicsr.report import REPORT, collect, to_html, write_report
 
-        store = Store.open(load_config(config, overrides or ()).store)
-        path = out or store.local("report.html")
-        write_report(store, path)
-        _console().print(str(path))
+        rooms = _rooms(store, overrides, version)
+        if out is not None:
+            write_report(rooms, out)
+        else:
+            rooms.store.write_text(REPORT, to_html(collect(rooms)))
+        _console().print(str(out or rooms.store.uri(REPORT)))
 
     _exit(call, debug)
 
@@ -204,30 +239,108 @@ def ablate(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr audit configs/demo.yaml"))
-def audit(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
-    """Recompute every count and checksum of a store from its files; fail on any difference."""
+@app.command(epilog=_example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"))
+def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = False) -> None:
+    """List what was published, newest last, with the rows of every room."""
+
+    def call() -> None:
+        from multicsr.report.versions import table
+
+        _console().print(table(_store(store, overrides)))
+
+    _exit(call, debug)
+
+
+@app.command(
+    epilog=_example("multicsr rollback configs/demo.yaml", "multicsr rollback configs/demo.yaml --to 3")
+)
+def rollback(
+    config: ConfigPath,
+    to: Annotated[int | None, typer.Option(min=1, help="Version; default: the one before.")] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Publish the rooms of an earlier version again. Nothing is deleted: it can be undone in the same way."""
+
+    def call() -> None:
+        from multicsr.draft import roll_back
+
+        with progress_for_terminal() as progress:
+            version = roll_back(load_config(config, overrides or ()), to, progress)
+        _console().print(f"version {version.number} is what version {version.restores} was")
+
+    _exit(call, debug)
+
+
+@app.command(
+    epilog=_example("multicsr gc configs/demo.yaml", "multicsr gc configs/demo.yaml --keep 5 --delete")
+)
+def gc(
+    config: ConfigPath,
+    keep: Annotated[int, typer.Option(min=1, help="Versions to keep, the newest ones.")] = 10,
+    older_than_days: Annotated[float, typer.Option(min=0, help="What is younger stays.")] = 7.0,
+    delete: Annotated[bool, typer.Option("--delete", help="Without it nothing is deleted.")] = False,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Find what no kept version needs: rooms of old versions, remains of killed jobs. Dry run by default."""
+
+    def call() -> None:
+        from multicsr.cleanup import clean_up
+
+        settings = load_config(config, overrides or ())
+        with progress_for_terminal() as progress:
+            found = clean_up(settings, keep, older_than_days * 86400, progress, delete=delete)
+        _console().print(found)
+
+    _exit(call, debug)
+
+
+@app.command(epilog=_example("multicsr fetch s3://bucket/corpus my-encoder"))
+def fetch(
+    store: StorePlace,
+    target: Annotated[Path, typer.Argument(help="Directory that does not exist yet.")],
+    version: VersionNumber = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Copy a version's encoder to a local directory, for SentenceTransformer(DIRECTORY)."""
+
+    def call() -> None:
+        from multicsr.draft import fetch_encoder
+
+        fetch_encoder(_rooms(store, overrides, version), target)
+        _console().print(str(target))
+
+    _exit(call, debug)
+
+
+@app.command(epilog=_example("multicsr audit configs/demo.yaml", "multicsr audit s3://bucket/corpus"))
+def audit(
+    store: StorePlace, version: VersionNumber = None, overrides: Overrides = None, debug: Debug = False
+) -> None:
+    """Recompute every count and checksum of a version from its files; fail on any difference."""
 
     def call() -> None:
         from multicsr.audit import audit as find_differences
         from multicsr.errors import RunError
-        from multicsr.store import Store
 
-        settings: Config = load_config(config, overrides or ())
-        differences = find_differences(Store.open(settings.store))
+        rooms = _rooms(store, overrides, version)
+        differences = find_differences(rooms)
         for difference in differences:
             _console().print(difference)
         if differences:
-            raise RunError(f"{settings.store}: {len(differences)} differences; see above")
-        _console().print(f"{settings.store}: every count and checksum holds")
+            raise RunError(f"{rooms.store.uri()}: {len(differences)} differences; see above")
+        _console().print(f"{rooms.store.uri()}: every count and checksum holds")
 
     _exit(call, debug)
 
 
 @app.command(epilog=_example("multicsr explain configs/demo.yaml 3f2a"))
 def explain(
-    config: ConfigPath,
+    store: StorePlace,
     row_id: Annotated[str, typer.Argument(help="A row's id, or the first digits of it.")],
+    version: VersionNumber = None,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -235,9 +348,8 @@ def explain(
 
     def call() -> None:
         from multicsr.explain import explain as life_of
-        from multicsr.store import Store
 
-        _console().print(life_of(Store.open(load_config(config, overrides or ()).store), row_id))
+        _console().print(life_of(_rooms(store, overrides, version), row_id))
 
     _exit(call, debug)
 

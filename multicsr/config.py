@@ -53,8 +53,8 @@ class IngestConfig(Section):
     """Reject near-duplicates, found by MinHash over word trigrams."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Jaccard similarity from which two sentences are near-duplicates; needs `near_duplicates`."""
-    rows_per_shard: Count = 2_000
-    """Sentences in one shard: the unit of work, of retry and of commit."""
+    rows_per_file: Count = 1_000_000
+    """Sentences in one file of a room, some 100 MB; a smaller corpus is one file."""
     max_rejected: Fraction = 0.95
     """Stop the job when more than this fraction of the records is rejected."""
 
@@ -144,6 +144,8 @@ class GenerateConfig(Section):
     """Nucleus of the draw; needs a temperature above 0."""
     batch_size: Count = 64
     """Premises an actor works on at once; each is four rows in the decoder."""
+    rows_per_shard: Count = 2_000
+    """Sentences in one shard: the unit of the LLM's work, of retry and of commit."""
     actors: Count = 1
     """Size of the actor pool, each with its own copy of the model."""
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1
@@ -368,13 +370,42 @@ class EvaluateConfig(Section):
     """Sentences encoded at once."""
 
 
+class S3Config(Section):
+    """How buckets are reached. Credentials are no setting: they come from the standard AWS chain."""
+
+    endpoint: str | None = None
+    """URL of a server that is not AWS, such as http://minio:9000; unset: AWS, or AWS_ENDPOINT_URL."""
+    region: str | None = None
+    """Unset: as the AWS chain says."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption of what is written; unset: as the bucket says."""
+    kms_key: str | None = None
+    """Key of `aws:kms`; unset: the account's."""
+    requester_pays: bool = False
+    """The reader pays for requests to the bucket."""
+    read_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Silence of the server after which a request is made again."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "S3Config":
+        if self.kms_key is not None and self.encryption != "aws:kms":
+            raise ValueError("kms_key has no effect without encryption: aws:kms")
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError("endpoint begins with http:// or https://")
+        return self
+
+
 class Config(Section):
     """One run: sentences in, a measured encoder out."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the run, shown in progress, manifests and the report."""
     store: str
-    """Where everything the run makes goes: a directory or a file:// URI."""
+    """Where everything the run makes goes: a directory, a file:// URI, or s3://bucket/prefix."""
+    s3: S3Config = S3Config()
+    """How buckets are reached."""
+    lease_s: Annotated[float, Field(ge=1)] = 60.0
+    """Silence after which the job that holds the store counts as dead; another one may then take it over."""
     seed: int = 42
     """Draws prompts, samples, batches and dropout."""
     input: InputConfig

@@ -9,10 +9,12 @@ import pyarrow.compute as pc
 
 from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, RunError
-from multicsr.manifest import Manifest, read_manifest
-from multicsr.prompts import PromptSet, load_prompts
+from multicsr.generate.stage import prompts_of
+from multicsr.manifest import Manifest
+from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.store import FileEntry, Store
+from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +45,7 @@ class Life:
         return table
 
 
-def explain(store: Store, row_id: str) -> Life:
+def explain(rooms: Rooms, row_id: str) -> Life:
     """Tell the life of the row whose id begins with `row_id`.
 
     Raises:
@@ -53,7 +55,8 @@ def explain(store: Store, row_id: str) -> Life:
     prefix = row_id.lower()
     if not prefix or len(prefix) > 32 or not set(prefix) <= set(string.hexdigits):
         raise ConfigError(f"{row_id!r} is no row id: give up to 32 hexadecimal digits")
-    manifests = {room: read_manifest(store, room) for room in _ROOMS if store.exists(f"{room}/manifest.json")}
+    store = rooms.store
+    manifests = {room: rooms.manifest(room) for room in _ROOMS if room in rooms}
     kept = {room: list(_find(store, manifest.files, prefix)) for room, manifest in manifests.items()}
     refused = {
         room: list(_find(store, manifest.reject_files, prefix)) for room, manifest in manifests.items()
@@ -70,12 +73,11 @@ def explain(store: Store, row_id: str) -> Life:
 
 
 def _find(store: Store, entries: Iterable[FileEntry], prefix: str) -> Iterator[Row]:
-    row_id = pc.field("row_id")
+    row_id, above = pc.field("row_id"), prefix + "g"  # "g" is above every hexadecimal digit
     for entry in entries:
-        # "g" is above every hexadecimal digit; Parquet's statistics skip what is outside.
-        yield from store.read_table(
-            entry.path, filters=(row_id >= prefix) & (row_id < prefix + "g")
-        ).to_pylist()
+        if entry.ids and entry.ids[0] < above and prefix <= entry.ids[1]:
+            # Of the file, Parquet's statistics skip what is outside.
+            yield from store.read_table(entry.path, filters=(row_id >= prefix) & (row_id < above)).to_pylist()
 
 
 def _facts(
@@ -90,7 +92,7 @@ def _facts(
     for copy in copies[:_SHOWN]:
         yield copy["reason"], f"{copy['source']}:{copy['position']} was dropped: {copy['detail']}"
     if row.get("llm"):
-        yield from _writing(row, _prompt_set(manifests["scored"], row["prompts"]))
+        yield from _writing(row, prompts_of(manifests["scored"], row["prompts"]))
         yield from _scoring(row)
     if refusals:
         stage = manifests[room].stage
@@ -136,12 +138,3 @@ def _rule(manifest: Manifest) -> str:
     limits = f"a >= {rule.alpha:g}, b <= {rule.beta:g}"
     gap = f"a >= b + {rule.gamma:g}" if rule.rule == "paper" else "a != b, lower score <= 4"
     return f"; rule on {rule.score} scores: {limits}, {gap}"
-
-
-def _prompt_set(scored: Manifest, name: str) -> PromptSet | None:
-    """The prompt set by its name, if it is still the one the rows were made with."""
-    try:
-        prompts = load_prompts(name)
-    except ConfigError:
-        return None
-    return prompts if prompts.digest() == scored.settings.get("prompts") else None

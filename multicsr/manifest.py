@@ -1,4 +1,4 @@
-"""What makes a room visible: its manifest, written last. Readers see only files that a manifest names."""
+"""What makes a room complete: its manifest, written last. Readers see only files that a manifest names."""
 
 import hashlib
 import json
@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from multicsr import __version__
 from multicsr.errors import RunError
 from multicsr.store import FileEntry, Store
-
-_MADE_BY = {"sentences": "ingest", "scored": "generate", "curated": "curate", "model": "train"}
 
 
 class Manifest(BaseModel):
@@ -47,22 +45,24 @@ class Manifest(BaseModel):
     """What else the stage counted, summed over shards: tokens, seconds of its parts."""
 
 
-def publish(store: Store, room: str, manifest: Manifest) -> None:
-    """Make the room visible, replacing what was visible before, in one step."""
-    store.write_text(f"{room}/manifest.json", manifest.model_dump_json(indent=1) + "\n")
+def write_manifest(store: Store, room: str, manifest: Manifest) -> None:
+    """Mark the room as complete; everything that the manifest names must be written before."""
+    text = manifest.model_dump_json(indent=1) + "\n"
+    store.write_text(manifest_name(room, manifest.fingerprint), text)
 
 
-def read_manifest(store: Store, room: str) -> Manifest:
-    """Raises RunError when the room was never completed or its manifest is damaged."""
-    name = f"{room}/manifest.json"
-    if not store.exists(name):
-        what = "model" if room == "model" else f"{room} rows" if room != "sentences" else "sentences"
-        command = f"multicsr {_MADE_BY[room]} CONFIG"
-        raise RunError(f"no {what} in {store.uri()}; run `{command}` first")
+def read_manifest(store: Store, room: str, fingerprint: str) -> Manifest:
+    """Raises RunError when the room is not there or its manifest is damaged."""
+    name = manifest_name(room, fingerprint)
     try:
         return Manifest.model_validate_json(store.read_text(name))
     except ValidationError as error:
         raise RunError(f"{store.uri(name)} is damaged; delete it and run the stage again") from error
+
+
+def manifest_name(room: str, fingerprint: str) -> str:
+    """Where a room's manifest lies in its store."""
+    return f"{room}/{fingerprint}/manifest.json"
 
 
 def iter_tables(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -1,102 +1,85 @@
-"""THE MAP: the stages in order, each a function of a configuration, a store and a progress.
+"""THE MAP: the stages in order, each a function of a configuration, a draft and a progress.
 
 ingest      raw text            -> sentences/        multicsr/ingest
 generate    sentences/          -> scored/           multicsr/generate, multicsr/score
 curate      scored/             -> curated/          multicsr/curate.py
 train       curated/            -> model/            multicsr/train
-evaluate    model/              -> evaluation.json   multicsr/evaluate
+evaluate    model/              -> evaluation/       multicsr/evaluate
 report      everything          -> report.html       multicsr/report
+
+A draft (`draft.py`) is the version in the making: a stage reads its rooms and adds one.
 """
 
-import hashlib
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from multicsr.config import Config
+from multicsr.draft import Draft, drafting
 from multicsr.errors import ConfigError
-from multicsr.manifest import Manifest, read_manifest
+from multicsr.manifest import Manifest
 from multicsr.progress import Progress
-from multicsr.ray_stage import Pool, Stage, run_stage, start_ray
-from multicsr.rows import SCORED, SENTENCE
+from multicsr.ray_stage import run_stage, start_ray
 from multicsr.store import SCHEMA_VERSION, Store
+from multicsr.versions import current
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
+def ingest(config: Config, draft: Draft, progress: Progress) -> Manifest:
     """Raw text to sentences, each with its id."""
     from multicsr.ingest import ingest
 
-    return ingest(config, store, progress)
+    return draft.add("sentences", ingest(config, draft.store, progress))
 
 
-def generate(config: Config, store: Store, progress: Progress) -> Manifest:
+def generate(config: Config, draft: Draft, progress: Progress) -> Manifest:
     """Sentences to scored triplets (MultiCSR Eq. 1-3), in a pool of actors that each hold the LLM."""
-    from multicsr.generate.stage import TripletStage, fingerprint
+    from multicsr.generate.run import generate
 
-    sentences = read_manifest(store, "sentences")
-    stage = Stage(
-        name="generate",
-        room="scored",
-        reads=SENTENCE,
-        writes=SCORED,
-        make=lambda: TripletStage(config),
-        pool=Pool(
-            config.generate.actors,
-            config.generate.cpus_per_actor,
-            config.generate.gpus_per_actor,
-            shards_at_once=2 if config.llm.engine == "vllm" else 1,
-        ),
-        max_rejected=config.generate.max_rejected,
-    )
-    settings: dict[str, JsonValue] = {
-        **fingerprint(config),
-        "schema": SCHEMA_VERSION,
-        "sentences": _identity(sentences),
-    }
-    return run_stage(stage, store, sentences, run=config.name, settings=settings, progress=progress)
+    return draft.add("scored", generate(config, draft.rooms, progress))
 
 
-def curate(config: Config, store: Store, progress: Progress) -> Manifest:
+def curate(config: Config, draft: Draft, progress: Progress) -> Manifest:
     """Scored triplets to those worth training on (MultiCSR Eq. 4)."""
     from multicsr.curate import curate_stage
 
-    scored = read_manifest(store, "scored")
+    scored = draft.rooms.manifest("scored")
     rule = config.curate.model_dump(mode="json")
     settings: dict[str, JsonValue] = {"curate": rule, "schema": SCHEMA_VERSION, "scored": scored.fingerprint}
-    return run_stage(
-        curate_stage(config.curate), store, scored, run=config.name, settings=settings, progress=progress
-    )
+    stage = curate_stage(config.curate)
+    manifest = run_stage(stage, draft.store, scored, run=config.name, settings=settings, progress=progress)
+    return draft.add("curated", manifest)
 
 
-def train(config: Config, store: Store, progress: Progress) -> Manifest:
+def train(config: Config, draft: Draft, progress: Progress) -> Manifest:
     """Curated triplets to an encoder (MultiCSR Eq. 5-7)."""
     from multicsr.train.trainer import train
 
-    return train(config, store, progress)
+    return draft.add("model", train(config, draft.rooms, progress))
 
 
-def evaluate(config: Config, store: Store, progress: Progress) -> None:
+def evaluate(config: Config, draft: Draft, progress: Progress) -> Manifest:
     """The encoder, and as it was before training, on the tasks of `evaluate.data`."""
     from multicsr.evaluate import evaluate_run
 
-    evaluate_run(config, store, progress)
+    return draft.add("evaluation", evaluate_run(config, draft.rooms, progress))
 
 
-def report(config: Config, store: Store, progress: Progress) -> None:
+def report(config: Config, draft: Draft, progress: Progress) -> None:
     """Everything above as one HTML file."""
-    from multicsr.report import write_report
+    from multicsr.report import REPORT, to_html
+    from multicsr.report.collect import collect
 
     progress.start("report", None)
-    write_report(store, store.local("report.html"))
-    progress.finish(store.uri("report.html"))
+    draft.store.write_text(REPORT, to_html(collect(draft.rooms)))
+    progress.finish(draft.store.uri(REPORT))
 
 
-STAGES: dict[str, Callable[[Config, Store, Progress], object]] = {
+STAGES: dict[str, Callable[[Config, Draft, Progress], object]] = {
     "ingest": ingest,
     "generate": generate,
     "curate": curate,
@@ -116,12 +99,36 @@ def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """
     names = list(STAGES)
     names = names[: names.index(until) + 1] if until else names
-    return _run([name for name in names if name != "evaluate" or config.evaluate.data], config, progress)
+    names = [name for name in names if name != "evaluate" or config.evaluate.data]
+    return run_stages("run", names, config, progress)
 
 
 def run_step(name: str, config: Config, progress: Progress) -> None:
     """One stage, on what the stages before it left in the store."""
-    _run([name], config, progress)
+    run_stages(name, [name], config, progress)
+
+
+def run_stages(command: str, names: Sequence[str], config: Config, progress: Progress) -> Store:
+    """Run stages on a draft and publish it.
+
+    A version that only adds rooms is published stage by stage; where rooms are replaced, readers see the old
+    ones until all new ones are there.
+    """
+    with drafting(config, command, progress) as draft, _ray_for(config, names):
+        for name in names:
+            STAGES[name](config, draft, progress)
+            if not draft.replaces:
+                draft.publish()
+        draft.publish()
+    return draft.store
+
+
+def _ray_for(config: Config, names: Sequence[str]) -> AbstractContextManager[None]:
+    largest_pool = max(
+        config.generate.actors * config.generate.cpus_per_actor,
+        config.train.workers * config.train.cpus_per_worker,
+    )
+    return start_ray(largest_pool) if _ON_RAY.intersection(names) else nullcontext()
 
 
 def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":
@@ -130,8 +137,8 @@ def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":
 
     from multicsr.curate import sweep
 
-    store = Store.open(config.store)
-    scored = read_manifest(store, "scored")
+    store = Store.of(config)
+    scored = current(store).manifest("scored")
     table = Table(title=f"{scored.rows_out:,} scored rows, {config.curate.rule} rule")
     for name in ("alpha", "beta", "gamma", "kept", "share"):
         table.add_column(name, justify="right")
@@ -143,27 +150,6 @@ def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":
         limits = [f"{row.alpha:g}", f"{row.beta:g}", "-" if row.gamma is None else f"{row.gamma:g}"]
         table.add_row(*limits, f"{row.kept:,}", f"{row.share:.1%}")
     return table
-
-
-def _run(names: list[str], config: Config, progress: Progress) -> Store:
-    store = Store.open(config.store)
-    largest_pool = max(
-        config.generate.actors * config.generate.cpus_per_actor,
-        config.train.workers * config.train.cpus_per_worker,
-    )
-    with start_ray(largest_pool) if _ON_RAY.intersection(names) else nullcontext():
-        for name in names:
-            STAGES[name](config, store, progress)
-    return store
-
-
-def _identity(sentences: Manifest) -> str:
-    """Which sentences, in which shards.
-
-    An id says all that generation depends on, so a touched source file does not cost the LLM again.
-    """
-    layout = hashlib.blake2b(repr([entry.rows for entry in sentences.files]).encode(), digest_size=8)
-    return f"{sentences.rows_digest}/{layout.hexdigest()}"
 
 
 def _thresholds(name: str, text: str) -> list[float]:

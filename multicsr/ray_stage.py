@@ -22,7 +22,7 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from multicsr.errors import MulticsrError, RunError, WorkerLost
-from multicsr.manifest import Manifest, add_digests, fingerprint, publish, read_manifest, rows_digest
+from multicsr.manifest import Manifest, add_digests, fingerprint, manifest_name, read_manifest, rows_digest
 from multicsr.progress import Progress
 from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
@@ -69,8 +69,8 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What runs, and on what."""
+class Contract:
+    """What goes into a stage and comes out."""
 
     name: str
     """Names the stage in progress, messages and manifests, and the section of its settings."""
@@ -78,6 +78,12 @@ class Stage:
     """Folder of the store it writes."""
     reads: pa.Schema
     writes: pa.Schema
+
+
+@dataclass(frozen=True)
+class Stage(Contract):
+    """What runs, and on what."""
+
     make: Callable[[], Callable[[pa.Table], StageOutput]]
     """Called once in each worker; raises ConfigError when it cannot work as configured."""
     pool: Pool = Pool()
@@ -107,7 +113,7 @@ def run_stage(
     settings: Mapping[str, JsonValue],
     progress: Progress,
 ) -> Manifest:
-    """Take every row of the room `source` through the stage, once, and publish the stage's room.
+    """Take every row of the room `source` through the stage, once; returns the manifest of the stage's room.
 
     What was done already under the same settings is not redone.
 
@@ -138,25 +144,22 @@ def run_stage(
         tally.add(report)
         progress.advance(report.rows_in)
     manifest = tally.manifest(run, settings, time.monotonic() - started)
-    publish(store, stage.room, manifest)
     progress.finish(outcome(manifest))
     return manifest
 
 
 def reusable(store: Store, room: str, wanted: str) -> Manifest | None:
     """The room's manifest, if the room is complete under this fingerprint and all its files are there."""
-    if not store.exists(f"{room}/manifest.json"):
+    if not store.exists(manifest_name(room, wanted)):
         return None
-    manifest = read_manifest(store, room)
-    if manifest.fingerprint != wanted:
-        return None
-    present = set(store.list(f"{room}/{wanted}"))
+    manifest = read_manifest(store, room, wanted)
+    present = set(store.names(f"{room}/{wanted}"))
     complete = all(entry.path in present for entry in [*manifest.files, *manifest.reject_files])
     return manifest if complete else None
 
 
 def work_on(
-    stage: Stage, store: Store, folder: str, shard: PartShard, apply: Callable[[pa.Table], StageOutput]
+    stage: Contract, store: Store, folder: str, shard: PartShard, apply: Callable[[pa.Table], StageOutput]
 ) -> ShardReport:
     """Take one shard through a stage and commit it, in a worker."""
     started = time.perf_counter()
@@ -164,7 +167,7 @@ def work_on(
     if not table.schema.equals(stage.reads):
         raise RunError(f"{stage.name}: shard {shard.key} has other columns than a {stage.name} stage reads")
     output = apply(table)
-    _check(stage, shard.key, table, output)
+    check_output(stage, shard.key, table, output)
     return commit(
         store,
         folder,
@@ -195,7 +198,8 @@ def write_rejects(store: Store, folder: str, key: str, rejects: pa.Table) -> lis
     return [store.write_table(f"{folder}/rejects/{key}.parquet", rejects)]
 
 
-def _check(stage: Stage, key: str, table: pa.Table, output: StageOutput) -> None:
+def check_output(stage: Contract, key: str, table: pa.Table, output: StageOutput) -> None:
+    """Raises RunError unless every row that went in came out once, in the columns of its room."""
     for made, schema in ((output.rows, stage.writes), (output.rejects, rejects_of(stage.writes))):
         if not made.schema.equals(schema):
             raise RunError(f"{stage.name}: made other columns of shard {key} than its room holds")
@@ -214,6 +218,8 @@ def _check(stage: Stage, key: str, table: pa.Table, output: StageOutput) -> None
 
 
 S = TypeVar("S", bound=Shard)
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
 
 
 def map_shards(
@@ -233,12 +239,11 @@ def map_shards(
     done = {report.key: report for report in _finished(store, folder)}
     yield from (done[shard.key] for shard in shards if shard.key in done)
     todo = [shard for shard in shards if shard.key not in done]
-    if todo:
-        yield from _map(name, make, todo, pool)
+    yield from map_items(name, make, todo, pool)
 
 
 def _finished(store: Store, folder: str) -> list[ShardReport]:
-    names = store.list(folder)
+    names = store.names(folder)
     marks = [name for name in names if name.startswith(f"{folder}/done/")]
     with ThreadPoolExecutor(max_workers=16) as threads:
         reports = list(threads.map(ShardReport.model_validate_json, threads.map(store.read_bytes, marks)))
@@ -253,13 +258,13 @@ class _Worker:
     for the same reason the stage is made at the first call, not in the constructor.
     """
 
-    def __init__(self, make: Callable[[], Callable[[Any], ShardReport]]) -> None:
+    def __init__(self, make: Callable[[], Callable[[Any], object]]) -> None:
         self._make = make
         self._making = threading.Lock()
-        self._work: Callable[[Any], ShardReport] | None = None
+        self._work: Callable[[Any], object] | None = None
 
     def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
-        result: ShardReport | MulticsrError
+        result: object
         try:
             with self._making:
                 self._work = self._work or self._make()
@@ -272,9 +277,15 @@ class _Worker:
         return {"result": [pickle.dumps(result)]}
 
 
-def _map(
-    name: str, make: Callable[[], Callable[[S], ShardReport]], todo: Sequence[S], pool: Pool
-) -> Iterator[ShardReport]:
+def map_items(name: str, make: Callable[[], Callable[[I], R]], items: Sequence[I], pool: Pool) -> Iterator[R]:
+    """What the workers make of each item, as they finish.
+
+    Args:
+        name: the stage, for messages.
+        items: few and small: they and the results pass through the driver.
+    """
+    if not items:
+        return
     import ray.data
     from ray.exceptions import RayError
     from ray.util.annotations import RayDeprecationWarning
@@ -287,9 +298,9 @@ def _map(
     with ray.data.DataContext.current(context), warnings.catch_warnings():
         # Ray 2.60 deprecates passing a limit of retries and offers no other way yet.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        blocks = math.ceil(len(todo) / pool.shards_per_task)
+        blocks = math.ceil(len(items) / pool.shards_per_task)
         names = ray.data.from_items(
-            [{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=blocks
+            [{"shard": pickle.dumps(item)} for item in items], override_num_blocks=blocks
         )
         resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "batch_size": 1}
         if pool.actors is None:
@@ -303,7 +314,7 @@ def _map(
                 _Worker,
                 fn_constructor_args=(make,),
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(pool.actors, len(todo)),
+                    size=min(pool.actors, len(items)),
                     max_tasks_in_flight_per_actor=pool.shards_at_once + 1,
                     max_concurrent_calls_per_actor=pool.shards_at_once,
                     enable_true_multi_threading=pool.shards_at_once > 1,

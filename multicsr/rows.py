@@ -48,6 +48,17 @@ _SCORES = [
 SCORED = pa.schema([*SENTENCE, *_HYPOTHESES, *_SCORES])
 """Written by generate, which also scores: same actor, same model."""
 
+WRITTEN = pa.schema(
+    [
+        SENTENCE.field("row_id"),
+        *_HYPOTHESES,
+        *_SCORES,
+        pa.field("reason", pa.string()),  # why the row was refused; null: it was not
+        pa.field("detail", pa.string()),
+    ]
+)
+"""The ledger's: what the LLM made of a sentence, kept and refused rows together."""
+
 CURATED = pa.schema(
     [
         *SCORED,
@@ -92,6 +103,18 @@ class Reason(StrEnum):
     HIGH_CONTRADICTION = "b > beta"
     SMALL_GAP = "a < b + gamma"
     BOTH_SIMILAR = "lower score > 4"
+
+
+WRITING_REASONS = frozenset(
+    {
+        Reason.PROMPT_TOO_LONG,
+        Reason.EMPTY_HYPOTHESIS,
+        Reason.COPIED_HYPOTHESIS,
+        Reason.SAME_HYPOTHESES,
+        Reason.UNFINISHED_HYPOTHESIS,
+    }
+)
+"""Of a row that no scoring prompt could save."""
 
 
 def normalise(text: str) -> str:

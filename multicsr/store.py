@@ -1,25 +1,30 @@
 """The one door to storage: a tree of small files under a URI, each written whole or not at all.
 
-Built on `pyarrow.fs`. Every name is relative to the store's root, so a store can be moved.
+Every name is relative to the store's root, so a store can be moved. What differs between a directory and a
+bucket is in `multicsr/storage`.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
+from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
+from multicsr.config import Config, S3Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.storage.disk import Disk
+from multicsr.storage.files import FileInfo, Files, first_line
 
 SCHEMA_VERSION = "1"
 """Written into every Parquet file; raised when the meaning of a column changes."""
 ROW_GROUP_ROWS = 8192
-_TEMPORARY = ".tmp"
 _REPEATED = ("language", "source", "prompts", "llm", "reason", "entailment_reply", "contradiction_reply")
 """Columns with few distinct values; the others would only pay for a dictionary."""
 
@@ -33,92 +38,141 @@ class FileEntry(BaseModel):
     rows: int
     bytes: int
     checksum: str
+    ids: tuple[str, str] | None = None
+    """The least and the greatest row id; None: there is none."""
 
 
 class Store:
-    """A directory tree behind a pyarrow filesystem. Pickles, so that actors can carry it."""
+    """Files under a URI. Pickles, so that actors can carry it.
 
-    def __init__(self, filesystem: fs.FileSystem, root: str) -> None:
-        self._filesystem = filesystem
-        self._root = root
+    Methods raise RunError when the place cannot be reached, is full or read-only, or a file is missing.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
 
     @classmethod
-    def open(cls, uri: str) -> Self:
-        """Open a plain path or a file:// URI; nothing is created before the first write.
+    def open(cls, uri: str, s3: S3Config | None = None) -> Self:
+        """Open a plain path, a file:// or an s3:// URI; nothing is created before the first write.
 
         Raises:
             ConfigError: another scheme.
         """
         scheme, separator, rest = uri.partition("://")
         if not separator:
-            return cls(fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()))
-        if scheme != "file" or not rest.startswith("/"):
-            raise ConfigError(f"store: cannot use {uri}; give a directory or a file:///absolute/path")
-        return cls(fs.LocalFileSystem(), rest.rstrip("/"))
+            return cls(Disk(Path(uri).expanduser().absolute()))
+        if scheme == "file" and rest.startswith("/"):
+            return cls(Disk(Path(rest)))
+        if scheme == "s3" and urlsplit(uri).netloc:
+            from multicsr.storage.bucket import Bucket
+
+            return cls(Bucket(urlsplit(uri).netloc, urlsplit(uri).path, s3 or S3Config()))
+        raise ConfigError(
+            f"store: cannot use {uri}; give a directory, file:///absolute/path or s3://bucket/prefix"
+        )
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The store of a run."""
+        return cls.open(config.store, config.s3)
 
     def child(self, name: str) -> Self:
         """The store whose root is the folder `name` of this one."""
-        return type(self)(self._filesystem, self._path(name))
+        return type(self)(self._files.child(name))
 
     def uri(self, name: str = "") -> str:
         """Where `name` is, for messages and for the command line."""
-        return self._path(name)
+        return self._files.uri(name)
 
-    def local(self, name: str = "") -> Path:
-        """`name` as a local path, for libraries that can only write there."""
-        return Path(self._path(name))
+    @property
+    def directory(self) -> Path | None:
+        """The root, if it is a directory here."""
+        return self._files.root if isinstance(self._files, Disk) else None
+
+    @property
+    def files(self) -> Files:
+        """What the store stands on."""
+        return self._files
 
     def exists(self, name: str) -> bool:
-        return bool(self._filesystem.get_file_info(self._path(name)).type != fs.FileType.NotFound)
+        return self._files.exists(name)
 
-    def list(self, prefix: str) -> list[str]:
-        """Names of all complete files under the folder `prefix`, sorted."""
-        selector = fs.FileSelector(self._path(prefix), allow_not_found=True, recursive=True)
-        return sorted(
-            info.path.removeprefix(self._root + "/")
-            for info in self._filesystem.get_file_info(selector)
-            if info.type == fs.FileType.File and not info.path.endswith(_TEMPORARY)
-        )
+    def names(self, folder: str) -> list[str]:
+        """Names of all complete files under a folder, sorted."""
+        return sorted(info.name for info in self._files.infos(folder))
 
-    def delete(self, name: str) -> None:
+    def infos(self, folder: str) -> Iterator[FileInfo]:
+        """The same with sizes and times, in no order."""
+        return self._files.infos(folder)
+
+    def delete(self, folder: str) -> None:
         """Delete a file or a whole folder; neither need exist."""
-        info = self._filesystem.get_file_info(self._path(name))
-        if info.type == fs.FileType.Directory:
-            self._filesystem.delete_dir(self._path(name))
-        elif info.type == fs.FileType.File:
-            self._filesystem.delete_file(self._path(name))
+        self._files.delete([folder])
+        self._files.delete_folder(folder)
 
     def read_bytes(self, name: str) -> bytes:
-        """Raises RunError when it cannot be read."""
-        try:
-            with self._filesystem.open_input_stream(self._path(name)) as stream:
-                return bytes(stream.read())
-        except OSError as error:
-            raise RunError(f"cannot read {self.uri(name)}: {_first_line(error)}") from error
+        with self._reading(name):
+            return self._files.read(name)
 
     def read_text(self, name: str) -> str:
-        """Raises RunError when it cannot be read."""
         return self.read_bytes(name).decode("utf-8")
 
     def write_text(self, name: str, text: str) -> None:
-        """Replace `name` in one step. Raises RunError when the disk is full or read-only."""
-        self._write(name, text.encode("utf-8"))
+        """Replace `name` in one step."""
+        self._files.write(name, text.encode("utf-8"))
 
-    def read_table(self, name: str, columns: Sequence[str] | None = None, filters: object = None) -> pa.Table:
-        """Read a Parquet file; `filters` as pyarrow takes them. Raises RunError when it cannot."""
-        try:
-            return pq.read_table(
-                self._path(name),
-                columns=None if columns is None else list(columns),
-                filters=filters,
-                filesystem=self._filesystem,
-                partitioning=None,
-            ).replace_schema_metadata(None)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"cannot read {self.uri(name)}: {_first_line(error)}") from error
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Replace `name` in one step."""
+        self._files.write(name, data)
+
+    def create_text(self, name: str, text: str) -> bool:
+        """Write `name` if it is not there: of several writers one gets True. The text names its writer."""
+        return self._files.create(name, text.encode("utf-8"))
+
+    def upload(self, folder: str, source: Path) -> list[FileEntry]:
+        """Copy a local directory with all it holds."""
+        paths = sorted(path for path in source.rglob("*") if path.is_file())
+        return [self.upload_file(f"{folder}/{path.relative_to(source).as_posix()}", path) for path in paths]
+
+    def upload_file(self, name: str, source: Path) -> FileEntry:
+        """Copy a local file."""
+        self._files.upload(name, source)
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return FileEntry(path=name, rows=0, bytes=source.stat().st_size, checksum=digest)
+
+    def download(self, folder: str, target: Path) -> None:
+        """Copy all files under a folder to a local directory, which is made."""
+        for name in self.names(folder):
+            path = target / name.removeprefix(f"{folder}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.download_file(name, path)
+
+    def download_file(self, name: str, target: Path) -> None:
+        """Copy a file to a local directory that exists."""
+        with self._reading(name):
+            self._files.download(name, target)
+
+    @contextmanager
+    def as_directory(self, folder: str) -> Iterator[Path]:
+        """A folder as a local directory to read, copied if need be; of the copy nothing stays."""
+        if self.directory is not None:
+            yield self.directory / folder
+            return
+        with tempfile.TemporaryDirectory(prefix="multicsr-") as copy:
+            self.download(folder, Path(copy))
+            yield Path(copy)
+
+    def read_table(
+        self, name: str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None
+    ) -> pa.Table:
+        """Read a Parquet file, of it only what `filters` lets through."""
+        with self._reading(name), self._files.open(name) as file:
+            names = None if columns is None else [*columns]
+            return pq.read_table(file, columns=names, filters=filters).replace_schema_metadata(None)
 
     def write_table(self, name: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> FileEntry:
-        """Write a Parquet file in one step. Raises RunError when the disk is full or read-only."""
+        """Write a Parquet file in one step."""
         sink = pa.BufferOutputStream()
         labels = {"multicsr.schema": SCHEMA_VERSION, **(metadata or {})}
         pq.write_table(
@@ -129,30 +183,27 @@ class Store:
             use_dictionary=[column for column in _REPEATED if column in table.column_names],
         )
         data = sink.getvalue().to_pybytes()
-        self._write(name, data)
-        return FileEntry(path=name, rows=table.num_rows, bytes=len(data), checksum=checksum(data))
+        self._files.write(name, data)
+        return FileEntry(
+            path=name, rows=table.num_rows, bytes=len(data), checksum=checksum(data), ids=_ids(table)
+        )
 
-    def _write(self, name: str, data: bytes) -> None:
-        path = self._path(name)
-        temporary = f"{path}.{uuid4().hex}{_TEMPORARY}"
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
         try:
-            self._filesystem.create_dir(path.rpartition("/")[0])
-            with self._filesystem.open_output_stream(temporary) as stream:
-                stream.write(data)
-            self._filesystem.move(temporary, path)
-        except OSError as error:
-            if self._filesystem.get_file_info(temporary).type == fs.FileType.File:
-                self._filesystem.delete_file(temporary)
-            raise RunError(f"store: cannot write {path}: {_first_line(error)}") from error
+            yield
+        except (OSError, pa.ArrowException) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+            raise RunError(f"cannot read {self.uri(name)}: {reason}") from error
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}" if name else self._root
+
+def _ids(table: pa.Table) -> tuple[str, str] | None:
+    if "row_id" not in table.column_names or table["row_id"].null_count == table.num_rows:
+        return None
+    ends = pc.min_max(table["row_id"])
+    return ends["min"].as_py(), ends["max"].as_py()
 
 
 def checksum(data: bytes) -> str:
     """BLAKE2b-128 of a file's bytes, hex."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

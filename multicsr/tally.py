@@ -38,6 +38,7 @@ class Tally:
         self._max_rejected = max_rejected
         self._expected = rows_in
         self._reports: list[ShardReport] = []
+        self._counters: Counter[str] = Counter()
         self._rows_in = 0
         self._rejected: Counter[str] = Counter()
 
@@ -49,6 +50,10 @@ class Tally:
         if self._expected is not None:
             # Shards are ranges of hashes, so those done are a fair sample of all: three standard deviations.
             self._stop_past(self._max_rejected + 3 * math.sqrt(0.25 / max(self._rows_in, 1)))
+
+    def count(self, **amounts: float) -> None:
+        """Count what no report of a shard says."""
+        self._counters.update(amounts)
 
     def manifest(self, run: str, settings: Mapping[str, JsonValue], seconds: float) -> Manifest:
         """The sums. Raises RunError when rows were lost or made up, or too many rejected."""
@@ -62,7 +67,7 @@ class Tally:
                 "rejected; nothing was published"
             )
         self._stop_past(self._max_rejected)
-        counters: Counter[str] = Counter()
+        counters = self._counters.copy()
         for report in reports:
             counters.update({**report.counters, "worker_seconds": report.seconds})
         return Manifest(

@@ -94,6 +94,6 @@ def test_a_model_trained_on_other_rows(store):
 
 
 def test_the_schema_version_is_in_every_file(store):
-    for name in store.list(""):
+    for name in store.names(""):
         if name.endswith(".parquet"):
             assert b"multicsr.schema" in pq.read_metadata(store.local(name)).metadata

@@ -63,10 +63,10 @@ def test_every_row_is_accounted_for(fake_run):
 
 def test_a_second_run_redoes_nothing(copy_of_run):
     store = Store.open(copy_of_run.store)
-    files = {name: store.read_bytes(name) for name in store.list("")}
+    files = {name: store.read_bytes(name) for name in store.names("")}
     progress = Summaries()
     pipeline.run(copy_of_run, progress, until="curate")
-    assert {name: store.read_bytes(name) for name in store.list("")} == files
+    assert {name: store.read_bytes(name) for name in store.names("")} == files
     assert [stage for stage, said in progress.said if said.endswith("reused")] == list(pipeline.STAGES)[:3]
 
 

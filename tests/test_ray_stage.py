@@ -149,7 +149,7 @@ def test_resume_runs_only_what_is_missing(store, log):
     with pytest.raises(RunError, match="the model is gone"):
         run(stage_of(lambda: Sieve(log, dies_at=70), actors=1), store, source)
     assert not store.exists("scored/manifest.json")
-    done = {name for name in store.list("scored") if "/done/" in name}
+    done = {name for name in store.names("scored") if "/done/" in name}
     assert done
     before = {path.name for path in log.glob("shard-*")}
 

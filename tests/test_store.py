@@ -30,7 +30,7 @@ def test_text_round_trip_and_replacement(store):
     store.write_text("a/b.txt", "one\n")
     store.write_text("a/b.txt", "two: \u00e9\n")
     assert store.read_text("a/b.txt") == "two: \u00e9\n"
-    assert store.list("") == store.list("a") == ["a/b.txt"]
+    assert store.names("") == store.names("a") == ["a/b.txt"]
 
 
 def test_table_round_trip_keeps_schema_and_says_what_it_wrote(store):
@@ -64,12 +64,12 @@ def test_a_relative_path_does_not_follow_the_working_directory(tmp_path, monkeyp
 
 def test_child_and_delete(store):
     store.child("a").write_text("b/c.txt", "x")
-    assert store.list("") == ["a/b/c.txt"]
+    assert store.names("") == ["a/b/c.txt"]
     store.delete("a/b/c.txt")
     store.delete("a/b/c.txt")
     store.child("a").write_text("d.txt", "x")
     store.delete("a")
-    assert store.list("a") == []
+    assert store.names("a") == []
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/x", "file://relative/x", "http://x"])

@@ -1,22 +1,31 @@
 """The evaluation stage of a run: its encoder after training and, as a baseline, before."""
 
+import time
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue, ValidationError
+
 from multicsr.config import Config, TrainConfig
-from multicsr.errors import ConfigError
+from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate.evaluation import Candidate, Evaluation, evaluate_models, saved
-from multicsr.manifest import read_manifest
+from multicsr.evaluate.tasks import find_tasks
+from multicsr.manifest import Manifest, code_version, fingerprint, now
 from multicsr.progress import Progress
-from multicsr.store import Store
+from multicsr.ray_stage import reusable
+from multicsr.store import FileEntry, checksum
+from multicsr.train.log import ENCODER
+from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 EVALUATION = "evaluation.json"
+"""In the room `evaluation`."""
+_ROOM = "evaluation"
 
 
-def evaluate_run(config: Config, store: Store, progress: Progress) -> Evaluation:
-    """Measure a run's encoder and write `evaluation.json` to its store.
+def evaluate_run(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
+    """Measure a run's encoder; returns the manifest of a room `evaluation`.
 
     Raises:
         ConfigError: `evaluate.data` is empty or unusable.
@@ -24,12 +33,55 @@ def evaluate_run(config: Config, store: Store, progress: Progress) -> Evaluation
     """
     if not config.evaluate.data:
         raise ConfigError("evaluate.data is empty: name TSV files, or directories of them")
-    read_manifest(store, "model")
-    trained = saved(str(store.local("model")), "after training")
-    candidates = [untrained(config.train), trained] if config.evaluate.baseline else [trained]
-    evaluation = evaluate_models(candidates, config.evaluate.data, config.evaluate.batch_size, progress)
-    store.write_text(EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
-    return evaluation
+    started, store, model = time.monotonic(), rooms.store, rooms.manifest("model")
+    settings = _settings(config, model)
+    key = fingerprint(settings)
+    if made := reusable(store, _ROOM, key):
+        progress.start("evaluate", None)
+        progress.finish("reused")
+        return made
+    with store.as_directory(f"{rooms.folder('model')}/{ENCODER}") as path:
+        trained = saved(str(path), "after training")
+        candidates = [untrained(config.train), trained] if config.evaluate.baseline else [trained]
+        evaluation = evaluate_models(candidates, config.evaluate.data, config.evaluate.batch_size, progress)
+    name, text = f"{_ROOM}/{key}/{EVALUATION}", evaluation.model_dump_json(indent=2) + "\n"
+    store.write_text(name, text)
+    return Manifest(
+        stage="evaluate",
+        run=config.name,
+        fingerprint=key,
+        code_version=code_version(),
+        settings=settings,
+        created=now(),
+        seconds=time.monotonic() - started,
+        rows_in=0,
+        rows_out=0,
+        rejected={},
+        rows_digest=model.rows_digest,
+        files=[FileEntry(path=name, rows=0, bytes=len(text.encode()), checksum=checksum(text.encode()))],
+        reject_files=[],
+        counters={score.task: score.value for score in evaluation.encoders[-1].scores},
+    )
+
+
+def read_evaluation(rooms: Rooms) -> Evaluation | None:
+    """The figures of a version; None where there are none. Raises RunError when they are damaged."""
+    if _ROOM not in rooms:
+        return None
+    name = f"{rooms.folder(_ROOM)}/{EVALUATION}"
+    try:
+        return Evaluation.model_validate_json(rooms.store.read_text(name))
+    except ValidationError as error:
+        raise RunError(f"{rooms.store.uri(name)} is damaged; run `multicsr evaluate` again") from error
+
+
+def _settings(config: Config, model: Manifest) -> dict[str, JsonValue]:
+    tasks = find_tasks(config.evaluate.data).tasks
+    return {
+        "model": model.fingerprint,
+        "baseline": config.evaluate.baseline,
+        "tasks": {task.name: checksum(repr(task).encode()) for task in tasks},
+    }
 
 
 def untrained(config: TrainConfig) -> Candidate:

@@ -1,6 +1,6 @@
 """Stages 1 and 2 for a block of sentences: write two hypotheses a premise, then score them.
 
-Reads: rows.SENTENCE. Writes: rows.SCORED, in the order of the input. Paper: MultiCSR Sec. 3.1 and Eq. 3.
+Reads: rows.SENTENCE. Writes: rows.WRITTEN, in the order of the input. Paper: MultiCSR Sec. 3.1 and Eq. 3.
 Generation and scoring share an actor because they share the model. A row that fails becomes a reject that
 keeps what was filled; an LLM that fails raises.
 """
@@ -17,22 +17,31 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from multicsr.config import Config
+from multicsr.errors import ConfigError
 from multicsr.generate.engine import Completion, Refusal, load_engine
 from multicsr.generate.metrics import publish_metrics
+from multicsr.manifest import Manifest
 from multicsr.models import digest_model, resolve_model
-from multicsr.prompts import load_prompts
-from multicsr.ray_stage import StageOutput
-from multicsr.rows import SCORED, SENTENCE, Reason, normalise, rejects
+from multicsr.prompts import PromptSet, load_prompts
+from multicsr.rows import WRITING_REASONS, WRITTEN, Reason, normalise
 from multicsr.score.expected import expected_scores
 from multicsr.score.parse import Unparsable, parse_score
 
 _SPEED_ONLY = {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"}
 """Settings of vLLM that decide how soon a row is written, not what it says."""
+_HYPOTHESES = (
+    "entailment",
+    "contradiction",
+    "entailment_prompt",
+    "contradiction_prompt",
+    "generated_tokens",
+)
+"""What need not be written again when only scores are wanted."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """One row on its way: the columns that `SCORED` adds to `SENTENCE`, and why it left if it did."""
+    """One row on its way: the columns of `WRITTEN`, and the premise."""
 
     premise: str
     row_id: str
@@ -51,10 +60,31 @@ class Draft:
     entailment_reply: str | None = None
     contradiction_reply: str | None = None
     refusal: Refusal | None = None
+    is_written: bool = False
+    """The hypotheses are there, or will never be."""
+
+    @property
+    def reason(self) -> str | None:
+        """As a column."""
+        return self.refusal.reason.value if self.refusal else None
+
+    @property
+    def detail(self) -> str | None:
+        """As a column."""
+        return self.refusal.detail if self.refusal else None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the LLM made of some sentences."""
+
+    rows: pa.Table
+    """WRITTEN."""
+    counters: dict[str, float]
 
 
 class TripletStage:
-    """Loads the LLM once; every call turns SENTENCE rows into SCORED rows and rejects.
+    """Loads the LLM once; every call tells what it makes of some sentences.
 
     Several calls may run at the same time when the engine allows it: small batches of all of them are then
     in the air together, each generating or scoring as far as it has come, so that none waits for another.
@@ -69,8 +99,15 @@ class TripletStage:
         self._engine = load_engine(config)
         self._threads = ThreadPoolExecutor(self._engine.batches_at_once, "batch")
 
-    def __call__(self, sentences: pa.Table) -> StageOutput:
+    def __call__(self, sentences: pa.Table, hypotheses: pa.Table | None = None) -> Written:
+        """Write and score triplets.
+
+        Args:
+            sentences: SENTENCE rows.
+            hypotheses: WRITTEN rows of some of them, that are to be scored anew and not to be written.
+        """
         drafts = self._drafts(sentences)
+        _fill_in(drafts, hypotheses)
         # Rows of like length decode together, the longest first: if memory is short it shows at once.
         order = sorted(drafts, key=lambda draft: len(draft.premise), reverse=True)
         size = self._engine.batch_size or self._config.generate.batch_size
@@ -78,7 +115,7 @@ class TripletStage:
         counters: Counter[str] = Counter()
         for amounts in self._threads.map(self._work, batches):
             counters.update(amounts)
-        return StageOutput(*_split(sentences, drafts), dict(counters))
+        return Written(_table(drafts), dict(counters))
 
     def close(self) -> None:
         """End the engine's processes, if it has any; an actor that ends does so without being asked."""
@@ -88,13 +125,23 @@ class TripletStage:
     def _work(self, batch: Sequence[Draft]) -> dict[str, float]:
         """Generate and score a batch: what that took."""
         started = time.perf_counter()
-        self._generate(batch)
+        to_write = [draft for draft in batch if not draft.is_written]
+        if to_write:
+            self._generate(to_write)
         generated = time.perf_counter()
-        self._score([draft for draft in batch if draft.refusal is None])
+        to_score = [draft for draft in batch if draft.refusal is None]
+        if to_score:
+            self._score(to_score)
         scored = time.perf_counter()
         amounts = self._engine.usage.take()
         publish_metrics(amounts, self._engine.usage.levels)
-        return {**amounts, "generate_seconds": generated - started, "score_seconds": scored - generated}
+        return {
+            **amounts,
+            "rows_written": len(to_write),
+            "rows_scored": len(to_score),
+            "generate_seconds": generated - started,
+            "score_seconds": scored - generated,
+        }
 
     def _drafts(self, sentences: pa.Table) -> list[Draft]:
         config = self._config
@@ -166,8 +213,8 @@ class TripletStage:
                 draft.entailment_stated, draft.contradiction_stated, draft.refusal = _stated(a.text, b.text)
 
 
-def fingerprint(config: Config) -> dict[str, JsonValue]:
-    """Every setting that decides what this stage writes: equal fingerprints, equal rows (invariant 5).
+def writing_settings(config: Config) -> dict[str, JsonValue]:
+    """Every setting that decides the hypotheses: equal settings, equal hypotheses (invariant 5).
 
     A local model enters with a digest of its files, a Hugging Face id with its revision.
     """
@@ -175,8 +222,7 @@ def fingerprint(config: Config) -> dict[str, JsonValue]:
     settings: dict[str, JsonValue] = {
         "llm": config.llm.model_dump(mode="json", exclude={"device": True, "vllm": _SPEED_ONLY}),
         "generate": config.generate.model_dump(mode="json", include=decoding),
-        "score": config.score.model_dump(mode="json"),
-        "prompts": load_prompts(config.generate.prompts).digest(),
+        "prompts": load_prompts(config.generate.prompts).writing_digest(),
         "seed": config.seed,
     }
     if config.llm.engine in ("transformers", "vllm"):
@@ -184,6 +230,25 @@ def fingerprint(config: Config) -> dict[str, JsonValue]:
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
     return settings
+
+
+def scoring_settings(config: Config) -> dict[str, JsonValue]:
+    """What decides the scores of given hypotheses, beside the model that wrote them."""
+    return {
+        "score": config.score.model_dump(mode="json"),
+        "prompts": load_prompts(config.generate.prompts).scoring_digest(),
+    }
+
+
+def prompts_of(scored: Manifest, name: str) -> PromptSet | None:
+    """The prompt set of that name, if it is still the one the rows were written with."""
+    try:
+        prompts = load_prompts(name)
+    except ConfigError:
+        return None
+    writing = scored.settings.get("writing")
+    is_same = isinstance(writing, dict) and writing.get("prompts") == prompts.writing_digest()
+    return prompts if is_same else None
 
 
 def _hypothesis_refusal(premise: str, entailment: Completion, contradiction: Completion) -> Refusal | None:
@@ -216,24 +281,20 @@ def _number(score: float | Unparsable) -> float | None:
     return None if isinstance(score, Unparsable) else score
 
 
-def _split(sentences: pa.Table, drafts: Sequence[Draft]) -> tuple[pa.Table, pa.Table]:
-    """(SCORED rows, rejects), each in the order of the sentences."""
-    kept = [i for i, draft in enumerate(drafts) if draft.refusal is None]
-    refused = [i for i, draft in enumerate(drafts) if draft.refusal is not None]
-    refusals = [draft.refusal for draft in drafts if draft.refusal is not None]
-    rows = _columns(sentences, drafts, kept)
-    lost = _columns(sentences, drafts, refused)
-    lost["reason"] = pa.array([refusal.reason.value for refusal in refusals], pa.string())
-    lost["detail"] = pa.array([refusal.detail for refusal in refusals], pa.string())
-    return pa.table(rows, schema=SCORED), pa.table(lost, schema=rejects(SCORED))
+def _fill_in(drafts: Sequence[Draft], hypotheses: pa.Table | None) -> None:
+    """What was written before, and the refusals that no scoring can change."""
+    known = {} if hypotheses is None else {row["row_id"]: row for row in hypotheses.to_pylist()}
+    for draft in drafts:
+        if (row := known.get(draft.row_id)) is None:
+            continue
+        for name in _HYPOTHESES:
+            setattr(draft, name, row[name])
+        if row["reason"] in WRITING_REASONS:
+            draft.refusal = Refusal(Reason(row["reason"]), row["detail"])
+        draft.is_written = draft.refusal is not None or draft.entailment is not None
 
 
-def _columns(sentences: pa.Table, drafts: Sequence[Draft], indices: Sequence[int]) -> dict[str, pa.Array]:
-    known = sentences.take(pa.array(indices, pa.int64()))
-    columns: dict[str, pa.Array] = {name: known[name] for name in SENTENCE.names}
-    chosen = [drafts[i] for i in indices]
-    for field in SCORED:
-        if field.name not in columns:
-            values = map(attrgetter(field.name), chosen)
-            columns[field.name] = pa.array(list(values), field.type)
-    return columns
+def _table(drafts: Sequence[Draft]) -> pa.Table:
+    """WRITTEN rows, in the order of the sentences."""
+    columns = [pa.array(map(attrgetter(field.name), drafts), field.type) for field in WRITTEN]
+    return pa.table(columns, schema=WRITTEN)

@@ -6,7 +6,7 @@ filters.py          a record's text, or why it is refused
 reading.py          pass 1: each file to candidates, in chunks sorted by id
 near_duplicates.py  between the passes, when it is asked for
 duplicates.py       ranges of ids: equal sentences meet in one
-sharding.py         pass 2: ranges of ids to shards, each sentence once
+sharding.py         pass 2: ranges of ids to files, each sentence once
 run.py              the passes in order
 """
 

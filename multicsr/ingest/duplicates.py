@@ -1,10 +1,10 @@
 """Ranges of ids, and what meets in one: equal sentences have equal ids.
 
-Where a range begins depends on the number of candidates alone, so shards do not depend on files, chunks or
-workers.
+Where a range begins depends on the number of candidates alone, so the room's files do not depend on those
+that were read, on chunks or workers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from multicsr.rows import SENTENCE, Reason, rejects
 from multicsr.store import Store
 
 RANGE_ROWS = 100_000
-"""Candidates one task takes, which may be many shards: each task opens every chunk of pass 1."""
+"""Candidates one task takes, which may be many files or one larger: each task opens every chunk of pass 1."""
 _FIRST = [("row_id", "ascending"), ("source", "ascending"), ("position", "ascending")]
 
 
 @dataclass(frozen=True)
 class IdRange:
-    """Shards `first` to `stop` - 1 of `total`, which cut the space of ids evenly."""
+    """Files `first` to `stop` - 1 of `total`, which cut the space of ids evenly."""
 
     first: int
     stop: int
@@ -31,31 +31,28 @@ class IdRange:
     def key(self) -> str:
         return f"range-{self.first:06d}"
 
-    def read(self, store: Store, folder: str, column: str = "row_id") -> pa.Table:
-        """All rows in the range, out of a folder of files that are sorted by `column`."""
-        tables = [
-            store.read_table(name, filters=_between(column, self.first, self.stop, self.total))
-            for name in store.list(folder)
-        ]
-        return pa.concat_tables(tables)
+    def read(self, store: Store, names: Iterable[str], column: str = "row_id") -> pa.Table:
+        """All rows in the range, out of files that are sorted by `column`."""
+        between = _between(column, self.first, self.stop, self.total)
+        return pa.concat_tables([store.read_table(name, filters=between) for name in names])
 
-    def shards(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-        """The rows of each shard, with its number; `rows` sorted by id."""
+    def files(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+        """The rows of each file, with its number; `rows` sorted by id."""
         ids = rows["row_id"].to_numpy()
         cuts = np.searchsorted(ids, [_start(i, self.total) for i in range(self.first, self.stop)]).tolist()
         for number, begin, end in zip(range(self.first, self.stop), cuts, [*cuts[1:], len(ids)], strict=True):
             yield number, rows.slice(begin, end - begin)
 
 
-def id_ranges(num_candidates: int, rows_per_shard: int) -> list[IdRange]:
-    """Cut so many candidates into shards of about `rows_per_shard`, and the shards into tasks."""
-    total = max(1, -(-num_candidates // rows_per_shard))
-    step = max(1, RANGE_ROWS // rows_per_shard)
+def id_ranges(num_candidates: int, rows_per_file: int) -> list[IdRange]:
+    """Cut so many candidates into files of about `rows_per_file`, and the files into tasks."""
+    total = max(1, -(-num_candidates // rows_per_file))
+    step = max(1, RANGE_ROWS // rows_per_file)
     return [IdRange(first, min(first + step, total), total) for first in range(0, total, step)]
 
 
 def _start(number: int, total: int) -> str:
-    """The least id of a shard; past the last shard, what is above every id."""
+    """The least id of a file; past the last file, what is above every id."""
     return f"{(number << 128) // total:032x}" if number < total else "g"
 
 

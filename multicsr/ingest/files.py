@@ -7,8 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from pydantic import JsonValue
+
 from multicsr.config import InputConfig
 from multicsr.errors import ConfigError
+from multicsr.manifest import fingerprint
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
 _ENDINGS: dict[str, Format] = {
@@ -35,6 +38,16 @@ class InputFile:
     bytes: int
     changed_ns: int
     """Time of last change, as the file system tells it."""
+
+    @property
+    def facts(self) -> list[JsonValue]:
+        """What changes when the file does."""
+        return [self.name, self.format, self.bytes, self.changed_ns]
+
+
+def file_identity(facts: JsonValue) -> str:
+    """A name for a file as it was: `InputFile.facts` hashed."""
+    return fingerprint({"file": facts})
 
 
 def find_files(config: InputConfig) -> list[InputFile]:

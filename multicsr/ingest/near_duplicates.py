@@ -50,7 +50,9 @@ class Signed(NamedTuple):
     position: int
 
 
-def signer(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRange], ShardReport]:
+def signer(
+    config: IngestConfig, store: Store, folder: str, candidates: Sequence[str]
+) -> Callable[[IdRange], ShardReport]:
     """Step 1: candidates of one range of ids, each once, to `folder`/bands sorted by band.
 
     Raises:
@@ -64,7 +66,7 @@ def signer(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRange
 
     def sign(shard: IdRange) -> ShardReport:
         started = time.perf_counter()
-        rows, _ = drop_duplicates(shard.read(store, f"{folder}/candidates"))
+        rows, _ = drop_duplicates(shard.read(store, candidates))
         columns = [rows[name].to_pylist() for name in ("row_id", "text", "source", "position")]
         shingles = [[shingle.encode() for shingle in _shingles(text)] for text in columns[1]]
         signed = [
@@ -86,7 +88,7 @@ def comparer(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRan
     def compare(shard: IdRange) -> ShardReport:
         started = time.perf_counter()
         order = [(name, "ascending") for name in ("band", "source", "position", "row_id")]
-        table = shard.read(store, f"{folder}/bands/rows", column="band").sort_by(order)
+        table = shard.read(store, store.names(f"{folder}/bands/rows"), column="band").sort_by(order)
         met = groupby(map(Signed._make, zip(*table.to_pydict().values(), strict=True)), lambda row: row.band)
         losers = sorted(
             loser for _, group in met for loser in _losers(list(group), config.near_duplicate_similarity)
@@ -100,7 +102,7 @@ def comparer(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRan
 
 def losers_of(store: Store, folder: str, shard: IdRange) -> dict[str, str]:
     """Row id -> whom it resembles, of the near-duplicates in a range of ids."""
-    table = shard.read(store, f"{folder}/near/rows")
+    table = shard.read(store, store.names(f"{folder}/near/rows"))
     table = table.sort_by([("row_id", "ascending"), ("detail", "ascending")])  # so that the last is the same
     return dict(zip(table["row_id"].to_pylist(), table["detail"].to_pylist(), strict=True))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from multicsr.config import Config
-from multicsr.ingest.files import InputFile
+from multicsr.ingest.files import InputFile, file_identity
 from multicsr.ingest.filters import examine, sentence_splitter
 from multicsr.ingest.readers import Record, read_records
 from multicsr.manifest import add_digests, rows_digest
@@ -39,16 +39,15 @@ class Placed(NamedTuple):
 class FileShard:
     """One input file, as a shard of pass 1."""
 
-    number: int
     file: InputFile
 
     @property
     def key(self) -> str:
-        return f"file-{self.number:05d}"
+        return file_identity(self.file.facts)
 
 
 def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], ShardReport]:
-    """What pass 1 does with one file. Candidates go to `folder`/candidates, which is scratch."""
+    """What pass 1 does with one file. Candidates go to `folder`/candidates and stay for the next ingest."""
 
     def read(shard: FileShard) -> ShardReport:
         started = time.perf_counter()

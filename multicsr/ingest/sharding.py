@@ -1,4 +1,4 @@
-"""Pass 2: candidates by range of ids to shards, every sentence once; what needs many records, or time."""
+"""Pass 2: candidates by range of ids to files, every sentence once; what needs many records, or time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,14 +17,16 @@ from multicsr.store import Store
 from multicsr.tally import ShardReport, count_reasons
 
 
-def sharder(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRange], ShardReport]:
+def sharder(
+    config: IngestConfig, store: Store, folder: str, candidates: Sequence[str]
+) -> Callable[[IdRange], ShardReport]:
     """What pass 2 does with one range of ids. Raises ConfigError when the language filter cannot work."""
     foreign = language_filter(config.language) if config.language_filter else None
 
     def shard(ids: IdRange) -> ShardReport:
         started = time.perf_counter()
-        candidates = ids.read(store, f"{folder}/candidates")
-        rows, bad = drop_duplicates(candidates)
+        found = ids.read(store, candidates)
+        rows, bad = drop_duplicates(found)
         if config.near_duplicates:
             losers = losers_of(store, folder, ids)
             alike = [losers.get(row_id) for row_id in rows["row_id"].to_pylist()]
@@ -33,11 +35,11 @@ def sharder(config: IngestConfig, store: Store, folder: str) -> Callable[[IdRang
             rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
         files = [
             store.write_table(f"{folder}/rows/part-{number:06d}.parquet", part)
-            for number, part in ids.shards(rows)
+            for number, part in ids.files(rows)
         ]
         report = ShardReport(
             key=ids.key,
-            rows_in=candidates.num_rows,
+            rows_in=found.num_rows,
             rows_out=rows.num_rows,
             rejected=count_reasons(bad),
             rows_digest=rows_digest(rows["row_id"]),

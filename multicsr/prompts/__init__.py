@@ -81,9 +81,16 @@ class PromptSet(BaseModel):
         """The prompt that asks for the similarity of two sentences (MultiCSR Eq. 3)."""
         return _fill(self.score, premise=premise, hypothesis=hypothesis)
 
-    def digest(self) -> str:
-        """A hash of every byte that reaches the LLM."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+    def writing_digest(self) -> str:
+        """A hash of every byte that reaches the LLM when it writes; the set's name stands in the rows."""
+        return self._digest({"name", "layout", "entailment", "contradiction", "stop"})
+
+    def scoring_digest(self) -> str:
+        """A hash of every byte that reaches the LLM when it scores."""
+        return self._digest({"score", "score_labels"})
+
+    def _digest(self, fields: set[str]) -> str:
+        return hashlib.blake2b(self.model_dump_json(include=fields).encode(), digest_size=8).hexdigest()
 
 
 def _fill(template: str, **fields: str) -> str:

@@ -4,4 +4,7 @@ from multicsr.report.collect import Report, collect
 from multicsr.report.html import to_html, write_report
 from multicsr.report.table import summary
 
-__all__ = ["Report", "collect", "summary", "to_html", "write_report"]
+REPORT = "report.html"
+"""In the store."""
+
+__all__ = ["REPORT", "Report", "collect", "summary", "to_html", "write_report"]

@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from multicsr.config import CurateConfig, MaskConfig
-from multicsr.errors import ConfigError, RunError
-from multicsr.evaluate import EVALUATION, Evaluation
-from multicsr.manifest import Manifest, iter_rejects, iter_tables, read_manifest
-from multicsr.prompts import PromptSet, load_prompts
+from multicsr.errors import RunError
+from multicsr.evaluate import Evaluation, read_evaluation
+from multicsr.generate.stage import prompts_of
+from multicsr.manifest import Manifest, iter_rejects, iter_tables
+from multicsr.prompts import PromptSet
 from multicsr.report.seen import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
 from multicsr.report.training import Training, read_training
 from multicsr.rows import CURATED, SCORED
 from multicsr.store import Store
+from multicsr.versions import Rooms
 
 ROOMS = {"sentences": "Ingest", "scored": "Generate", "curated": "Curate"}
 TITLES = {**ROOMS, "model": "Train"}
@@ -111,28 +113,18 @@ class EngineSummary:
     """Pairs that came apart and were written again."""
 
 
-def stage_summaries(store: Store) -> list[StageSummary]:
+def stage_summaries(rooms: Rooms) -> list[StageSummary]:
     """The stages that were completed, in order."""
-    return [_summary(room, manifest) for room, manifest in _manifests(store).items()]
+    return [_summary(room, manifest) for room, manifest in _manifests(rooms).items()]
 
 
-def read_evaluation(store: Store) -> Evaluation | None:
-    """`evaluation.json`; None where there is none. Raises RunError when it is damaged."""
-    if not store.exists(EVALUATION):
-        return None
-    try:
-        return Evaluation.model_validate_json(store.read_text(EVALUATION))
-    except ValidationError as error:
-        raise RunError(f"{store.uri(EVALUATION)} is damaged; run `multicsr run CONFIG` again") from error
-
-
-def collect(store: Store) -> Report:
-    """Read a store.
+def collect(rooms: Rooms) -> Report:
+    """Read a version.
 
     Raises:
         RunError: nothing was made in this store, or a file of it is damaged.
     """
-    manifests = _manifests(store)
+    store, manifests = rooms.store, _manifests(rooms)
     if not manifests:
         raise RunError(f"nothing to report in {store.uri()}; run `multicsr run CONFIG` first")
     curation = _curation(manifests.get("curated"))
@@ -145,7 +137,7 @@ def collect(store: Store) -> Report:
         run=newest.run,
         created=newest.created,
         code_version=newest.code_version,
-        stages=stage_summaries(store),
+        stages=[_summary(room, manifest) for room, manifest in manifests.items()],
         is_curated="curated" in manifests,
         curation=curation,
         scores=seen.scores,
@@ -157,9 +149,9 @@ def collect(store: Store) -> Report:
             for room, samples in seen.rejected.items()
             for reason, row in samples.rows()
         ],
-        training=read_training(store),
+        training=read_training(rooms),
         sigma=_sigma(manifests.get("model")),
-        evaluation=read_evaluation(store),
+        evaluation=read_evaluation(rooms),
         settings=[(TITLES[room], _without_paths(manifest.settings)) for room, manifest in manifests.items()],
         counters={TITLES[room]: manifest.counters for room, manifest in manifests.items()},
         engine=_engine(manifests.get("scored")),
@@ -225,8 +217,8 @@ _COLUMNS = {
 }
 
 
-def _manifests(store: Store) -> dict[str, Manifest]:
-    return {room: read_manifest(store, room) for room in TITLES if store.exists(f"{room}/manifest.json")}
+def _manifests(rooms: Rooms) -> dict[str, Manifest]:
+    return {room: rooms.manifest(room) for room in TITLES if room in rooms}
 
 
 def _summary(room: str, manifest: Manifest) -> StageSummary:
@@ -247,7 +239,8 @@ def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str
     """The score that decided; before curation, the one that was made."""
     if curation is not None:
         return curation.score
-    made = None if scored is None else scored.settings.get("score")
+    scoring = None if scored is None else scored.settings.get("scoring")
+    made = scoring.get("score") if isinstance(scoring, dict) else None
     return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
 
 
@@ -268,14 +261,7 @@ def _without_paths(value: JsonValue) -> JsonValue:
 
 
 def _prompt_set(manifest: Manifest | None, name: str | None) -> PromptSet | None:
-    """The prompt set by its name, if it is still the one the rows were made with."""
-    if manifest is None or name is None:
-        return None
-    try:
-        prompts = load_prompts(name)
-    except ConfigError:
-        return None
-    return prompts if prompts.digest() == manifest.settings.get("prompts") else None
+    return None if manifest is None or name is None else prompts_of(manifest, name)
 
 
 def _prompt_uses(counts: PromptCounts, prompts: PromptSet | None) -> Iterator[PromptUse]:

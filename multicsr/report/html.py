@@ -14,20 +14,20 @@ from multicsr.report.charts import Axis, Point, curve, heatmap, histogram, kept_
 from multicsr.report.collect import Report, collect
 from multicsr.report.seen import NUM_BINS
 from multicsr.report.training import Training
-from multicsr.store import Store
 from multicsr.train.log import Histogram
+from multicsr.versions import Rooms
 
 REFERENCE_LOWER_AT_MOST = 4.0
 _HERE = Path(__file__).parent
 
 
-def write_report(store: Store, out: Path) -> None:
-    """Write the report of everything that is in the store so far, whole or not at all.
+def write_report(rooms: Rooms, out: Path) -> None:
+    """Write the report of a version, as far as it has come, to a local file, whole or not at all.
 
     Raises:
         RunError: nothing was made in this store, a file of it is damaged, or `out` cannot be written.
     """
-    page = to_html(collect(store))
+    page = to_html(collect(rooms))
     partial = out.with_name(f"{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

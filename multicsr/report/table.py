@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from multicsr.evaluate import render
-from multicsr.report.collect import StageSummary, read_evaluation, stage_summaries
-from multicsr.store import Store
+from multicsr.evaluate import read_evaluation, render
+from multicsr.report.collect import StageSummary, stage_summaries
+from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
 
-def summary(store: Store) -> "Group":
+def summary(rooms: Rooms) -> "Group":
     """Tables of the stages that were completed and, when there is one, of the evaluation.
 
     Raises:
@@ -19,8 +19,8 @@ def summary(store: Store) -> "Group":
     """
     from rich.console import Group
 
-    evaluation = read_evaluation(store)
-    tables = [_stages(stage_summaries(store)), *([render(evaluation)] if evaluation else [])]
+    evaluation = read_evaluation(rooms)
+    tables = [_stages(stage_summaries(rooms)), *([render(evaluation)] if evaluation else [])]
     return Group(*tables)
 
 

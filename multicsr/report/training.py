@@ -7,7 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from multicsr.errors import RunError
 from multicsr.store import Store
-from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Histogram, MaskedPair, Step, read_log
+from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Histogram, MaskedPair, Step, parse_log
+from multicsr.versions import Rooms
 
 _ROOM = "model"
 T = TypeVar("T")
@@ -28,25 +29,25 @@ class Training:
         return max((point for point in self.dev if point.best), key=lambda point: point.step, default=None)
 
 
-def read_training(store: Store) -> Training | None:
+def read_training(rooms: Rooms) -> Training | None:
     """Read the log of a finished training; None where there is none.
 
     Raises:
         RunError: what the mask saw is damaged.
     """
-    if not store.exists(f"{_ROOM}/{LOG}"):
+    if _ROOM not in rooms:
         return None
-    lines = read_log(store.local(f"{_ROOM}/{LOG}"))
+    store, folder = rooms.store, rooms.folder(_ROOM)
+    lines = parse_log(store.read_text(f"{folder}/{LOG}"))
     return Training(
         [line for line in lines if isinstance(line, Step)],
         [line for line in lines if isinstance(line, DevScore)],
-        _read(store, MASKED_PAIRS, TypeAdapter(list[MaskedPair])) or [],
-        _read(store, HISTOGRAM, TypeAdapter(Histogram)),
+        _read(store, f"{folder}/{MASKED_PAIRS}", TypeAdapter(list[MaskedPair])) or [],
+        _read(store, f"{folder}/{HISTOGRAM}", TypeAdapter(Histogram)),
     )
 
 
-def _read(store: Store, name: str, kind: TypeAdapter[T]) -> T | None:
-    path = f"{_ROOM}/{name}"
+def _read(store: Store, path: str, kind: TypeAdapter[T]) -> T | None:
     if not store.exists(path):
         return None
     try:

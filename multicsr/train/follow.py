@@ -1,27 +1,59 @@
-"""Progress of a training that runs in another process, from the log that it writes."""
+"""Progress of a training that runs in other processes, from the log that it writes."""
 
 import json
 import os
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from multicsr.errors import MulticsrError
 from multicsr.progress import Progress
+from multicsr.store import Store
 
 _POLL_S = 0.5
+_FETCH_EVERY_S = 2.0
 _NOTE = {"loss": ".3f", "dev": ".2f"}
 
 
 @contextmanager
-def followed(log: Path, progress: Progress) -> Iterator[None]:
-    """Tell `progress` of the steps that another process writes to `log`, and of the latest loss and score."""
+def followed_in(store: Store, name: str, progress: Progress) -> Iterator[None]:
+    """`followed` for a log in a store; out of a bucket it is copied again and again."""
+    if store.directory is not None:
+        with followed(store.directory / name, progress):
+            yield
+        return
+    with tempfile.TemporaryDirectory(prefix="multicsr-") as folder:
+        log, part = Path(folder, "log"), Path(folder, "part")
+
+        def fetch() -> None:
+            if store.exists(name):
+                store.download_file(name, part)
+                part.replace(log)
+
+        with followed(log, progress, fetch, _FETCH_EVERY_S):
+            yield
+
+
+@contextmanager
+def followed(
+    log: Path, progress: Progress, fetch: Callable[[], None] = lambda: None, every_s: float | None = None
+) -> Iterator[None]:
+    """Tell `progress` of the steps that another process writes to `log`, and of the latest loss and score.
+
+    Args:
+        fetch: called before every look, to bring the log up to date.
+        every_s: between two looks.
+    """
     stop = threading.Event()
     follower = _Follower(log, progress)
 
     def follow() -> None:
-        while not stop.wait(_POLL_S):
+        while not stop.wait(every_s or _POLL_S):
+            with suppress(MulticsrError):  # a server that is away is no reason to stop
+                fetch()
             follower.look()
 
     thread = threading.Thread(target=follow, daemon=True)

@@ -7,6 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+ENCODER = "encoder"
+"""The model itself, a sentence-transformers directory."""
 LOG = "train.jsonl"
 MASKED_PAIRS = "masked_pairs.json"
 HISTOGRAM = "mask_similarities.json"
@@ -90,7 +92,12 @@ class TrainLog:
 
 def read_log(path: Path) -> list[Step | DevScore]:
     """Every complete line of a log, in order; a last line that is still being written is left out."""
-    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return parse_log(path.read_text(encoding="utf-8"))
+
+
+def parse_log(text: str) -> list[Step | DevScore]:
+    """The same of a log's text."""
+    complete = text.rpartition("\n")[0]
     return [_Line.validate_json(line) for line in complete.splitlines()]
 
 

@@ -79,6 +79,8 @@ class Job:
     """Folder of this run's TensorBoard files."""
     name: str
     """Of the run, for trackers."""
+    keep: Callable[..., None] = lambda *names: None
+    """Called with the names of files in `out` that a later worker will need, when they are complete."""
 
 
 def fit(
@@ -287,6 +289,7 @@ class Training:
         if world.rank() == 0:
             checkpoint = Checkpoint(self._run, self.done, state, self._best, self._not_better, survey)
             checkpoint.save(self.job.out / CHECKPOINT)
+            self.job.keep(LOG, CHECKPOINT)
             if self._mask:
                 self._mask.write()
         self._saved_s, self.is_checkpoint_due = time.monotonic(), False

@@ -93,7 +93,7 @@ class MaskVectors:
     def read(self, store: Store, model: str, sentence_T: Digests) -> None:
         """Fill the cache with what earlier runs with the same P wrote to the store."""
         folder = f"{_FOLDER}/{model}"
-        for name in world.from_first(store.list(folder) if world.rank() == 0 else []):
+        for name in world.from_first(store.names(folder) if world.rank() == 0 else []):
             table = store.read_table(name)
             digest_N = table["sentence"].to_numpy()
             number_N = np.minimum(np.searchsorted(sentence_T, digest_N), len(sentence_T) - 1)

@@ -1,4 +1,4 @@
-"""The one door to Ray Train: curated rows to the published model, on any number of workers.
+"""The one door to Ray Train: curated rows to a model, on any number of workers.
 
 The checkpoint that worker 0 writes is the only memory of a run: Ray's run state is thrown away, so that an
 old run is never silently continued. Every worker gets the same task and finds its part by its number.
@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from statistics import fmean
@@ -18,20 +19,21 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.evaluate import read_task
-from multicsr.manifest import Manifest, code_version, fingerprint, now, read_manifest
+from multicsr.manifest import Manifest, code_version, fingerprint, now
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
-from multicsr.ray_stage import PartShard, Pool, commit, map_shards, start_ray
+from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
 from multicsr.rows import Reason
 from multicsr.store import Store
 from multicsr.tally import ShardReport
-from multicsr.train.follow import followed
+from multicsr.train.follow import followed_in
 from multicsr.train.index import columns_of, digest_rows
-from multicsr.train.log import LOG, DevScore, Step, read_log
+from multicsr.train.log import LOG, DevScore, Step, parse_log
 from multicsr.train.plan import deciding_settings
-from multicsr.train.publish import heal, publish_model
-from multicsr.train.worker import ERROR, INDEX, Task, work
+from multicsr.train.worker import ERROR, INDEX, Task, Trained, work
+from multicsr.versions import Rooms
 
+_ROOM = "model"
 _RAY_TRAIN_ENVIRONMENT = {
     # Seconds between two looks at the workers: the default of 2 is added to every start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -39,8 +41,8 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
-def train(config: Config, store: Store, progress: Progress) -> Manifest:
-    """Train on the curated rows under Ray Train and publish `model/`; the old model stays until then.
+def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
+    """Train on the curated rows under Ray Train; returns the manifest of a room `model`.
 
     What was trained already with the same settings on the same rows is not trained again; a killed
     training goes on from its last checkpoint, on as many workers as there are then.
@@ -49,24 +51,22 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
         ConfigError: a model or dev file that cannot be used, too few rows, more workers than GPUs.
         RunError: no curated rows, a loss that is not finite, a worker that died again and again.
     """
-    started = time.monotonic()
-    source = read_manifest(store, "curated")
+    started, store = time.monotonic(), rooms.store
+    source = rooms.manifest("curated")
     settings = _settings(config, source)
     key = fingerprint(settings)
-    heal(store)
-    if store.exists("model/manifest.json") and (old := read_manifest(store, "model")).fingerprint == key:
+    if made := reusable(store, _ROOM, key):
         progress.start("train", None, "steps")
-        progress.finish(f"{int(old.counters['steps']):,} steps; reused")
-        return old
-    out = store.local(f"training/{key}")
+        progress.finish(f"{int(made.counters['steps']):,} steps; reused")
+        return made
     batches = config.train.epochs * (source.rows_out // config.train.global_batch)
     progress.start("train", config.train.steps or batches // config.train.accumulate, "steps")
     with start_ray(config.train.workers * config.train.cpus_per_worker):
         check_resources(config)
         _make_index(config, store, source, f"training/{key}/{INDEX}")
-        with followed(out / LOG, progress):
-            left_out = _run_workers(config, store, key)
-    counters = _counters(out / LOG)
+        with followed_in(store, f"training/{key}/{LOG}", progress):
+            trained = _run_workers(config, rooms, key)
+    counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}"))
     manifest = Manifest(
         stage="train",
         run=config.name,
@@ -76,14 +76,14 @@ def train(config: Config, store: Store, progress: Progress) -> Manifest:
         created=now(),
         seconds=time.monotonic() - started,
         rows_in=source.rows_out,
-        rows_out=source.rows_out - left_out,
-        rejected={Reason.SAME_HYPOTHESES.value: left_out} if left_out else {},
+        rows_out=source.rows_out - trained.num_left_out,
+        rejected={Reason.SAME_HYPOTHESES.value: trained.num_left_out} if trained.num_left_out else {},
         rows_digest=source.rows_digest,
-        files=[],
+        files=trained.files,
         reject_files=[],
         counters=counters,
     )
-    publish_model(store, out, manifest)
+    store.delete(f"training/{key}")
     best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
     progress.finish(f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}")
     return manifest
@@ -161,8 +161,8 @@ def _make_index(config: Config, store: Store, source: Manifest, folder: str) -> 
         pass
 
 
-def _run_workers(config: Config, store: Store, key: str) -> int:
-    """Train in Ray Train's workers; returns the number of rows that were left out."""
+def _run_workers(config: Config, rooms: Rooms, key: str) -> Trained:
+    """Train in Ray Train's workers."""
     for name, value in _RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -170,14 +170,15 @@ def _run_workers(config: Config, store: Store, key: str) -> int:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    train, out = config.train, store.local(f"training/{key}")
-    ray_state = out / "ray"
+    train, store = config.train, rooms.store
+    root = store.directory or Path(tempfile.gettempdir(), "multicsr")
+    ray_state = root / "training" / key / "ray"
     shutil.rmtree(ray_state, ignore_errors=True)
-    (out / ERROR).unlink(missing_ok=True)
+    store.delete(f"training/{key}/{ERROR}")
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
     trainer = TorchTrainer(
         work,
-        train_loop_config=Task(config=config, store=store, key=key, folder=Path.cwd()),
+        train_loop_config=Task(config=config, store=store, rooms=rooms, key=key, folder=Path.cwd()),
         scaling_config=ScalingConfig(
             num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
             use_gpu=train.gpus_per_worker > 0,
@@ -190,7 +191,7 @@ def _run_workers(config: Config, store: Store, key: str) -> int:
         ),
     )
     try:
-        outcome = cast("int | MulticsrError", trainer.fit().return_value)
+        outcome = cast("Trained | MulticsrError", trainer.fit().return_value)
     except TrainingFailedError as error:
         cause = str(error).strip().splitlines()[-1]
         raise RunError(f"train: {cause}; the last checkpoint is kept, run the command again") from error
@@ -199,8 +200,8 @@ def _run_workers(config: Config, store: Store, key: str) -> int:
     return outcome
 
 
-def _counters(log: Path) -> dict[str, float]:
-    lines = read_log(log)
+def _counters(log: str) -> dict[str, float]:
+    lines = parse_log(log)
     steps = [line for line in lines if isinstance(line, Step)]
     devs = [line for line in lines if isinstance(line, DevScore)]
     last = [step for step in steps if step.epoch == steps[-1].epoch]

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,9 +12,10 @@ import pyarrow as pa
 
 from multicsr.config import Config, MaskConfig
 from multicsr.errors import MulticsrError
-from multicsr.manifest import read_manifest
 from multicsr.progress import SilentProgress
-from multicsr.store import Store
+from multicsr.store import FileEntry, Store
+from multicsr.train.log import ENCODER, HISTOGRAM, LOG, MASKED_PAIRS
+from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
     from multicsr.train.mask_model import Embedder
@@ -28,14 +30,23 @@ class Task(TypedDict):
 
     config: Config
     store: Store
+    rooms: Rooms
     key: str
     """Fingerprint of the model to be."""
     folder: Path
     """Where the command was given: paths in the configuration are relative to it."""
 
 
-def work(task: Task) -> int | MulticsrError:
-    """Train; returns the number of rows that were left out.
+@dataclass(frozen=True)
+class Trained:
+    """What worker 0 tells when the model is in the store."""
+
+    files: list[FileEntry]
+    num_left_out: int
+
+
+def work(task: Task) -> Trained | MulticsrError:
+    """Train; worker 0 puts the model and what the report shows into the folder `model/<key>` of the store.
 
     An expected error travels back as a value: Ray would start the workers again on an exception. With several
     workers the others may be waiting for this one, so it must end with an exception to end them too; what
@@ -43,34 +54,38 @@ def work(task: Task) -> int | MulticsrError:
     """
     from multicsr.train import world
 
-    error_file = task["store"].local(f"training/{task['key']}") / ERROR
-    if error_file.exists():
-        error: MulticsrError = pickle.loads(error_file.read_bytes())
+    store, error_name = task["store"], f"training/{task['key']}/{ERROR}"
+    if store.exists(error_name):
+        error: MulticsrError = pickle.loads(store.read_bytes(error_name))
         return error
     try:
         return _train(task)
     except MulticsrError as error:
         if world.size() == 1:
             return error
-        error_file.write_bytes(pickle.dumps(error))
+        store.write_bytes(error_name, pickle.dumps(error))
         raise
 
 
-def _train(task: Task) -> int:
+def _train(task: Task) -> Trained:
     import ray.train.torch
     import torch
 
+    from multicsr.train import world
     from multicsr.train.dev import ActorEvaluator
     from multicsr.train.index import join_index
-    from multicsr.train.loop import Job, run_job
+    from multicsr.train.loop import CHECKPOINT, Job, run_job
     from multicsr.train.source import from_files
+    from multicsr.train.workspace import Workspace
 
     config, store = task["config"], task["store"]
     train, mask = config.train, config.train.mask
     os.chdir(task["folder"])
     threads = max(1, int(train.cpus_per_worker))
     torch.set_num_threads(threads)
-    curated = read_manifest(store, "curated")
+    workspace = Workspace(store, task["key"], world.rank())
+    workspace.fetch(LOG, CHECKPOINT)
+    curated = task["rooms"].manifest("curated")
     index = join_index([*_index_parts(store, f"training/{task['key']}/{INDEX}/rows")])
     device = str(ray.train.torch.get_device())
     job = Job(
@@ -78,15 +93,26 @@ def _train(task: Task) -> int:
         seed=config.seed,
         index=index,
         source=from_files(store, curated, index, train.objective),
-        out=store.local(f"training/{task['key']}"),
+        out=workspace.path,
         device=device,
         embedder=None if mask is None else lambda: _embedder(mask, device, threads),
         evaluator=None if train.dev is None else lambda: ActorEvaluator(train, str(task["folder"])),
         vectors=store,
-        events=store.local(f"tensorboard/{task['key']}"),
+        events=workspace.events,
         name=config.name,
+        keep=workspace.keep,
     )
-    return run_job(job, SilentProgress()).num_left_out
+    with workspace.mirrored(LOG):
+        result = run_job(job, SilentProgress())
+    files = [] if world.rank() else [*_publish(store, f"model/{task['key']}", workspace.path)]
+    return Trained(files, result.num_left_out)
+
+
+def _publish(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
+    yield from store.upload(f"{folder}/{ENCODER}", out / "model")
+    for name in (LOG, MASKED_PAIRS, HISTOGRAM):
+        if (out / name).exists():
+            yield store.upload_file(f"{folder}/{name}", out / name)
 
 
 def _embedder(mask: MaskConfig, device: str, threads: int) -> "Embedder":
@@ -101,4 +127,4 @@ def _embedder(mask: MaskConfig, device: str, threads: int) -> "Embedder":
 
 def _index_parts(store: Store, folder: str) -> Iterator[pa.Table]:
     with ThreadPoolExecutor(max_workers=8) as threads:
-        yield from threads.map(store.read_table, store.list(folder))
+        yield from threads.map(store.read_table, store.names(folder))

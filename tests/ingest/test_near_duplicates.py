@@ -57,7 +57,7 @@ def test_agrees_with_all_pairs(tmp_path, write, config, rows_per_shard):
     assert {row["reason"] for row in refused} == {Reason.NEAR_DUPLICATE}
     assert all(re.fullmatch(r"(0\.[89]\d|1\.00) like a\.txt:\d+", row["detail"]) for row in refused)
     assert sum(table.num_rows for table in iter_tables(store, manifest)) == len(sentences) - len(expected)
-    assert not store.list(f"sentences/{manifest.fingerprint}/bands")
+    assert not store.names(f"sentences/{manifest.fingerprint}/bands")
 
 
 def test_a_crowd_under_one_hash_is_bounded(monkeypatch):

@@ -222,7 +222,7 @@ def test_only_what_is_new_is_written(corpus, store):
         vectors.write(store, "P", corpus.index.sentence_T)
     again, _ = read_by(corpus, store)
     again.write(store, "P", corpus.index.sentence_T)
-    rows = [store.read_table(name).num_rows for name in store.list("mask_vectors/P")]
+    rows = [store.read_table(name).num_rows for name in store.names("mask_vectors/P")]
     assert len(rows) == 2
     assert sum(rows) == corpus.num_sentences
 
@@ -231,7 +231,7 @@ def test_many_files_are_read_as_one(corpus, store, monkeypatch):
     monkeypatch.setattr(mask_vectors, "_ROWS_PER_FILE", 50)
     filled(corpus, store)
     filled(corpus, store)  # another run that did not know of the first: every sentence is there twice
-    assert len(store.list("mask_vectors")) == 2 * -(-corpus.num_sentences // 50)
+    assert len(store.names("mask_vectors")) == 2 * -(-corpus.num_sentences // 50)
     vectors, embedder = read_by(corpus, store)
     batches = corpus.epoch(1)
     assert torch.equal(corpus.take_all(vectors, batches), corpus.expected(batches, fake_embed))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from multicsr.train.publish import heal
 from sentence_transformers import SentenceTransformer
 
 from multicsr.config import Config
@@ -15,7 +16,6 @@ from multicsr.rows import CURATED, row_id
 from multicsr.store import Store
 from multicsr.train.log import Step, read_log
 from multicsr.train.loop import fit
-from multicsr.train.publish import heal
 from multicsr.train.trainer import check_resources, train
 
 
@@ -148,7 +148,7 @@ def test_an_error_in_the_worker_is_one_line_and_leaves_the_old_model(config, sto
     with pytest.raises(ConfigError, match=r"train\.global_batch: 97 rows") as caught:
         train(changed(config, global_batch=97), store, SilentProgress())
     assert "\n" not in str(caught.value)
-    assert store.list("model") == ["model/config.json"]
+    assert store.names("model") == ["model/config.json"]
 
 
 def test_a_crash_between_the_two_renames_is_healed(store):
