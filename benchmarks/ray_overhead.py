@@ -33,7 +33,7 @@ def configure(folder: Path, premises: int) -> Config:
 def bare(config: Config, store: Store) -> float:
     """Seconds of a plain loop over the shards, the model loaded before."""
     stage = TripletStage(config)
-    tables = list(iter_tables(store, read_manifest(store, "sentences")))
+    tables = list(iter_tables(store, current(store).manifest("sentences")))
     started = time.perf_counter()
     for table in tables:
         stage(table)

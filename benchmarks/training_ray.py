@@ -84,7 +84,7 @@ def print_shares(steps: list[Step]) -> None:
 def first_checkpoint(store: Store, training: Future[Manifest]) -> Path:
     """Of the training under way, once it is there."""
     while not training.done():
-        if found := [*store.local("training").glob(f"*/{CHECKPOINT}")]:
+        if found := [*(store.directory / "training").glob(f"*/{CHECKPOINT}")]:
             return found[0]
         time.sleep(POLL_S)
     training.result()
@@ -138,7 +138,7 @@ def main() -> None:
         store = Store.open(config.store)
         publish_curated(store, read_triplets())
         train(config, store, SilentProgress())
-        print_shares(read_steps(store.local("model") / LOG))
+        print_shares(read_steps((store.directory / "model") / LOG))
         one_epoch = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
         print(disturb(store, thread.submit(train, one_epoch, store, SilentProgress())))
 

@@ -52,7 +52,7 @@ def configure(folder: Path, rows: int) -> Config:
 def bare(config: Config, store: Store) -> tuple[float, int]:
     """(Rows a second after the first shard, all rows) of two threads over the shards."""
     stage = TripletStage(config)
-    tables = list(iter_tables(store, read_manifest(store, "sentences")))
+    tables = list(iter_tables(store, current(store).manifest("sentences")))
 
     def work(table: pa.Table) -> tuple[float, int]:
         stage(table)
@@ -69,7 +69,7 @@ def in_ray(config: Config, store: Store) -> float:
     pipeline.run(config, SilentProgress(), until="generate")
     rows = {
         entry.path.split("/")[-1].split(".")[0]: entry.rows
-        for entry in read_manifest(store, "sentences").files
+        for entry in current(store).manifest("sentences").files
     }
     marks = sorted(Path(config.store).glob("scored/*/done/*.json"))
     return _rate(sorted((mark.stat().st_mtime, rows[mark.stem]) for mark in marks))

@@ -17,7 +17,7 @@ def store(copy_of_run):
 
 def rewrite(store, room, change, index=0):
     """Replace a file of a room by `change(table)`, with the manifest's entry brought up to date."""
-    manifest = read_manifest(store, room)
+    manifest = current(store).manifest(room)
     files = list(manifest.files)
     files[index] = store.write_table(files[index].path, change(store.read_table(files[index].path)))
     publish(store, room, manifest.model_copy(update={"files": files}))
@@ -33,9 +33,9 @@ def test_an_empty_store_is_an_error(tmp_path):
 
 
 def test_missing_and_changed_files(store):
-    scored = read_manifest(store, "scored")
+    scored = current(store).manifest("scored")
     store.delete(scored.files[0].path)
-    path = store.local(scored.files[1].path)
+    path = (store.directory / scored.files[1].path)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     found = audit(store)
     assert f"scored: {scored.files[0].path} is missing" in found
@@ -79,13 +79,13 @@ def test_other_columns(store):
     ],
 )
 def test_a_manifest_that_lies(store, room, changes, message):
-    manifest = read_manifest(store, room)
+    manifest = current(store).manifest(room)
     publish(store, room, manifest.model_copy(update=changes))
     assert any(message in found for found in audit(store))
 
 
 def test_a_model_trained_on_other_rows(store):
-    curated = read_manifest(store, "curated")
+    curated = current(store).manifest("curated")
     model = curated.model_copy(update={"stage": "train", "rows_in": curated.rows_out, "files": []})
     publish(store, "model", model)
     assert audit(store) == []
@@ -96,4 +96,4 @@ def test_a_model_trained_on_other_rows(store):
 def test_the_schema_version_is_in_every_file(store):
     for name in store.names(""):
         if name.endswith(".parquet"):
-            assert b"multicsr.schema" in pq.read_metadata(store.local(name)).metadata
+            assert b"multicsr.schema" in pq.read_metadata((store.directory / name)).metadata

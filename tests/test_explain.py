@@ -18,7 +18,7 @@ def store(fake_run):
 
 
 def first(store, room, reason=None):
-    manifest = read_manifest(store, room)
+    manifest = current(store).manifest(room)
     if reason is None:
         return next(iter_tables(store, manifest)).slice(0, 1).to_pylist()[0]
     rows = [row for table in iter_rejects(store, manifest) for row in table.to_pylist()]

@@ -75,19 +75,19 @@ def make_manifest(**changes):
 )
 def test_a_room_without_manifest_says_what_makes_it(store, room, message):
     with pytest.raises(RunError, match=message):
-        read_manifest(store, room)
+        current(store).manifest(room)
 
 
 def test_readers_see_what_the_manifest_names_and_no_more(store):
     entries = [store.write_table(f"scored/x/rows/{i}.parquet", pa.table({"n": [i]})) for i in range(3)]
     manifest = make_manifest(files=entries[:2], settings={"deep": {"omega": 0.3, "none": None}})
     publish(store, "scored", manifest)
-    assert read_manifest(store, "scored") == manifest
+    assert current(store).manifest("scored") == manifest
     assert [table["n"].to_pylist() for table in iter_tables(store, manifest)] == [[0], [1]]
 
 
 def test_a_damaged_manifest_is_one_line(store):
     store.write_text("scored/manifest.json", '{"stage": "generate"')
     with pytest.raises(RunError, match=r"manifest\.json is damaged") as caught:
-        read_manifest(store, "scored")
+        current(store).manifest("scored")
     assert "\n" not in str(caught.value)

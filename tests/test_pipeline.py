@@ -39,14 +39,14 @@ def change(config, **sections):
 
 def read_room(config, room):
     store = Store.open(config.store)
-    return pa.concat_tables(iter_tables(store, read_manifest(store, room)))
+    return pa.concat_tables(iter_tables(store, current(store).manifest(room)))
 
 
 def test_every_row_is_accounted_for(fake_run):
     store = Store.open(fake_run.store)
     before = None
     for room, schema in ROOMS.items():
-        manifest = read_manifest(store, room)
+        manifest = current(store).manifest(room)
         rows = read_room(fake_run, room)
         refused = [row for table in iter_rejects(store, manifest) for row in table.to_pylist()]
         assert rows.schema == schema
@@ -56,7 +56,7 @@ def test_every_row_is_accounted_for(fake_run):
         if before is not None:
             assert {*rows["row_id"].to_pylist(), *(row["row_id"] for row in refused)} == before
         before = set(rows["row_id"].to_pylist())
-    sentences = read_manifest(store, "sentences")
+    sentences = current(store).manifest("sentences")
     assert (sentences.rows_in, sentences.rows_out) == (303, 300)
     assert sentences.rejected == {Reason.DUPLICATE: 2, Reason.TOO_SHORT: 1}
 
@@ -71,12 +71,12 @@ def test_a_second_run_redoes_nothing(copy_of_run):
 
 
 def test_thresholds_cost_no_generation(copy_of_run):
-    before = read_manifest(Store.open(copy_of_run.store), "scored")
+    before = current(Store.open(copy_of_run.store)).manifest("scored")
     progress = Summaries()
     strict = change(copy_of_run, curate={"alpha": 4.0})
     pipeline.run(strict, progress, until="curate")
     assert [said.endswith("reused") for _, said in progress.said] == [True, True, False]
-    assert read_manifest(Store.open(strict.store), "scored") == before
+    assert current(Store.open(strict.store)).manifest("scored") == before
     assert min(read_room(strict, "curated")["a"].to_pylist()) >= 4
     assert 0 < read_room(strict, "curated").num_rows < read_room(copy_of_run, "scored").num_rows
 

@@ -124,7 +124,7 @@ def test_counts_rows_and_rejects(store, log):
     assert manifest.counters["tokens"] == 90
     assert progress.done == 90
     assert progress.summary == "45 kept, 45 rejected"
-    assert read_manifest(store, "scored") == manifest
+    assert current(store).manifest("scored") == manifest
     rows = pa.concat_tables(iter_tables(store, manifest))
     refused = pa.concat_tables(iter_rejects(store, manifest))
     assert sorted(rows["position"].to_pylist() + refused["position"].to_pylist()) == list(range(90))
@@ -189,7 +189,7 @@ def test_a_run_that_fails_leaves_what_was_published(store, log):
     first = run(stage_of(lambda: Sieve(log)), store, source, {"omega": 0.3})
     with pytest.raises(RunError, match="the model is gone"):
         run(stage_of(lambda: Sieve(log, dies_at=20)), store, source, {"omega": 0.2})
-    assert read_manifest(store, "scored") == first
+    assert current(store).manifest("scored") == first
     assert sum(table.num_rows for table in iter_tables(store, first)) == 15
 
 

@@ -39,10 +39,10 @@ def test_table_round_trip_keeps_schema_and_says_what_it_wrote(store):
     assert store.read_table("rows/part-0.parquet").schema.equals(SENTENCE, check_metadata=True)
     assert store.read_table("rows/part-0.parquet") == table
     assert store.read_table("rows/part-0.parquet", columns=["text"]).column_names == ["text"]
-    data = store.local("rows/part-0.parquet").read_bytes()
+    data = (store.directory / "rows/part-0.parquet").read_bytes()
     assert (entry.path, entry.rows) == ("rows/part-0.parquet", 10)
     assert (entry.bytes, entry.checksum) == (len(data), checksum(data))
-    facts = pq.read_metadata(store.local("rows/part-0.parquet"))
+    facts = pq.read_metadata((store.directory / "rows/part-0.parquet"))
     assert facts.metadata[b"multicsr.schema"].decode() == SCHEMA_VERSION
     assert {facts.row_group(0).column(i).compression for i in range(5)} == {"ZSTD"}
 
@@ -115,7 +115,7 @@ def check_that_nothing_is_left(store):
     )
     with pytest.raises(RunError, match="store: cannot write"):
         store.write_table("rows.parquet", noise)
-    assert sorted(os.listdir(store.local())) == ["a.txt"], "not even a temporary file stays"
+    assert sorted(os.listdir(store.directory)) == ["a.txt"], "not even a temporary file stays"
 
 
 def test_a_file_that_cannot_grow_leaves_nothing(store, small_files):

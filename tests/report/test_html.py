@@ -120,7 +120,7 @@ def test_settings_and_counters_are_shown(page):
 def test_no_path_of_the_machine_is_shown(made, html):
     assert "/home" not in html
     assert "tinylm&#34;" in html
-    assert str(made.store.local("").parent) not in html
+    assert str((made.store.directory / "").parent) not in html
     assert "demo-store" in html
 
 

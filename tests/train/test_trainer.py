@@ -108,9 +108,9 @@ def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monke
     config, progress = changed(config, dev="dev.tsv"), Recorder()
     store.write_text("model/config.json", "an old model")
     manifest = train(config, store, progress)
-    assert manifest == read_manifest(store, "model")
+    assert manifest == current(store).manifest("model")
     assert (manifest.rows_in, manifest.rows_out, manifest.rejected) == (96, 96, {})
-    folder = store.local("model")
+    folder = (store.directory / "model")
     steps = [line for line in read_log(folder / "train.jsonl") if isinstance(line, Step)]
     assert manifest.counters["steps"] == len(steps) > 5
     assert manifest.counters["masked"] == pytest.approx(np.mean([step.masked for step in steps]))
@@ -135,7 +135,7 @@ def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monke
         "tensorboard",
         "training",
     ]
-    assert not list(store.local("training").iterdir())
+    assert not list((store.directory / "training").iterdir())
 
     again = Recorder()
     assert train(changed(config, cpus_per_worker=2), store, again) == manifest
@@ -187,7 +187,7 @@ def test_as_many_workers_start_as_there_is_room_for(config, store, triplets, tmp
     assert train(elastic, store, SilentProgress()).counters["steps"] == 4
     fit(still.train, curated(triplets), seed=config.seed, out=tmp_path / "one")
     one = SentenceTransformer(str(tmp_path / "one" / "model"), device="cpu")
-    model = SentenceTransformer(str(store.local("model")), device="cpu")
+    model = SentenceTransformer(str((store.directory / "model")), device="cpu")
     np.testing.assert_allclose(model.encode(["ba de fi"]), one.encode(["ba de fi"]), atol=1e-4)
 
 

@@ -34,7 +34,7 @@ def make_config(folder: Path, name: str, actors: int) -> Config:
 def published(config: Config) -> tuple[list[dict], list[dict], dict[str, float]]:
     """(Scored rows, rejects, counters), in the order of the files."""
     store = Store.open(config.store)
-    manifest = read_manifest(store, "scored")
+    manifest = current(store).manifest("scored")
     rows = [row for table in iter_tables(store, manifest) for row in table.to_pylist()]
     rejects = [row for table in iter_rejects(store, manifest) for row in table.to_pylist()]
     assert len(rows) + len(rejects) == manifest.rows_in

@@ -1,0 +1,20 @@
+"""Versions made by hand, for tests of what reads them."""
+
+from multicsr.manifest import Manifest, write_manifest
+from multicsr.store import Store
+from multicsr.versions import Log, Rooms, Version, current, latest
+
+
+def publish(store: Store, room: str, manifest: Manifest) -> Rooms:
+    """A new version of the store in which the room is this one."""
+    write_manifest(store, room, manifest)
+    before = latest(store)
+    version = Version(
+        number=before.number + 1 if before else 1,
+        run=manifest.run,
+        command="test",
+        rooms={**(before.rooms if before else {}), room: manifest.fingerprint},
+    )
+    log = Log(store)
+    assert log.append(log.last() + 1, version)
+    return current(store)
