@@ -8,7 +8,7 @@ from uuid import uuid4
 from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.lease import Lease, held
-from multicsr.manifest import Manifest, write_manifest
+from multicsr.manifest import Manifest
 from multicsr.progress import Progress
 from multicsr.store import Store
 from multicsr.train.log import ENCODER
@@ -39,7 +39,6 @@ class Draft:
     def add(self, room: str, manifest: Manifest) -> Manifest:
         """Put a finished room in. Raises RunError when another job took over the store."""
         self._lease.check()
-        write_manifest(self.store, room, manifest)
         self._rooms[room] = manifest.fingerprint
         return manifest
 

@@ -58,8 +58,9 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Con
             "name": "fake",
             "store": str(folder / "store"),
             "input": {"paths": [str(folder / "sentences.txt")]},
-            "ingest": {"rows_per_shard": 50},
+            "ingest": {"rows_per_file": 120},
             "llm": {"engine": "fake"},
+            "generate": {"rows_per_shard": 50},
             "score": {"method": "both"},
         }
     )

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.evaluate import read_task
-from multicsr.manifest import Manifest, code_version, fingerprint, now
+from multicsr.manifest import Manifest, code_version, fingerprint, now, write_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
 from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
@@ -83,6 +83,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         reject_files=[],
         counters=counters,
     )
+    write_manifest(store, _ROOM, manifest)
     store.delete(f"training/{key}")
     best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
     progress.finish(f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}")

@@ -35,7 +35,7 @@ def trained(store, config) -> Store:
     from multicsr.train.encoder import load_encoder
 
     encoder = load_encoder(config.train.encoder, pooling="mean", layers=1, max_length=16)
-    encoder.save_pretrained(str((store.directory / "model")))
+    encoder.save_pretrained(str(store.directory / "model"))
     manifest = {
         **{"stage": "train", "run": "test", "fingerprint": "f", "code_version": "0", "created": "now"},
         **{"rows_in": 0, "rows_out": 0, "rejected": {}, "rows_digest": "", "seconds": 1},

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
-from multicsr.manifest import Manifest, now, publish, read_manifest, rows_digest
+from multicsr.manifest import Manifest, now, publish, rows_digest
 from multicsr.progress import SilentProgress
 from multicsr.rows import CURATED, row_id
 from multicsr.store import Store
@@ -110,7 +110,7 @@ def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monke
     manifest = train(config, store, progress)
     assert manifest == current(store).manifest("model")
     assert (manifest.rows_in, manifest.rows_out, manifest.rejected) == (96, 96, {})
-    folder = (store.directory / "model")
+    folder = store.directory / "model"
     steps = [line for line in read_log(folder / "train.jsonl") if isinstance(line, Step)]
     assert manifest.counters["steps"] == len(steps) > 5
     assert manifest.counters["masked"] == pytest.approx(np.mean([step.masked for step in steps]))
@@ -187,7 +187,7 @@ def test_as_many_workers_start_as_there_is_room_for(config, store, triplets, tmp
     assert train(elastic, store, SilentProgress()).counters["steps"] == 4
     fit(still.train, curated(triplets), seed=config.seed, out=tmp_path / "one")
     one = SentenceTransformer(str(tmp_path / "one" / "model"), device="cpu")
-    model = SentenceTransformer(str((store.directory / "model")), device="cpu")
+    model = SentenceTransformer(str(store.directory / "model"), device="cpu")
     np.testing.assert_allclose(model.encode(["ba de fi"]), one.encode(["ba de fi"]), atol=1e-4)
 
 
