@@ -370,6 +370,21 @@ class EvaluateConfig(Section):
     """Sentences encoded at once."""
 
 
+class RefreshConfig(Section):
+    """What a night does with what changed."""
+
+    retrain_share: Fraction = 0.02
+    """Train anew when at least this share of the curated triplets differs from what the model was trained on."""
+    start: Literal["scratch", "last"] = "scratch"
+    """Train from `train.encoder`, or go on from the model of the current version."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """Points by which a metric of `evaluate.data` may fall; the model before stays when one falls further."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """The same for single tasks, by name."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    """For the cost in the history, in whatever currency."""
+
+
 class S3Config(Section):
     """How buckets are reached. Credentials are no setting: they come from the standard AWS chain."""
 
@@ -416,6 +431,7 @@ class Config(Section):
     curate: CurateConfig = CurateConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    refresh: RefreshConfig = RefreshConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Config":

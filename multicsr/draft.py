@@ -30,6 +30,11 @@ class Draft:
         return Rooms(self.store, dict(self._rooms))
 
     @property
+    def number(self) -> int | None:
+        """Of the current version."""
+        return self._base.number if self._base else None
+
+    @property
     def replaces(self) -> bool:
         """Whether a reader of the current version would lose or see changed what is there."""
         return self._base is not None and any(
@@ -41,6 +46,13 @@ class Draft:
         self._lease.check()
         self._rooms[room] = manifest.fingerprint
         return manifest
+
+    def keep(self, *rooms: str) -> None:
+        """Leave rooms as they are in the current version."""
+        for room in rooms:
+            self._rooms.pop(room, None)
+            if self._base is not None and room in self._base.rooms:
+                self._rooms[room] = self._base.rooms[room]
 
     def publish(self, restores: int | None = None) -> Version | None:
         """Make the draft the current version; None when it is that already."""

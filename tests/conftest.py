@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from multicsr.config import Config
+from multicsr.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -73,3 +74,9 @@ def copy_of_run(fake_run: Config, tmp_path: Path) -> Config:
     """The same run with a store of its own."""
     shutil.copytree(fake_run.store, tmp_path / "store")
     return fake_run.model_copy(update={"store": str(tmp_path / "store")})
+
+
+@pytest.fixture(params=["disk"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store, in a directory and in a bucket."""
+    return Store.open(str(tmp_path / "store"))

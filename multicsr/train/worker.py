@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 
-from multicsr.config import Config, MaskConfig
+from multicsr.config import Config, MaskConfig, TrainConfig
 from multicsr.errors import MulticsrError
 from multicsr.progress import SilentProgress
 from multicsr.store import FileEntry, Store
@@ -33,6 +33,8 @@ class Task(TypedDict):
     rooms: Rooms
     key: str
     """Fingerprint of the model to be."""
+    start: str | None
+    """Fingerprint of the model to train further; None: `train.encoder` is."""
     folder: Path
     """Where the command was given: paths in the configuration are relative to it."""
 
@@ -79,12 +81,12 @@ def _train(task: Task) -> Trained:
     from multicsr.train.workspace import Workspace
 
     config, store = task["config"], task["store"]
-    train, mask = config.train, config.train.mask
     os.chdir(task["folder"])
-    threads = max(1, int(train.cpus_per_worker))
+    threads = max(1, int(config.train.cpus_per_worker))
     torch.set_num_threads(threads)
     workspace = Workspace(store, task["key"], world.rank())
     workspace.fetch(LOG, CHECKPOINT)
+    train, mask = _started_from(store, task["start"], config.train), config.train.mask
     curated = task["rooms"].manifest("curated")
     index = join_index([*_index_parts(store, f"training/{task['key']}/{INDEX}/rows")])
     device = str(ray.train.torch.get_device())
@@ -106,6 +108,15 @@ def _train(task: Task) -> Trained:
         result = run_job(job, SilentProgress())
     files = [] if world.rank() else [*_publish(store, f"model/{task['key']}", workspace.path)]
     return Trained(files, result.num_left_out)
+
+
+def _started_from(store: Store, start: str | None, train: TrainConfig) -> TrainConfig:
+    from multicsr.train.workspace import local_directory
+
+    if start is None:
+        return train
+    encoder = local_directory(store, f"model/{start}/{ENCODER}")
+    return train.model_copy(update={"encoder": str(encoder)})
 
 
 def _publish(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:

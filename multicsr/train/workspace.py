@@ -4,17 +4,19 @@ Where the store is a directory that is the folder itself. Otherwise every worker
 new one begins with the last checkpoint out of the bucket, and worker 0 mirrors what it writes to it.
 """
 
+import hashlib
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multicsr.errors import MulticsrError
 from multicsr.store import Store
 
 _MIRROR_EVERY_S = 2.0
+_SCRATCH = Path(tempfile.gettempdir(), "multicsr")
 
 
 class Workspace:
@@ -24,7 +26,7 @@ class Workspace:
         self._store, self._rank = store, rank
         self._folder, self._events = f"training/{key}", f"tensorboard/{key}"
         self._is_own = store.directory is not None
-        root = store.directory or Path(tempfile.gettempdir(), "multicsr", f"worker-{rank}")
+        root = store.directory or _SCRATCH / f"worker-{rank}"
         self.path = root / self._folder
         self.events = root / self._events
         """Of TensorBoard."""
@@ -59,6 +61,21 @@ class Workspace:
         mirror.add(self.events, self._events)
         with mirror.running():
             yield
+
+
+def local_directory(store: Store, folder: str) -> Path:
+    """A folder of the store that never changes as a directory, under the same path in all workers of a machine."""
+    if store.directory is not None:
+        return store.directory / folder
+    name = hashlib.blake2b(store.uri(folder).encode(), digest_size=8).hexdigest()
+    path = _SCRATCH / "copies" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as part:
+            store.download(folder, Path(part, name))
+            with suppress(OSError):  # another worker was faster
+                Path(part, name).rename(path)
+    return path
 
 
 class _Mirror:
