@@ -241,7 +241,7 @@ def ablate(
 
 @app.command(epilog=_example("multicsr refresh configs/nightly.yaml"))
 def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
-    """A night: write for what is new at the source, train anew when enough changed, promote what is not worse."""
+    """A night: write for what is new at the source, train when enough changed, promote what is not worse."""
 
     def call() -> None:
         from multicsr.refresh import refresh as bring_up_to_date
