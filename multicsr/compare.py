@@ -90,12 +90,9 @@ def removed_rows(store: Store, before: Manifest, now: Manifest, folder: str) -> 
 
 def _pairs(ours: Sequence[FileEntry], theirs: Sequence[FileEntry]) -> list[_Pair]:
     spans = [(entry.path, Span(*entry.ids)) for entry in theirs if entry.ids]
+    own = [(entry.path, Span(*entry.ids)) for entry in ours if entry.ids]
     return [
-        _Pair(
-            entry.path, tuple(path for path, span in spans if span.meets(Span(*entry.ids))), Span(*entry.ids)
-        )
-        for entry in ours
-        if entry.ids
+        _Pair(path, tuple(other for other, span in spans if span.meets(where)), where) for path, where in own
     ]
 
 

@@ -374,7 +374,7 @@ class RefreshConfig(Section):
     """What a night does with what changed."""
 
     retrain_share: Fraction = 0.02
-    """Train anew when at least this share of the curated triplets differs from what the model was trained on."""
+    """Train when at least this share of the curated triplets differs from what the model was trained on."""
     start: Literal["scratch", "last"] = "scratch"
     """Train from `train.encoder`, or go on from the model of the current version."""
     tolerance: Annotated[float, Field(ge=0)] = 0.5

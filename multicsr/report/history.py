@@ -28,9 +28,8 @@ def told(night: Night) -> "Table":
     for name, value in night.metrics.items():
         before = f", before {night.metrics_before[name]:.2f}" if name in night.metrics_before else ""
         table.add_row(name, f"{value:.2f}{before}")
-    table.add_row(
-        "time", f"{night.seconds:,.0f} s, {night.gpu_seconds:,.0f} GPU-seconds, cost {night.cost:g}"
-    )
+    gpu = f"{night.gpu_seconds:,.0f} GPU-seconds, cost {night.cost:g}"
+    table.add_row("time", f"{night.seconds:,.0f} s, {gpu}")
     return table
 
 
@@ -39,9 +38,7 @@ def charts(nights: Sequence[Night]) -> list[tuple[str, Markup]]:
     names = list(dict.fromkeys(name for night in nights for name in night.metrics))
     found = []
     for name in names:
-        points = [
-            (float(i), night.metrics[name]) for i, night in enumerate(nights, 1) if name in night.metrics
-        ]
+        points = [(float(i), each.metrics[name]) for i, each in enumerate(nights, 1) if name in each.metrics]
         found.append((f"{name} of the model of that night", curve(name, "night", name, points)))
     written = [(float(i), float(night.rows_written)) for i, night in enumerate(nights, 1)]
     found.append(("Sentences the LLM wrote for", curve("Sentences written for", "night", "rows", written)))

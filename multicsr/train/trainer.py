@@ -180,11 +180,10 @@ def _run_workers(config: Config, rooms: Rooms, key: str, start: str | None) -> T
     shutil.rmtree(ray_state, ignore_errors=True)
     store.delete(f"training/{key}/{ERROR}")
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
+    task = Task(config=config, store=store, rooms=rooms, key=key, start=start, folder=Path.cwd())
     trainer = TorchTrainer(
         work,
-        train_loop_config=Task(
-            config=config, store=store, rooms=rooms, key=key, start=start, folder=Path.cwd()
-        ),
+        train_loop_config=task,
         scaling_config=ScalingConfig(
             num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
             use_gpu=train.gpus_per_worker > 0,

@@ -64,7 +64,7 @@ class Workspace:
 
 
 def local_directory(store: Store, folder: str) -> Path:
-    """A folder of the store that never changes as a directory, under the same path in all workers of a machine."""
+    """A folder of the store that never changes, as a directory; workers of a machine share it."""
     if store.directory is not None:
         return store.directory / folder
     name = hashlib.blake2b(store.uri(folder).encode(), digest_size=8).hexdigest()
