@@ -29,7 +29,7 @@ class InputConfig(Section):
     """Where the unlabelled sentences are."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories or globs; `.gz` and `.zst` are decompressed."""
+    """Files, directories or globs; `.gz`, `.bz2` and `.zst` are decompressed."""
     format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's ending; `text` is one sentence (or document) a line."""
     column: str | None = None

@@ -20,7 +20,7 @@ _ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-_COMPRESSED = (".gz", ".zst")
+_COMPRESSED = (".gz", ".bz2", ".zst")
 
 
 @dataclass(frozen=True)

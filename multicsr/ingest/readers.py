@@ -1,7 +1,7 @@
 """A file as a stream of records, whatever its format; a damaged record is a record with a reason.
 
-Memory is bounded by the longest record that is taken, `MAX_RECORD_BYTES`, not by the file. `.gz` and `.zst`
-are decompressed on the way. CSV is quoted as usual; TSV is not quoted at all.
+Memory is bounded by the longest record that is taken, `MAX_RECORD_BYTES`, not by the file. `.gz`,
+`.bz2` and `.zst` are decompressed on the way. CSV is quoted as usual; TSV is not quoted at all.
 """
 
 import csv
@@ -61,7 +61,7 @@ def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
 
 
 def _open(file: InputFile) -> BinaryIO:
-    # pyarrow notices a truncated or damaged stream in both compressions; Python's zstandard does not.
+    # pyarrow notices a truncated or damaged stream in every compression; Python's zstandard does not.
     return io.BufferedReader(pa.input_stream(file.path, compression="detect"), _BUFFER_BYTES)
 
 
