@@ -29,13 +29,14 @@ class InputConfig(Section):
     """Where the unlabelled sentences are."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories or globs; `.gz` and `.zst` are decompressed."""
-    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """`auto` goes by the file's ending; `text` is one sentence (or document) a line."""
+    """Files, directories or globs; `.gz`, `.bz2` and `.zst` are decompressed."""
+    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
+    """`auto` goes by the file's ending; `text` is one sentence (or document) a line; `wikipedia` is the XML
+    export of any MediaWiki (`*-pages-articles*.xml`), a record for each article that is no redirect."""
     column: str | None = None
-    """The column that holds the text; needed for every format but `text`."""
+    """The column that holds the text; needed for every format but `text` and `wikipedia`."""
     documents: bool = False
-    """Each record is a document to be split into sentences."""
+    """Each record is a document to be split into sentences; `wikipedia` needs it."""
 
 
 class IngestConfig(Section):

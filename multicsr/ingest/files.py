@@ -1,6 +1,7 @@
 """Which files are read, what each is called in its rows, and what format it has."""
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ from multicsr.config import InputConfig
 from multicsr.errors import ConfigError
 from multicsr.manifest import fingerprint
 
-Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
+Format = Literal["text", "csv", "tsv", "jsonl", "parquet", "wikipedia"]
 _ENDINGS: dict[str, Format] = {
     ".txt": "text",
     ".text": "text",
@@ -22,8 +23,13 @@ _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".xml": "wikipedia",
 }
-_COMPRESSED = (".gz", ".zst")
+_COMPRESSED = (".gz", ".bz2", ".zst")
+_INDEX = "-multistream-index"
+"""In the name of the table of contents that lies beside the dump of a wiki: it looks like a text file."""
+_PART = re.compile(r"-p\d+p\d+$")
+"""How the dump of a large wiki goes on after `.xml`: the pages that are in this file of many."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def find_files(config: InputConfig) -> list[InputFile]:
 
     Raises:
         ConfigError: a path that does not exist, a glob or directory without a match, an unknown format, a
-            missing or useless `input.column`, two files of the same name.
+            missing or useless `input.column`, articles that would not be split, two files of the same name.
     """
     files = sorted((file for path in config.paths for file in _expand(path, config)), key=lambda f: f.name)
     for one, other in pairwise(files):
@@ -64,14 +70,23 @@ def find_files(config: InputConfig) -> list[InputFile]:
                 f"input.paths: {one.path} and {other.path} would both be called {one.name}; "
                 "give a directory above them, or a glob"
             )
-    tabular = [file for file in files if file.format != "text"]
+    _check_settings(files, config)
+    return files
+
+
+def _check_settings(files: Sequence[InputFile], config: InputConfig) -> None:
+    tabular = [file for file in files if file.format not in ("text", "wikipedia")]
     if tabular and config.column is None:
         raise ConfigError(
             f"input.column: {tabular[0].path} is {tabular[0].format}; name the column with the text"
         )
     if config.column is not None and not tabular:
-        raise ConfigError("input.column has no effect on text files; remove it or set input.format")
-    return files
+        raise ConfigError(
+            f"input.column has no effect on {files[0].format} files; remove it or set input.format"
+        )
+    dumps = [file.path for file in files if file.format == "wikipedia"]
+    if dumps and not config.documents:
+        raise ConfigError(f"input.documents: the records of {dumps[0]} are whole articles; set it to true")
 
 
 def _expand(given: str, config: InputConfig) -> Iterator[InputFile]:
@@ -109,8 +124,10 @@ def _fixed_part(path: Path) -> Path:
 def _format(path: Path, config: InputConfig) -> Format | None:
     if config.format != "auto":
         return config.format
+    if _INDEX in path.name:
+        return None
     plain = path.with_suffix("") if path.suffix in _COMPRESSED else path
-    return _ENDINGS.get(plain.suffix.lower())
+    return _ENDINGS.get(_PART.sub("", plain.suffix.lower()))
 
 
 def _unknown(path: Path) -> Format:
