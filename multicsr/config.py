@@ -29,7 +29,7 @@ class InputConfig(Section):
     """Where the unlabelled sentences are."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories or globs; `.gz`, `.bz2` and `.zst` are decompressed."""
+    """Files, directories, globs, or s3:// prefixes; `.gz`, `.bz2` and `.zst` are decompressed."""
     format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
     """`auto` goes by the file's ending; `text` is one sentence (or document) a line; `wikipedia` is the XML
     export of any MediaWiki (`*-pages-articles*.xml`), a record for each article that is no redirect."""

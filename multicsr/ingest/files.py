@@ -4,15 +4,17 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import JsonValue
 
-from multicsr.config import InputConfig
+from multicsr.config import InputConfig, S3Config
 from multicsr.errors import ConfigError
 from multicsr.manifest import fingerprint
+from multicsr.store import Store
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet", "wikipedia"]
 _ENDINGS: dict[str, Format] = {
@@ -37,13 +39,27 @@ class InputFile:
     """One file to read."""
 
     path: str
-    """Absolute."""
+    """Absolute, or an s3:// URI."""
     name: str
     """Relative to the input path it was found under, so that rows do not depend on the machine."""
     format: Format
     bytes: int
     changed_ns: int
     """Time of last change, as the file system tells it."""
+    s3: S3Config | None = None
+    """How the bucket is reached; None: it is a local file."""
+
+    def open(self) -> pa.NativeFile:
+        """The bytes, for reading here and there.
+
+        Raises:
+            OSError: a local file cannot be read.
+            RunError: the bucket cannot be reached, or the file is gone.
+        """
+        if self.s3 is None:
+            return pa.OSFile(self.path)
+        folder, _, name = self.path.rpartition("/")
+        return Store.open(folder, self.s3).files.open(name)
 
     @property
     def facts(self) -> list[JsonValue]:
@@ -56,14 +72,21 @@ def file_identity(facts: JsonValue) -> str:
     return fingerprint({"file": facts})
 
 
-def find_files(config: InputConfig) -> list[InputFile]:
+def find_files(config: InputConfig, s3: S3Config | None = None) -> list[InputFile]:
     """All input files, sorted by name.
+
+    Args:
+        s3: how buckets are reached.
 
     Raises:
         ConfigError: a path that does not exist, a glob or directory without a match, an unknown format, a
             missing or useless `input.column`, articles that would not be split, two files of the same name.
     """
-    files = sorted((file for path in config.paths for file in _expand(path, config)), key=lambda f: f.name)
+    found = (
+        _in_bucket(path, config, s3 or S3Config()) if path.startswith("s3://") else _expand(path, config)
+        for path in config.paths
+    )
+    files = sorted(chain.from_iterable(found), key=lambda file: file.name)
     for one, other in pairwise(files):
         if one.name == other.name:
             raise ConfigError(
@@ -108,6 +131,31 @@ def _expand(given: str, config: InputConfig) -> Iterator[InputFile]:
     ]
     if not files:
         raise ConfigError(f"input.paths: {given} matches no file of a known format; see input.format")
+    yield from files
+
+
+def _in_bucket(given: str, config: InputConfig, s3: S3Config) -> Iterator[InputFile]:
+    """The object of that name, or what lies under the prefix."""
+    above, _, name = given.rstrip("/").rpartition("/")
+    store, prefix = (Store.open(above, s3), name) if above != "s3:/" else (Store.open(given, s3), "")
+    infos = {info.name: info for info in store.infos(prefix)}
+    if not infos and prefix:
+        infos = {info.name: info for info in store.infos("") if info.name == name}
+    base = f"{prefix}/" if prefix and name not in infos else ""
+    files = [
+        InputFile(
+            path=store.uri(info.name),
+            name=info.name.removeprefix(base),
+            format=format,
+            bytes=info.bytes,
+            changed_ns=int(info.changed_s * 1e9),
+            s3=s3,
+        )
+        for info in infos.values()
+        if (format := _format(Path(info.name), config))
+    ]
+    if not files:
+        raise ConfigError(f"input.paths: {given} holds no object of a known format; see input.format")
     yield from files
 
 

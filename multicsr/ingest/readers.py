@@ -22,6 +22,9 @@ from multicsr.rows import Reason
 
 MAX_RECORD_BYTES = 16 * 2**20
 _BUFFER_BYTES = 2**20
+_FETCHED_BYTES = 8 * 2**20
+"""Read from the file at once: one request, when it lies in a bucket."""
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _LOOK_FOR_COLUMN = 1000
 """JSON lines without the column before it counts as misspelt."""
 _BOM = b"\xef\xbb\xbf"
@@ -67,7 +70,9 @@ def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
 
 def _open(file: InputFile) -> BinaryIO:
     # pyarrow notices a truncated or damaged stream in every compression; Python's zstandard does not.
-    return io.BufferedReader(pa.input_stream(file.path, compression="detect"), _BUFFER_BYTES)
+    raw = pa.BufferedInputStream(file.open(), _FETCHED_BYTES)
+    codec = next((codec for ending, codec in _CODECS.items() if file.path.endswith(ending)), None)
+    return io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER_BYTES)
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -167,7 +172,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _parquet(file: InputFile, column: str) -> Iterator[Record]:
-    with pq.ParquetFile(file.path, pre_buffer=False) as parquet:
+    with pq.ParquetFile(file.open(), pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         if column not in schema.names:
             raise _no_column(column, schema.names, file)

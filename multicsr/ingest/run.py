@@ -29,7 +29,7 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
         RunError: an unreadable file, an empty corpus, too many records rejected.
     """
     started = time.monotonic()
-    files = find_files(config.input)
+    files = find_files(config.input, config.s3)
     settings = _settings(config, files)
     if made := reusable(store, _ROOM, fingerprint(settings)):
         progress.start("ingest", made.rows_in, "records")
