@@ -121,11 +121,15 @@ def fit(
         events=out / "tensorboard",
         name=out.name,
     )
-    return run_job(job, progress or SilentProgress())
+    result = run_job(job, progress or SilentProgress())
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return result
 
 
 def run_job(job: Job, progress: Progress) -> FitResult:
     """Do what is left to do of a job. All workers call it together; worker 0 writes.
+
+    The last checkpoint stays: it is the caller who knows when the model is safe.
 
     Raises:
         ConfigError, RunError: see `fit`.
@@ -295,7 +299,7 @@ class Training:
         self._saved_s, self.is_checkpoint_due = time.monotonic(), False
 
     def write_model(self) -> FitResult:
-        """Write the best parameters, or the last ones without dev, as `model/`; forget the checkpoint."""
+        """Write the best parameters, or the last ones without dev, as `model/`."""
         job, weights, survey = self.job, self._engine.weights(), self._survey.of_all_workers()
         best_step = self._best.step if self._best else self.done
         best_dev = self._best.dev if self._best else None
@@ -315,7 +319,6 @@ class Training:
         card = model_card(job.config, job.seed, self.done, best_step, best_dev)
         save_encoder(encoder.model, temporary, card)
         temporary.rename(path)
-        (job.out / CHECKPOINT).unlink(missing_ok=True)
         return result
 
     def _asked_ahead(self, clock: "_Clock") -> Iterator[tuple[Batch, Asked | None]]:

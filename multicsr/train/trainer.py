@@ -7,7 +7,6 @@ old run is never silently continued. Every worker gets the same task and finds i
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.evaluate import read_task
-from multicsr.manifest import Manifest, code_version, fingerprint, now
+from multicsr.manifest import Manifest, code_version, fingerprint, now, write_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
 from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
@@ -66,7 +65,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         _make_index(config, store, source, f"training/{key}/{INDEX}")
         with followed_in(store, f"training/{key}/{LOG}", progress):
             trained = _run_workers(config, rooms, key)
-    counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}"))
+    counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}")) | {"workers": float(trained.num_workers)}
     manifest = Manifest(
         stage="train",
         run=config.name,
@@ -83,6 +82,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         reject_files=[],
         counters=counters,
     )
+    write_manifest(store, _ROOM, manifest)  # from here on it is not trained again, whoever publishes it
     store.delete(f"training/{key}")
     best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
     progress.finish(f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}")
@@ -171,30 +171,29 @@ def _run_workers(config: Config, rooms: Rooms, key: str) -> Trained:
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     train, store = config.train, rooms.store
-    root = store.directory or Path(tempfile.gettempdir(), "multicsr")
-    ray_state = root / "training" / key / "ray"
-    shutil.rmtree(ray_state, ignore_errors=True)
     store.delete(f"training/{key}/{ERROR}")
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
-    trainer = TorchTrainer(
-        work,
-        train_loop_config=Task(config=config, store=store, rooms=rooms, key=key, folder=Path.cwd()),
-        scaling_config=ScalingConfig(
-            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
-            use_gpu=train.gpus_per_worker > 0,
-            resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
-        ),
-        run_config=RunConfig(
-            name=f"{config.name}-{key}",
-            storage_path=str(ray_state),
-            failure_config=FailureConfig(max_failures=train.max_restarts),
-        ),
-    )
-    try:
-        outcome = cast("Trained | MulticsrError", trainer.fit().return_value)
-    except TrainingFailedError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise RunError(f"train: {cause}; the last checkpoint is kept, run the command again") from error
+    # Ray's controller, which runs on this machine, is the only one to write there.
+    with tempfile.TemporaryDirectory(prefix="multicsr-") as ray_state:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=Task(config=config, store=store, rooms=rooms, key=key, folder=Path.cwd()),
+            scaling_config=ScalingConfig(
+                num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
+                use_gpu=train.gpus_per_worker > 0,
+                resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
+            ),
+            run_config=RunConfig(
+                name=f"{config.name}-{key}",
+                storage_path=ray_state,
+                failure_config=FailureConfig(max_failures=train.max_restarts),
+            ),
+        )
+        try:
+            outcome = cast("Trained | MulticsrError", trainer.fit().return_value)
+        except TrainingFailedError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise RunError(f"train: {cause}; the last checkpoint is kept, run the command again") from error
     if isinstance(outcome, MulticsrError):
         raise outcome
     return outcome

@@ -43,6 +43,8 @@ class Trained:
 
     files: list[FileEntry]
     num_left_out: int
+    num_workers: int
+    """Of those who came to the end."""
 
 
 def work(task: Task) -> Trained | MulticsrError:
@@ -104,11 +106,12 @@ def _train(task: Task) -> Trained:
     )
     with workspace.mirrored(LOG):
         result = run_job(job, SilentProgress())
-    files = [] if world.rank() else [*_publish(store, f"model/{task['key']}", workspace.path)]
-    return Trained(files, result.num_left_out)
+    files = [] if world.rank() else [*_upload(store, f"model/{task['key']}", workspace.path)]
+    workspace.clear()
+    return Trained(files, result.num_left_out, world.size())
 
 
-def _publish(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
+def _upload(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
     yield from store.upload(f"{folder}/{ENCODER}", out / "model")
     for name in (LOG, MASKED_PAIRS, HISTOGRAM):
         if (out / name).exists():
