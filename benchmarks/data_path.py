@@ -19,9 +19,9 @@ from pathlib import Path
 
 from multicsr import pipeline
 from multicsr.config import Config
+from multicsr.draft import drafting
 from multicsr.progress import LineProgress
 from multicsr.ray_stage import start_ray
-from multicsr.store import Store
 
 WORDS = ["man", "woman", "child", "dog", "walks", "sits", "plays", "in", "on", "near", "the", "park", "house"]
 STAGES = ("ingest", "generate", "curate")
@@ -46,18 +46,18 @@ def measure(number: int, actors: int) -> dict[str, float]:
                 "name": "data-path",
                 "store": f"{folder}/store",
                 "input": {"paths": [str(source)]},
-                "ingest": {"rows_per_shard": 10_000},
                 "llm": {"engine": "fake"},
-                "generate": {"actors": actors, "batch_size": 1024},
+                "generate": {"rows_per_shard": 10_000, "actors": actors, "batch_size": 1024},
             }
         )
-        store, progress = Store.open(config.store), LineProgress()
+        progress = LineProgress()
         seconds: dict[str, float] = {}
-        with start_ray(actors):
+        with start_ray(actors), drafting(config, "bench", progress) as draft:
             for name in STAGES:
                 started = time.perf_counter()
-                pipeline.STAGES[name](config, store, progress)
+                pipeline.STAGES[name](config, draft, progress)
                 seconds[name] = time.perf_counter() - started
+            draft.publish()
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rate = number / sum(seconds.values())
     return {"rows": number, **seconds, "rows_per_s": rate, "driver_peak_mib": peak_kib / 1024}

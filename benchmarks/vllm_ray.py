@@ -20,9 +20,10 @@ from generation import read_premises
 from multicsr import pipeline
 from multicsr.config import Config
 from multicsr.generate.stage import TripletStage
-from multicsr.manifest import iter_tables, read_manifest
+from multicsr.manifest import iter_tables
 from multicsr.progress import SilentProgress
 from multicsr.store import Store
+from multicsr.versions import current
 
 ROWS_PER_SHARD = 250
 
@@ -42,9 +43,8 @@ def configure(folder: Path, rows: int) -> Config:
             "name": "bench",
             "store": str(folder / "store"),
             "input": {"paths": [str(source)]},
-            "ingest": {"rows_per_shard": ROWS_PER_SHARD},
             "llm": {"engine": "vllm"},
-            "generate": {"batch_size": 32, "max_rejected": 1.0},
+            "generate": {"rows_per_shard": ROWS_PER_SHARD, "batch_size": 32, "max_rejected": 1.0},
         }
     )
 
@@ -52,7 +52,8 @@ def configure(folder: Path, rows: int) -> Config:
 def bare(config: Config, store: Store) -> tuple[float, int]:
     """(Rows a second after the first shard, all rows) of two threads over the shards."""
     stage = TripletStage(config)
-    tables = list(iter_tables(store, current(store).manifest("sentences")))
+    rows = pa.concat_tables(iter_tables(store, current(store).manifest("sentences")))
+    tables = [rows.slice(start, ROWS_PER_SHARD) for start in range(0, rows.num_rows, ROWS_PER_SHARD)]
 
     def work(table: pa.Table) -> tuple[float, int]:
         stage(table)
@@ -65,14 +66,12 @@ def bare(config: Config, store: Store) -> tuple[float, int]:
 
 
 def in_ray(config: Config, store: Store) -> float:
-    """Rows a second after the first shard, from the times of the commit marks."""
+    """Rows a second after the first shard, from the times of the ledger's files."""
     pipeline.run(config, SilentProgress(), until="generate")
-    rows = {
-        entry.path.split("/")[-1].split(".")[0]: entry.rows
-        for entry in current(store).manifest("sentences").files
-    }
-    marks = sorted(Path(config.store).glob("scored/*/done/*.json"))
-    return _rate(sorted((mark.stat().st_mtime, rows[mark.stem]) for mark in marks))
+    done = [
+        (info.changed_s, store.read_table(info.name, ["row_id"]).num_rows) for info in store.infos("ledger")
+    ]
+    return _rate(sorted(done))
 
 
 def _rate(done: list[tuple[float, int]]) -> float:

@@ -239,6 +239,21 @@ def ablate(
     _exit(call, debug)
 
 
+@app.command(epilog=_example("multicsr refresh configs/nightly.yaml"))
+def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """A night: write for what is new at the source, train when enough changed, promote what is not worse."""
+
+    def call() -> None:
+        from multicsr.refresh import refresh as bring_up_to_date
+        from multicsr.report.history import told
+
+        with progress_for_terminal() as progress:
+            night = bring_up_to_date(load_config(config, overrides or ()), progress)
+        _console().print(told(night))
+
+    _exit(call, debug)
+
+
 @app.command(epilog=_example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"))
 def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = False) -> None:
     """List what was published, newest last, with the rows of every room."""

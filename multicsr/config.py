@@ -29,13 +29,14 @@ class InputConfig(Section):
     """Where the unlabelled sentences are."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories or globs; `.gz` and `.zst` are decompressed."""
-    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """`auto` goes by the file's ending; `text` is one sentence (or document) a line."""
+    """Files, directories, globs, or s3:// prefixes; `.gz`, `.bz2` and `.zst` are decompressed."""
+    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
+    """`auto` goes by the file's ending; `text` is one sentence (or document) a line; `wikipedia` is the XML
+    export of any MediaWiki (`*-pages-articles*.xml`), a record for each article that is no redirect."""
     column: str | None = None
-    """The column that holds the text; needed for every format but `text`."""
+    """The column that holds the text; needed for every format but `text` and `wikipedia`."""
     documents: bool = False
-    """Each record is a document to be split into sentences."""
+    """Each record is a document to be split into sentences; `wikipedia` needs it."""
 
 
 class IngestConfig(Section):
@@ -370,6 +371,21 @@ class EvaluateConfig(Section):
     """Sentences encoded at once."""
 
 
+class RefreshConfig(Section):
+    """What a night does with what changed."""
+
+    retrain_share: Fraction = 0.02
+    """Train when at least this share of the curated triplets differs from what the model was trained on."""
+    start: Literal["scratch", "last"] = "scratch"
+    """Train from `train.encoder`, or go on from the model of the current version."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """Points by which a metric of `evaluate.data` may fall; the model before stays when one falls further."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """The same for single tasks, by name."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    """For the cost in the history, in whatever currency."""
+
+
 class S3Config(Section):
     """How buckets are reached. Credentials are no setting: they come from the standard AWS chain."""
 
@@ -416,6 +432,7 @@ class Config(Section):
     curate: CurateConfig = CurateConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    refresh: RefreshConfig = RefreshConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Config":

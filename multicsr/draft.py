@@ -8,7 +8,7 @@ from uuid import uuid4
 from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.lease import Lease, held
-from multicsr.manifest import Manifest, write_manifest
+from multicsr.manifest import Manifest
 from multicsr.progress import Progress
 from multicsr.store import Store
 from multicsr.train.log import ENCODER
@@ -30,6 +30,11 @@ class Draft:
         return Rooms(self.store, dict(self._rooms))
 
     @property
+    def number(self) -> int | None:
+        """Of the current version."""
+        return self._base.number if self._base else None
+
+    @property
     def replaces(self) -> bool:
         """Whether a reader of the current version would lose or see changed what is there."""
         return self._base is not None and any(
@@ -39,9 +44,15 @@ class Draft:
     def add(self, room: str, manifest: Manifest) -> Manifest:
         """Put a finished room in. Raises RunError when another job took over the store."""
         self._lease.check()
-        write_manifest(self.store, room, manifest)
         self._rooms[room] = manifest.fingerprint
         return manifest
+
+    def keep(self, *rooms: str) -> None:
+        """Leave rooms as they are in the current version."""
+        for room in rooms:
+            self._rooms.pop(room, None)
+            if self._base is not None and room in self._base.rooms:
+                self._rooms[room] = self._base.rooms[room]
 
     def publish(self, restores: int | None = None) -> Version | None:
         """Make the draft the current version; None when it is that already."""

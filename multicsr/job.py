@@ -50,9 +50,13 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
 
     def call() -> None:
         from multicsr.pipeline import run_step
+        from multicsr.refresh import refresh
 
         config = load_config(arguments.config, arguments.overrides)
         with progress_for_terminal() as progress:
-            run_step(step, config, progress)
+            if step == "refresh":
+                refresh(config, progress)
+            else:
+                run_step(step, config, progress)
 
     return guarded(call, debug=arguments.debug)

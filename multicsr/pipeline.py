@@ -124,11 +124,15 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
 
 
 def _ray_for(config: Config, names: Sequence[str]) -> AbstractContextManager[None]:
-    largest_pool = max(
+    return start_ray(largest_pool(config)) if _ON_RAY.intersection(names) else nullcontext()
+
+
+def largest_pool(config: Config) -> float:
+    """CPUs that a stage reserves at most."""
+    return max(
         config.generate.actors * config.generate.cpus_per_actor,
         config.train.workers * config.train.cpus_per_worker,
     )
-    return start_ray(largest_pool) if _ON_RAY.intersection(names) else nullcontext()
 
 
 def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":

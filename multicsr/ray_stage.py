@@ -22,7 +22,15 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from multicsr.errors import MulticsrError, RunError, WorkerLost
-from multicsr.manifest import Manifest, add_digests, fingerprint, manifest_name, read_manifest, rows_digest
+from multicsr.manifest import (
+    Manifest,
+    add_digests,
+    fingerprint,
+    manifest_name,
+    read_manifest,
+    rows_digest,
+    write_manifest,
+)
 from multicsr.progress import Progress
 from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
@@ -144,6 +152,7 @@ def run_stage(
         tally.add(report)
         progress.advance(report.rows_in)
     manifest = tally.manifest(run, settings, time.monotonic() - started)
+    write_manifest(store, stage.room, manifest)
     progress.finish(outcome(manifest))
     return manifest
 

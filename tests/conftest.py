@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from multicsr.config import Config
+from multicsr.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+pytest_plugins = ["tests.s3.fixtures"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -58,8 +61,9 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Con
             "name": "fake",
             "store": str(folder / "store"),
             "input": {"paths": [str(folder / "sentences.txt")]},
-            "ingest": {"rows_per_shard": 50},
+            "ingest": {"rows_per_file": 120},
             "llm": {"engine": "fake"},
+            "generate": {"rows_per_shard": 50},
             "score": {"method": "both"},
         }
     )
@@ -72,3 +76,9 @@ def copy_of_run(fake_run: Config, tmp_path: Path) -> Config:
     """The same run with a store of its own."""
     shutil.copytree(fake_run.store, tmp_path / "store")
     return fake_run.model_copy(update={"store": str(tmp_path / "store")})
+
+
+@pytest.fixture(params=["disk"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store, in a directory and in a bucket."""
+    return Store.open(str(tmp_path / "store"))

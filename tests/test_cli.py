@@ -59,7 +59,7 @@ def test_the_whole_walk(config, tmp_path):
     assert first.returncode == 0, first.stderr
     assert "Traceback" not in first.stderr
     assert (tmp_path / "store" / "report.html").is_file()
-    assert (tmp_path / "store" / "model" / "modules.json").is_file()
+    assert (tmp_path / "store" / "encoder" / "modules.json").is_file()
     assert "120" in first.stdout
 
     again = multicsr("run", str(path))

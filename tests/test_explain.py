@@ -6,10 +6,11 @@ import pytest
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.explain import explain
-from multicsr.manifest import iter_rejects, iter_tables, read_manifest
+from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.prompts import load_prompts
 from multicsr.rows import Reason, row_id
 from multicsr.store import Store
+from multicsr.versions import current
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def first(store, room, reason=None):
 
 
 def life(store, row):
-    return dict(explain(store, row["row_id"]).facts)
+    return dict(explain(current(store), row["row_id"]).facts)
 
 
 def test_a_row_that_was_kept(store, fake_run):
@@ -57,7 +58,7 @@ def test_a_row_that_generation_refused(store):
 
 def test_a_row_that_came_more_than_once(store):
     text = "This is sentence number 7 out of many."
-    facts = explain(store, row_id(text, "en")).facts
+    facts = explain(current(store), row_id(text, "en")).facts
     assert [value for what, value in facts if what == "duplicate"] == [
         "sentences.txt:300 was dropped: same as sentences.txt:7",
         "sentences.txt:301 was dropped: same as sentences.txt:7",
@@ -67,14 +68,14 @@ def test_a_row_that_came_more_than_once(store):
 
 def test_beginnings_of_ids(store):
     row = first(store, "curated")
-    assert explain(store, row["row_id"][:12].upper()).row_id == row["row_id"]
+    assert explain(current(store), row["row_id"][:12].upper()).row_id == row["row_id"]
     with pytest.raises(RunError, match=r"row ids begin with [0-9a-f]: [0-9a-f]{32}, "):
-        explain(store, row["row_id"][0])
+        explain(current(store), row["row_id"][0])
     with pytest.raises(RunError, match="no row whose id begins with 0123456789abcdef"):
-        explain(store, "0123456789abcdef")
+        explain(current(store), "0123456789abcdef")
     for bad in ("", "xyz", "0" * 33):
         with pytest.raises(ConfigError, match="is no row id"):
-            explain(store, bad)
+            explain(current(store), bad)
 
 
 def test_a_life_is_printed_as_it_is_written(store):
@@ -82,5 +83,5 @@ def test_a_life_is_printed_as_it_is_written(store):
 
     row = first(store, "curated")
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(explain(store, row["row_id"]))
+    console.print(explain(current(store), row["row_id"]))
     assert row["entailment"] in console.export_text()

@@ -14,12 +14,12 @@ from multicsr.manifest import (
     code_version,
     fingerprint,
     iter_tables,
-    publish,
-    read_manifest,
     rows_digest,
 )
 from multicsr.rows import row_id
 from multicsr.store import Store
+from multicsr.versions import current
+from tests.rooms import publish
 
 IDS = [row_id(f"sentence {i}", "en") for i in range(1000)]
 
@@ -87,7 +87,8 @@ def test_readers_see_what_the_manifest_names_and_no_more(store):
 
 
 def test_a_damaged_manifest_is_one_line(store):
-    store.write_text("scored/manifest.json", '{"stage": "generate"')
+    publish(store, "scored", make_manifest())
+    store.write_text("scored/x/manifest.json", '{"stage": "generate"')
     with pytest.raises(RunError, match=r"manifest\.json is damaged") as caught:
         current(store).manifest("scored")
     assert "\n" not in str(caught.value)

@@ -9,11 +9,12 @@ import pytest
 from multicsr import pipeline
 from multicsr.config import load_config
 from multicsr.errors import ConfigError, RunError
-from multicsr.manifest import iter_rejects, iter_tables, read_manifest
+from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.progress import SilentProgress
 from multicsr.ray_stage import start_ray
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason
 from multicsr.store import Store
+from multicsr.versions import current, versions
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {"sentences": SENTENCE, "scored": SCORED, "curated": CURATED}
@@ -66,7 +67,12 @@ def test_a_second_run_redoes_nothing(copy_of_run):
     files = {name: store.read_bytes(name) for name in store.names("")}
     progress = Summaries()
     pipeline.run(copy_of_run, progress, until="curate")
-    assert {name: store.read_bytes(name) for name in store.names("")} == files
+    assert len(versions(store)) == 3
+    after = {name: store.read_bytes(name) for name in store.names("")}
+    assert {name for name in after if after[name] != files.get(name)} == {
+        name for name in after if name not in files
+    }, "nothing that was there is changed"
+    assert {name.split("/")[0] for name in after if name not in files} == {"log", "leases"}
     assert [stage for stage, said in progress.said if said.endswith("reused")] == list(pipeline.STAGES)[:3]
 
 
@@ -90,7 +96,10 @@ def test_a_touched_source_file_costs_no_generation(copy_of_run, tmp_path):
     assert [said.endswith("reused") for _, said in progress.said] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("sections", [{"generate": {"actors": 3}}, {"ingest": {"rows_per_shard": 17}}])
+@pytest.mark.parametrize(
+    "sections",
+    [{"generate": {"actors": 3}}, {"ingest": {"rows_per_file": 17}}, {"generate": {"rows_per_shard": 7}}],
+)
 def test_actors_and_shards_do_not_change_rows(fake_run, tmp_path, sections):
     other = change(fake_run, **sections).model_copy(update={"store": str(tmp_path / "other")})
     pipeline.run(other, SilentProgress(), until="curate")
@@ -114,8 +123,8 @@ def written(tmp_path_factory, ray_cluster):
 @pytest.mark.parametrize(
     "sections",
     [
-        {"generate": {"actors": 3}, "ingest": {"rows_per_shard": 20}},
-        {"generate": {"batch_size": 7}, "ingest": {"rows_per_shard": 50}},
+        {"generate": {"actors": 3, "rows_per_shard": 20}},
+        {"generate": {"batch_size": 7, "rows_per_shard": 50}, "ingest": {"rows_per_file": 30}},
     ],
     ids=["three actors", "other blocks"],
 )

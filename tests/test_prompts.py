@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from multicsr.errors import ConfigError
-from multicsr.prompts import load_prompts, shipped_prompt_sets
+from multicsr.prompts import PromptSet, load_prompts, shipped_prompt_sets
 from multicsr.rows import row_id
 
 
@@ -44,11 +44,17 @@ def test_draws_depend_on_row_and_seed_alone_and_are_even():
     assert all(150 < count < 350 for count in counts.values())  # 250 expected, sd 15
 
 
-def test_the_digest_follows_every_byte():
+def test_the_digests_follow_every_byte_of_their_part():
     prompts = load_prompts("syncse")
-    changed = prompts.model_copy(update={"stop": ["\n\n"]})
-    assert prompts.digest() != changed.digest()
-    assert prompts.digest() == load_prompts("syncse").digest()
+    for field in PromptSet.model_fields:
+        value = getattr(prompts, field)
+        changed = prompts.model_copy(
+            update={field: [*value, "x"] if isinstance(value, list) else f"{value} x"}
+        )
+        is_for_scoring = field in ("score", "score_labels")
+        assert (changed.writing_digest() == prompts.writing_digest()) == is_for_scoring, field
+        assert (changed.scoring_digest() == prompts.scoring_digest()) != is_for_scoring, field
+    assert prompts.writing_digest() == load_prompts("syncse").writing_digest()
 
 
 def test_a_custom_file_is_read(tmp_path):

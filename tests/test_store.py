@@ -42,7 +42,7 @@ def test_table_round_trip_keeps_schema_and_says_what_it_wrote(store):
     data = (store.directory / "rows/part-0.parquet").read_bytes()
     assert (entry.path, entry.rows) == ("rows/part-0.parquet", 10)
     assert (entry.bytes, entry.checksum) == (len(data), checksum(data))
-    facts = pq.read_metadata((store.directory / "rows/part-0.parquet"))
+    facts = pq.read_metadata(store.directory / "rows/part-0.parquet")
     assert facts.metadata[b"multicsr.schema"].decode() == SCHEMA_VERSION
     assert {facts.row_group(0).column(i).compression for i in range(5)} == {"ZSTD"}
 
@@ -72,7 +72,7 @@ def test_child_and_delete(store):
     assert store.names("a") == []
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/x", "file://relative/x", "http://x"])
+@pytest.mark.parametrize("uri", ["s3:///x", "file://relative/x", "http://x"])
 def test_other_places_are_refused(uri):
     with pytest.raises(ConfigError, match="store: cannot use"):
         Store.open(uri)

@@ -9,7 +9,7 @@ from multicsr.config import Config, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate.evaluation import Candidate, Evaluation, evaluate_models, saved
 from multicsr.evaluate.tasks import find_tasks
-from multicsr.manifest import Manifest, code_version, fingerprint, now
+from multicsr.manifest import Manifest, code_version, fingerprint, now, write_manifest
 from multicsr.progress import Progress
 from multicsr.ray_stage import reusable
 from multicsr.store import FileEntry, checksum
@@ -46,7 +46,7 @@ def evaluate_run(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         evaluation = evaluate_models(candidates, config.evaluate.data, config.evaluate.batch_size, progress)
     name, text = f"{_ROOM}/{key}/{EVALUATION}", evaluation.model_dump_json(indent=2) + "\n"
     store.write_text(name, text)
-    return Manifest(
+    manifest = Manifest(
         stage="evaluate",
         run=config.name,
         fingerprint=key,
@@ -62,6 +62,8 @@ def evaluate_run(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         reject_files=[],
         counters={score.task: score.value for score in evaluation.encoders[-1].scores},
     )
+    write_manifest(store, _ROOM, manifest)
+    return manifest
 
 
 def read_evaluation(rooms: Rooms) -> Evaluation | None:

@@ -60,12 +60,13 @@ class Known:
 
     def done(self, store: Store) -> pa.Array:
         """Ids of the rows that are written and scored."""
-        tables = [
-            store.read_table(source.path, ["row_id"], self.span.rows)
+        columns = [
+            store.read_table(source.path, ["row_id"], self.span.rows)["row_id"]
             for source in self.sources
             if source.is_scored
         ]
-        return pa.concat_tables(tables)["row_id"].combine_chunks() if tables else pa.array([], pa.string())
+        chunks = [chunk for column in columns for chunk in column.chunks]
+        return pa.concat_arrays([pa.array([], pa.string()), *chunks])
 
     def rows(self, store: Store) -> pa.Table:
         """WRITTEN rows that are written and scored."""

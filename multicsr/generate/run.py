@@ -17,7 +17,7 @@ from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.generate.ledger import Cause, Known, Ledger, Span
 from multicsr.generate.stage import TripletStage, scoring_settings, writing_settings
-from multicsr.manifest import Manifest, fingerprint, rows_digest
+from multicsr.manifest import Manifest, fingerprint, rows_digest, write_manifest
 from multicsr.progress import Progress
 from multicsr.ray_stage import (
     Contract,
@@ -90,6 +90,7 @@ def generate(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
     for report in _assemble(store, ledger, sentences, f"{_ROOM}/{key}"):
         tally.add(report)
     manifest = tally.manifest(config.name, settings, time.monotonic() - started)
+    write_manifest(store, _ROOM, manifest)
     progress.finish(outcome(manifest))
     return manifest
 

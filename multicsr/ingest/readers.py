@@ -1,7 +1,8 @@
 """A file as a stream of records, whatever its format; a damaged record is a record with a reason.
 
-Memory is bounded by the longest record that is taken, `MAX_RECORD_BYTES`, not by the file. `.gz` and `.zst`
-are decompressed on the way. CSV is quoted as usual; TSV is not quoted at all.
+Memory is bounded by the longest record that is taken, `MAX_RECORD_BYTES`, not by the file; for a dump of a
+wiki, by its longest page. `.gz`, `.bz2` and `.zst` are decompressed on the way. CSV is quoted as usual; TSV
+is not quoted at all.
 """
 
 import csv
@@ -16,10 +17,14 @@ import pyarrow.parquet as pq
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.ingest.files import InputFile
+from multicsr.ingest.wikipedia import articles
 from multicsr.rows import Reason
 
 MAX_RECORD_BYTES = 16 * 2**20
 _BUFFER_BYTES = 2**20
+_FETCHED_BYTES = 8 * 2**20
+"""Read from the file at once: one request, when it lies in a bucket."""
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _LOOK_FOR_COLUMN = 1000
 """JSON lines without the column before it counts as misspelt."""
 _BOM = b"\xef\xbb\xbf"
@@ -38,13 +43,16 @@ def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
     """Stream a file's records in order.
 
     Raises:
-        ConfigError: no column of that name, or it holds no text.
+        ConfigError: no column of that name, or it holds no text; the ingest extra is not installed.
         RunError: the file cannot be read or decompressed, or is not what its format says.
     """
     try:
         if file.format == "text":
             with _open(file) as stream:
                 yield from map(_text, _lines(stream))
+        elif file.format == "wikipedia":
+            with _open(file) as stream:
+                yield from _wikipedia(stream, file)
         elif column is None:
             raise ConfigError(f"input.column: {file.path} is {file.format}; name the column with the text")
         elif file.format == "jsonl":
@@ -61,8 +69,10 @@ def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
 
 
 def _open(file: InputFile) -> BinaryIO:
-    # pyarrow notices a truncated or damaged stream in both compressions; Python's zstandard does not.
-    return io.BufferedReader(pa.input_stream(file.path, compression="detect"), _BUFFER_BYTES)
+    # pyarrow notices a truncated or damaged stream in every compression; Python's zstandard does not.
+    raw = pa.BufferedInputStream(file.open(), _FETCHED_BYTES)
+    codec = next((codec for ending, codec in _CODECS.items() if file.path.endswith(ending)), None)
+    return io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER_BYTES)
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -162,7 +172,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _parquet(file: InputFile, column: str) -> Iterator[Record]:
-    with pq.ParquetFile(file.path, pre_buffer=False) as parquet:
+    with pq.ParquetFile(file.open(), pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         if column not in schema.names:
             raise _no_column(column, schema.names, file)
@@ -174,6 +184,24 @@ def _parquet(file: InputFile, column: str) -> Iterator[Record]:
             # As bytes, because a Parquet string need not be UTF-8 and one that is not would stop the batch.
             for raw in batch.column(0).cast(kind).cast(pa.large_binary()).to_pylist():
                 yield Record("", Reason.MALFORMED, f"{column} is null") if raw is None else _text(raw)
+
+
+def _wikipedia(stream: BinaryIO, file: InputFile) -> Iterator[Record]:
+    try:
+        from multicsr.ingest.wikitext import BrokenMarkup, prose
+    except ImportError as error:
+        raise ConfigError("input.format: wikipedia needs pip install 'multicsr[ingest]'") from error
+    for article in articles(stream, file.path):
+        if len(article.wikitext) > MAX_RECORD_BYTES:
+            detail = f"{article.name}: more than {MAX_RECORD_BYTES} characters"
+            yield Record(article.wikitext[:1000], Reason.TOO_LONG, detail)
+            continue
+        try:
+            text = prose(article.wikitext, article.unseen)
+        except BrokenMarkup as error:
+            yield Record(article.wikitext, Reason.MALFORMED, f"{article.name}: {error}")
+        else:
+            yield Record(text) if text else Record("", Reason.EMPTY, article.name)
 
 
 def _no_column(column: str, names: Sequence[str], file: InputFile) -> ConfigError:

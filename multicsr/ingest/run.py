@@ -12,7 +12,7 @@ from multicsr.ingest.files import InputFile, file_identity, find_files
 from multicsr.ingest.near_duplicates import comparer, signer
 from multicsr.ingest.reading import FileShard, reader
 from multicsr.ingest.sharding import sharder
-from multicsr.manifest import Manifest, fingerprint
+from multicsr.manifest import Manifest, fingerprint, write_manifest
 from multicsr.progress import Progress
 from multicsr.ray_stage import Pool, map_shards, outcome, reusable
 from multicsr.store import SCHEMA_VERSION, Store
@@ -29,7 +29,7 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
         RunError: an unreadable file, an empty corpus, too many records rejected.
     """
     started = time.monotonic()
-    files = find_files(config.input)
+    files = find_files(config.input, config.s3)
     settings = _settings(config, files)
     if made := reusable(store, _ROOM, fingerprint(settings)):
         progress.start("ingest", made.rows_in, "records")
@@ -46,6 +46,7 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
     manifest = tally.manifest(config.name, settings, time.monotonic() - started)
     if manifest.rows_out == 0:
         raise RunError(f"ingest: none of {manifest.rows_in:,} records is usable; see ingest.min_words")
+    write_manifest(store, _ROOM, manifest)
     progress.finish(outcome(manifest))
     return manifest
 

@@ -80,6 +80,8 @@ class Disk:
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
             path = self.path(name)
+            if path.is_dir():
+                continue
             path.unlink(missing_ok=True)
             # A directory is nothing of its own: it goes with its last file.
             for parent in path.relative_to(self.root).parents[:-1]:

@@ -40,11 +40,14 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
-def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
+def train(config: Config, rooms: Rooms, progress: Progress, start: str | None = None) -> Manifest:
     """Train on the curated rows under Ray Train; returns the manifest of a room `model`.
 
     What was trained already with the same settings on the same rows is not trained again; a killed
     training goes on from its last checkpoint, on as many workers as there are then.
+
+    Args:
+        start: fingerprint of a room `model` whose encoder is trained further; None: `train.encoder` is.
 
     Raises:
         ConfigError: a model or dev file that cannot be used, too few rows, more workers than GPUs.
@@ -52,7 +55,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
     """
     started, store = time.monotonic(), rooms.store
     source = rooms.manifest("curated")
-    settings = _settings(config, source)
+    settings = _settings(config, source, start)
     key = fingerprint(settings)
     if made := reusable(store, _ROOM, key):
         progress.start("train", None, "steps")
@@ -64,7 +67,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         check_resources(config)
         _make_index(config, store, source, f"training/{key}/{INDEX}")
         with followed_in(store, f"training/{key}/{LOG}", progress):
-            trained = _run_workers(config, rooms, key)
+            trained = _run_workers(config, rooms, key, start)
     counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}")) | {"workers": float(trained.num_workers)}
     manifest = Manifest(
         stage="train",
@@ -82,7 +85,7 @@ def train(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         reject_files=[],
         counters=counters,
     )
-    write_manifest(store, _ROOM, manifest)  # from here on it is not trained again, whoever publishes it
+    write_manifest(store, _ROOM, manifest)
     store.delete(f"training/{key}")
     best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
     progress.finish(f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}")
@@ -116,14 +119,14 @@ def check_resources(config: Config) -> None:
         )
 
 
-def _settings(config: Config, source: Manifest) -> dict[str, JsonValue]:
+def _settings(config: Config, source: Manifest, start: str | None) -> dict[str, JsonValue]:
     """Everything that decides the model; models and the dev file enter with their bytes."""
     train = config.train
     settings: dict[str, JsonValue] = {
         "train": deciding_settings(train),
         "seed": config.seed,
         "input": f"{source.fingerprint}:{source.rows_digest}",
-        "encoder_weights": digest_model(resolve_model(train.encoder, "train.encoder")),
+        "encoder_weights": start or digest_model(resolve_model(train.encoder, "train.encoder")),
     }
     if train.mask is not None:
         settings["mask_weights"] = digest_model(resolve_model(train.mask.model, "train.mask.model"))
@@ -161,7 +164,7 @@ def _make_index(config: Config, store: Store, source: Manifest, folder: str) -> 
         pass
 
 
-def _run_workers(config: Config, rooms: Rooms, key: str) -> Trained:
+def _run_workers(config: Config, rooms: Rooms, key: str, start: str | None) -> Trained:
     """Train in Ray Train's workers."""
     for name, value in _RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -173,11 +176,12 @@ def _run_workers(config: Config, rooms: Rooms, key: str) -> Trained:
     train, store = config.train, rooms.store
     store.delete(f"training/{key}/{ERROR}")
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
+    task = Task(config=config, store=store, rooms=rooms, key=key, start=start, folder=Path.cwd())
     # Ray's controller, which runs on this machine, is the only one to write there.
     with tempfile.TemporaryDirectory(prefix="multicsr-") as ray_state:
         trainer = TorchTrainer(
             work,
-            train_loop_config=Task(config=config, store=store, rooms=rooms, key=key, folder=Path.cwd()),
+            train_loop_config=task,
             scaling_config=ScalingConfig(
                 num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
                 use_gpu=train.gpus_per_worker > 0,

@@ -4,13 +4,15 @@ import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 
-from multicsr.config import Config, MaskConfig
+from multicsr.config import Config, MaskConfig, TrainConfig
 from multicsr.errors import MulticsrError
 from multicsr.progress import SilentProgress
 from multicsr.store import FileEntry, Store
@@ -18,6 +20,7 @@ from multicsr.train.log import ENCODER, HISTOGRAM, LOG, MASKED_PAIRS
 from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
+    from multicsr.train.dev import Dev
     from multicsr.train.mask_model import Embedder
 
 INDEX = "index"
@@ -33,6 +36,8 @@ class Task(TypedDict):
     rooms: Rooms
     key: str
     """Fingerprint of the model to be."""
+    start: str | None
+    """Fingerprint of the model to train further; None: `train.encoder` is."""
     folder: Path
     """Where the command was given: paths in the configuration are relative to it."""
 
@@ -81,15 +86,18 @@ def _train(task: Task) -> Trained:
     from multicsr.train.workspace import Workspace
 
     config, store = task["config"], task["store"]
-    train, mask = config.train, config.train.mask
     os.chdir(task["folder"])
-    threads = max(1, int(train.cpus_per_worker))
+    threads = max(1, int(config.train.cpus_per_worker))
     torch.set_num_threads(threads)
     workspace = Workspace(store, task["key"], world.rank())
     workspace.fetch(LOG, CHECKPOINT)
+    start = f"model/{task['start']}/{ENCODER}" if task["start"] else None
+    train = config.train.model_copy(update={"encoder": start}) if start else config.train
+    mask = train.mask
     curated = task["rooms"].manifest("curated")
     index = join_index([*_index_parts(store, f"training/{task['key']}/{INDEX}/rows")])
     device = str(ray.train.torch.get_device())
+    make_dev = partial(_make_dev, train, store, start)
     job = Job(
         config=train,
         seed=config.seed,
@@ -98,7 +106,8 @@ def _train(task: Task) -> Trained:
         out=workspace.path,
         device=device,
         embedder=None if mask is None else lambda: _embedder(mask, device, threads),
-        evaluator=None if train.dev is None else lambda: ActorEvaluator(train, str(task["folder"])),
+        encoder=workspace.directory(start) if start else None,
+        evaluator=None if train.dev is None else lambda: ActorEvaluator(make_dev, str(task["folder"])),
         vectors=store,
         events=workspace.events,
         name=config.name,
@@ -116,6 +125,14 @@ def _upload(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
     for name in (LOG, MASKED_PAIRS, HISTOGRAM):
         if (out / name).exists():
             yield store.upload_file(f"{folder}/{name}", out / name)
+
+
+def _make_dev(train: TrainConfig, store: Store, start: str | None) -> "Dev":
+    """What measures, on whatever machine: an encoder in the store is brought there."""
+    from multicsr.train.dev import Dev
+
+    with store.as_directory(start) if start else nullcontext() as encoder:
+        return Dev(train, encoder)
 
 
 def _embedder(mask: MaskConfig, device: str, threads: int) -> "Embedder":

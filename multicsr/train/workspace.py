@@ -58,6 +58,13 @@ class Workspace:
         with mirror.running():
             yield
 
+    def directory(self, folder: str) -> Path:
+        """A folder of the store as a directory to read."""
+        path = self._root / folder
+        if self._is_copy:
+            self._store.download(folder, path)
+        return path
+
     def clear(self) -> None:
         """Delete the worker's own directory, if it has one."""
         if self._is_copy:

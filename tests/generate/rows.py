@@ -2,6 +2,9 @@
 
 import pyarrow as pa
 
+from multicsr.generate.run import joined
+from multicsr.generate.stage import TripletStage
+from multicsr.ray_stage import StageOutput
 from multicsr.rows import SENTENCE, normalise, row_id
 
 
@@ -16,3 +19,10 @@ def make_sentences(texts: list[str]) -> pa.Table:
         "position": list(range(len(texts))),
     }
     return pa.table(rows, schema=SENTENCE)
+
+
+def triplets(stage: TripletStage, sentences: pa.Table) -> StageOutput:
+    """SCORED rows and rejects, as they come to lie in the room."""
+    written = stage(sentences)
+    output = joined(sentences, written.rows, "test")
+    return StageOutput(output.rows, output.rejects, written.counters)

@@ -14,10 +14,10 @@ from multicsr.errors import WorkerLost
 from multicsr.generate import stage as stage_module
 from multicsr.generate.engine import Completion, Refusal, Usage
 from multicsr.generate.fake_engine import FakeEngine
-from multicsr.generate.stage import TripletStage, fingerprint
+from multicsr.generate.stage import TripletStage, scoring_settings, writing_settings
 from multicsr.rows import SCORED, Reason, rejects
 from tests.generate.conftest import make_config
-from tests.generate.rows import make_sentences
+from tests.generate.rows import make_sentences, triplets
 
 FAKE = {"engine": "fake"}
 
@@ -78,7 +78,7 @@ def test_rows_that_fail_leave_with_their_reason_and_what_was_filled(scripted):
         {"Says nothing": "similar"},
         score={"method": "both"},
     )
-    output = stage(sentences)
+    output = triplets(stage, sentences)
     assert output.rows.schema == SCORED
     assert output.rejects.schema == rejects(SCORED)
     assert output.rows["text"].to_pylist() == ["Good one.", "Good two."]
@@ -107,7 +107,7 @@ def test_a_row_carries_hypotheses_scores_and_provenance(scripted):
     stage, _ = scripted(
         {"It rains.": (done(" Water  falls. "), done("It is dry."))}, score={"method": "both"}
     )
-    [row] = stage(sentences).rows.to_pylist()
+    [row] = triplets(stage, sentences).rows.to_pylist()
     assert row["entailment"] == "Water falls."
     assert row["contradiction"] == "It is dry."
     assert row["generated_tokens"] == 5
@@ -120,10 +120,10 @@ def test_a_row_carries_hypotheses_scores_and_provenance(scripted):
 
 def test_only_the_asked_score_is_made(scripted):
     sentences = make_sentences(["It rains."])
-    [row] = scripted({})[0](sentences).rows.to_pylist()
+    [row] = triplets(scripted({})[0], sentences).rows.to_pylist()
     assert row["entailment_stated"] is row["entailment_reply"] is None
     stage, _ = scripted({}, score={"method": "stated"}, curate={"score": "stated"})
-    [row] = stage(sentences).rows.to_pylist()
+    [row] = triplets(stage, sentences).rows.to_pylist()
     assert row["entailment_expected"] is None
     assert row["entailment_stated"] == 4.5
 
@@ -131,7 +131,7 @@ def test_only_the_asked_score_is_made(scripted):
 def test_batches_hold_sentences_of_like_length_and_rows_keep_their_order(scripted):
     texts = [f"A sentence with {'very ' * (i * 7 % 20)}many words." for i in range(20)]
     stage, engine = scripted({}, generate={"batch_size": 6})
-    assert stage(make_sentences(texts)).rows["text"].to_pylist() == texts
+    assert triplets(stage, make_sentences(texts)).rows["text"].to_pylist() == texts
     assert [len(batch) for batch in engine.batches] == [6, 6, 6, 2]
     lengths = [len(premise) for batch in engine.batches for premise in batch]
     assert lengths == sorted(lengths, reverse=True)
@@ -140,13 +140,13 @@ def test_batches_hold_sentences_of_like_length_and_rows_keep_their_order(scripte
 def test_the_fake_engine_gives_the_same_rows_in_any_blocks_and_loses_none(premises):
     sentences = make_sentences([f"{premise} ({i})" for i in range(10) for premise in premises])
     config = make_config("fake", llm=FAKE, score={"method": "both"})
-    whole = TripletStage(config)(sentences)
+    whole = triplets(TripletStage(config), sentences)
     assert whole.rows.num_rows + whole.rejects.num_rows == 2000
     reasons = set(whole.rejects["reason"].to_pylist())
     assert reasons == {"empty hypothesis", "copied hypothesis", "score unparsable"}
     assert 50 < whole.rejects.num_rows < 200
     assert whole.counters["generated_tokens"] > 2000
-    parts = [TripletStage(config)(sentences.slice(start, 300)) for start in range(0, 2000, 300)]
+    parts = [triplets(TripletStage(config), sentences.slice(start, 300)) for start in range(0, 2000, 300)]
     assert pa.concat_tables(part.rows for part in parts).equals(whole.rows)
     assert pa.concat_tables(part.rejects for part in parts).equals(whole.rejects)
     rows = whole.rows.to_pylist()
@@ -209,9 +209,9 @@ def hurried(patient, monkeypatch):
 
 def test_batches_in_the_air_together_give_the_same_rows_and_counters(patient, hurried, premises):
     sentences = make_sentences(premises)
-    expected = patient(sentences)
+    expected = triplets(patient, sentences)
     stage, engine = hurried
-    found = stage(sentences)
+    found = triplets(stage, sentences)
     assert found.rows.equals(expected.rows)
     assert found.rejects.equals(expected.rejects)
     assert found.rejects.num_rows > 3
@@ -222,10 +222,10 @@ def test_batches_in_the_air_together_give_the_same_rows_and_counters(patient, hu
 
 def test_calls_in_parallel_share_the_engine_and_lose_no_count(patient, hurried, premises):
     tables = [make_sentences(premises[:90]), make_sentences(premises[90:])]
-    expected = [patient(table) for table in tables]
+    expected = [triplets(patient, table) for table in tables]
     stage, engine = hurried
     with ThreadPoolExecutor(2) as callers:
-        found = list(callers.map(stage, tables))
+        found = list(callers.map(lambda table: triplets(stage, table), tables))
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.rows.equals(theirs.rows)
         assert ours.rejects.equals(theirs.rejects)
@@ -247,31 +247,80 @@ def test_a_batch_that_fails_fails_the_call(hurried, premises, monkeypatch):
 
 
 def test_no_sentences_give_no_rows():
-    output = TripletStage(make_config("fake", llm=FAKE))(make_sentences([]))
+    output = triplets(TripletStage(make_config("fake", llm=FAKE)), make_sentences([]))
     assert output.rows.equals(SCORED.empty_table())
     assert output.rejects.num_rows == 0
 
 
-def test_the_fingerprint_follows_what_decides_the_rows_and_nothing_else(causal_dir, tmp_path):
-    base = fingerprint(make_config(causal_dir))
-    same = {"generate": {"actors": 3, "batch_size": 7, "cpus_per_actor": 2}, "curate": {"alpha": 4}}
-    assert fingerprint(make_config(causal_dir, **same)) == base
+class Counting(FakeEngine):
+    """The fake engine, counting what it is asked to write and to score."""
+
+    def __init__(self):
+        super().__init__()
+        self.written, self.scored = [], 0
+
+    def generate_pairs(self, pairs, row_ids):
+        self.written += row_ids
+        return super().generate_pairs(pairs, row_ids)
+
+    def label_probabilities(self, prompts, labels):
+        self.scored += len(prompts) // 2
+        return super().label_probabilities(prompts, labels)
+
+
+def test_hypotheses_that_are_there_are_scored_and_not_written_again(premises, monkeypatch):
+    sentences, engine = make_sentences(premises), Counting()
+    monkeypatch.setattr(stage_module, "load_engine", lambda config: engine)
+    stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
+    whole = TripletStage(make_config("fake", llm=FAKE, **stated))(sentences).rows
+    assert set(whole["reason"].drop_null().to_pylist()) == {
+        "empty hypothesis",
+        "copied hypothesis",
+        "score unparsable",
+    }
+    both = TripletStage(make_config("fake", llm=FAKE, score={"method": "both"}))
+    anew = both(sentences).rows
+    engine.written, engine.scored = [], 0
+    output = both(sentences, whole.slice(10))
+    assert output.rows.equals(anew)
+    assert engine.written == sentences["row_id"].to_pylist()[:10] or len(engine.written) == 10
+    could_be_scored = sum(reason in (None, "score unparsable") for reason in anew["reason"].to_pylist())
+    assert engine.scored == could_be_scored
+    assert output.counters["rows_written"] == 10
+    assert output.counters["rows_scored"] == could_be_scored
+
+
+def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, tmp_path):
+    def settings(model, **sections):
+        config = make_config(model, **sections)
+        return writing_settings(config), scoring_settings(config)
+
+    writing, scoring = settings(causal_dir)
+    same = {
+        "generate": {"actors": 3, "batch_size": 7, "cpus_per_actor": 2, "rows_per_shard": 9},
+        "curate": {"alpha": 4},
+    }
+    assert settings(causal_dir, **same) == (writing, scoring)
     for change in (
         {"generate": {"omega": 0.2}},
         {"generate": {"max_new_tokens": 5}},
         {"generate": {"min_new_tokens": 2}},
         {"generate": {"bad_words": ["not"]}},
-        {"generate": {"prompts": "reference"}},
-        {"score": {"method": "both"}},
         {"llm": {"dtype": "bfloat16"}},
         {"seed": 5},
     ):
-        assert fingerprint(make_config(causal_dir, **change)) != base, change
+        assert settings(causal_dir, **change)[0] != writing, change
+        assert settings(causal_dir, **change)[1] == scoring, change
+    assert settings(causal_dir, score={"method": "both"})[0] == writing
+    assert settings(causal_dir, score={"method": "both"})[1] != scoring
+    other = settings(causal_dir, generate={"prompts": "reference"})
+    assert other[0] != writing
+    assert other[1] != scoring
     copy = tmp_path / "model"
     copy.mkdir()
     for path in causal_dir.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    weights = base["weights"]
-    assert fingerprint(make_config(copy))["weights"] == weights
+    weights = writing["weights"]
+    assert settings(copy)[0]["weights"] == weights
     (copy / "model.safetensors").write_bytes(b"other")
-    assert fingerprint(make_config(copy))["weights"] != weights
+    assert settings(copy)[0]["weights"] != weights

@@ -18,7 +18,7 @@ from multicsr.rows import Reason
 from multicsr.score.expected import PROBABILITY_STEP
 from tests.generate.conftest import CONTEXT, make_config
 from tests.generate.reference import next_logits
-from tests.generate.rows import make_sentences
+from tests.generate.rows import make_sentences, triplets
 
 PROMPTS = load_prompts("syncse")
 LABELS = PROMPTS.score_labels
@@ -146,7 +146,7 @@ def test_rows_of_a_stage_do_not_depend_on_blocks(model_dir, premises):
     found = []
     for size, batch_size in ((40, 64), (7, 3)):
         stage = TripletStage(make_config(model_dir, generate={"batch_size": batch_size}, **sections))
-        outputs = [stage(sentences.slice(start, size)) for start in range(0, 40, size)]
+        outputs = [triplets(stage, sentences.slice(start, size)) for start in range(0, 40, size)]
         rows = [row for output in outputs for row in output.rows.to_pylist() + output.rejects.to_pylist()]
         found.append(sorted(rows, key=lambda row: row["position"]))
     assert found[0] == found[1]
@@ -184,7 +184,7 @@ def test_the_settings_of_a_hypothesis_reach_the_decoder(model_dir, premises):
 def test_the_shipped_model_writes_and_scores(premises):
     sentences = make_sentences(premises[:16])
     config = make_config("tinylm", generate={"max_new_tokens": 32, "batch_size": 8})
-    output = TripletStage(config)(sentences)
+    output = triplets(TripletStage(config), sentences)
     assert output.rows.num_rows > 12
     assert json.loads((ASSETS / "tinylm" / "config.json").read_text())["model_type"] == "llama"
     rows = output.rows.to_pylist()

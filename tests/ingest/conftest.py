@@ -1,5 +1,6 @@
 """Input files of every format, and a run of ingest on them."""
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from multicsr.ingest.readers import read_records
 
 def _write(path, sentences):
     """`sentences` in the format of the path's ending, compressed when it says so."""
-    plain = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    plain = path.with_suffix("") if path.suffix in (".gz", ".bz2", ".zst") else path
     if plain.suffix == ".parquet":
         pq.write_table(pa.table({"id": range(len(sentences)), "text": sentences}), path)
         return path
@@ -32,6 +33,8 @@ def _write(path, sentences):
     data = "".join(line + "\n" for line in lines).encode()
     if path.suffix == ".gz":
         data = gzip.compress(data)
+    if path.suffix == ".bz2":
+        data = bz2.compress(data)
     if path.suffix == ".zst":
         data = zstandard.compress(data)
     path.write_bytes(data)

@@ -40,11 +40,11 @@ def corpus(number):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("rows_per_shard", [1000, 7])
-def test_agrees_with_all_pairs(tmp_path, write, config, rows_per_shard):
+@pytest.mark.parametrize("rows_per_file", [1000, 7])
+def test_agrees_with_all_pairs(tmp_path, write, config, rows_per_file):
     sentences = corpus(60)
     path = write(tmp_path / "a.txt", sentences)
-    settings = config(path, column=None, near_duplicates=True, rows_per_shard=rows_per_shard)
+    settings = config(path, column=None, near_duplicates=True, rows_per_file=rows_per_file)
     store = Store.open(settings.store)
     manifest = ingest(settings, store, SilentProgress())
     expected = [

@@ -1,5 +1,6 @@
 """Every format gives the same records; damage is a record, or one clear error."""
 
+import bz2
 import gzip
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from multicsr.rows import Reason
 SENTENCES = ['He said "no" to it.', "Magandang umaga, kaibigan.", "Ça va, ils l'ont vu: 日本語, 🙂."]
 
 
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".bz2", ".zst"])
 @pytest.mark.parametrize("ending", [".txt", ".csv", ".tsv", ".jsonl"])
 def test_formats_agree(tmp_path, write, records, ending, compression):
     assert records(write(tmp_path / f"a{ending}{compression}", SENTENCES)) == [*map(Record, SENTENCES)]
@@ -32,9 +33,10 @@ def test_text_line_ends_and_byte_order_mark(tmp_path, records):
     assert [record.text for record in records(tmp_path / "a.txt")] == ["one", "", "two", "three"]
 
 
-def test_two_gzip_members_are_one_file(tmp_path, records):
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n"))
-    assert [record.text for record in records(tmp_path / "a.txt.gz")] == ["one", "two"]
+@pytest.mark.parametrize(("name", "compress"), [("a.txt.gz", gzip.compress), ("a.txt.bz2", bz2.compress)])
+def test_two_members_are_one_file(tmp_path, records, name, compress):
+    (tmp_path / name).write_bytes(compress(b"one\n") + compress(b"two\n"))
+    assert [record.text for record in records(tmp_path / name)] == ["one", "two"]
 
 
 def test_csv_field_over_two_lines_and_byte_order_mark(tmp_path, records):
@@ -96,6 +98,8 @@ def test_damaged_files_are_named(tmp_path, write, records):
         "cut.txt.gz": whole[: len(whole) // 2],
         "crc.txt.gz": whole[:-8] + bytes(8),
         "not.txt.gz": b"this is no gzip",
+        "cut.txt.bz2": bz2.compress("\n".join(text).encode())[:-20],
+        "not.txt.bz2": b"this is no bz2",
         "cut.txt.zst": zstandard.compress("\n".join(text).encode())[:-20],
         "not.parquet": b"this is no Parquet",
     }

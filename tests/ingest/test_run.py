@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.progress import SilentProgress
 from multicsr.rows import Reason, row_id
 from multicsr.store import Store
+from tests.rooms import publish
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -107,7 +109,7 @@ def test_every_bad_row_leaves_once_with_its_reason(config, bad_corpus):
     assert [by_place["a.txt", 3 + i] for i in range(len(BAD_LINES))] == [*BAD_LINES.values()]
     assert [by_place["b.jsonl", 1 + i] for i in range(len(BAD_JSON))] == [*BAD_JSON.values()]
     assert [by_place["c.csv", 1 + i] for i in range(len(BAD_CSV))] == [*BAD_CSV.values()]
-    assert audit(Store.open(settings.store)) == []
+    assert audit(publish(Store.open(settings.store), "sentences", manifest)) == []
 
 
 def test_ids_are_hashes_of_text_and_language(tmp_path, write, config):
@@ -121,7 +123,7 @@ SENTENCES = [f"This is sentence number {i % 700} of many." for i in range(1000)]
 
 def test_rows_do_not_depend_on_shards_chunks_or_ranges(tmp_path, write, config, monkeypatch):
     path = write(tmp_path / "a.txt.gz", SENTENCES)
-    settings = config(path, column=None, rows_per_shard=5000)
+    settings = config(path, column=None, rows_per_file=5000)
     manifest = run(settings)
     assert len(manifest.files) == 1
     assert manifest.rejected == {Reason.DUPLICATE: 300}
@@ -130,10 +132,11 @@ def test_rows_do_not_depend_on_shards_chunks_or_ranges(tmp_path, write, config, 
     monkeypatch.setattr(reading, "CHUNK_ROWS", 90)
     store = Store.open(str(tmp_path / "by hand"))
     (file,) = find_files(settings.input)
-    read = reader(settings, store, "x")(FileShard(0, file))
+    read = reader(settings, store, "x")(FileShard(file))
+    candidates = [entry.path for entry in read.files]
     ranges = id_ranges(read.rows_out, 50)
     assert (len(read.files), len(ranges)) == (12, 5)
-    reports = [sharder(settings.ingest, store, "x")(ids) for ids in ranges]
+    reports = [sharder(settings.ingest, store, "x", candidates)(ids) for ids in ranges]
     files = [entry for report in reports for entry in report.files]
     assert len(files) == 20
     rows = [row for entry in files for row in store.read_table(entry.path).to_pylist()]
@@ -159,9 +162,30 @@ def test_unchanged_input_is_not_read_again_and_changed_input_is(tmp_path, write,
     settings = config(path, column=None)
     first = run(settings)
     assert run(settings) == first
-    assert not Store.open(settings.store).list(f"sentences/{first.fingerprint}/candidates")
+    assert {name.split("/")[2] for name in Store.open(settings.store).names("sentences")} == {
+        "rows",
+        "rejects",
+        "done",
+        "manifest.json",
+    }
     write(path, SENTENCES[:101])
     assert run(settings).rows_out == 101
+
+
+def test_a_file_that_did_not_change_is_not_read_again_beside_one_that_did(tmp_path, write, config):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "a.txt", SENTENCES[:100])
+    write(folder / "b.txt", SENTENCES[100:200])
+    run(config(folder, column=None))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/records").rglob("*.parquet")}
+    write(folder / "b.txt", SENTENCES[100:190])
+    manifest = run(config(folder, column=None))
+    assert manifest.rows_out == 190
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/records").rglob("*.parquet")}
+    assert len(before) == 2
+    assert after.items() > before.items(), "what was read of either file stays as it was"
+    assert len(after) == 3
 
 
 def test_documents_become_sentences(tmp_path, write, config):
@@ -190,7 +214,7 @@ def test_empty_corpus(tmp_path, config, content):
     settings = config(tmp_path / "a.txt", column=None, max_rejected=1)
     with pytest.raises(RunError, match=r"the corpus is empty|none of 3 records is usable"):
         run(settings)
-    assert not Store.open(settings.store).exists("sentences/manifest.json")
+    assert not list(Path(settings.store).glob("sentences/*/manifest.json"))
 
 
 def test_too_many_rejects(tmp_path, write, config):
@@ -198,7 +222,7 @@ def test_too_many_rejects(tmp_path, write, config):
     settings = config(path, column=None, max_rejected=0.5)
     with pytest.raises(RunError, match=r"2 of 3 rows rejected, more than ingest\.max_rejected = 0\.5"):
         run(settings)
-    assert not Store.open(settings.store).exists("sentences/manifest.json")
+    assert not list(Path(settings.store).glob("sentences/*/manifest.json"))
 
 
 def test_a_damaged_file_stops_the_job_and_publishes_nothing(tmp_path, write, config):
@@ -210,7 +234,7 @@ def test_a_damaged_file_stops_the_job_and_publishes_nothing(tmp_path, write, con
     settings = config(folder, column=None)
     with pytest.raises(RunError, match=r"input\.paths: cannot read .*b\.txt\.gz"):
         run(settings)
-    assert not Store.open(settings.store).exists("sentences/manifest.json")
+    assert not list(Path(settings.store).glob("sentences/*/manifest.json"))
 
 
 def test_a_misspelt_column_is_one_line(tmp_path, write, config):

@@ -10,9 +10,10 @@ import pytest
 
 from multicsr import pipeline
 from multicsr.config import Config
-from multicsr.manifest import iter_rejects, iter_tables, read_manifest
+from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.progress import SilentProgress
 from multicsr.store import Store
+from multicsr.versions import current
 from tests.vllm.conftest import read_premises
 
 ROWS = 2_000
@@ -24,9 +25,14 @@ def make_config(folder: Path, name: str, actors: int) -> Config:
             "name": name,
             "store": str(folder / name),
             "input": {"paths": [str(folder / "sentences.txt")]},
-            "ingest": {"rows_per_shard": 250},
             "llm": {"engine": "vllm", "vllm": {"kv_cache_gib": 0.25, "max_model_len": 256}},
-            "generate": {"batch_size": 32, "actors": actors, "max_new_tokens": 16, "max_rejected": 0.9},
+            "generate": {
+                "rows_per_shard": 250,
+                "batch_size": 32,
+                "actors": actors,
+                "max_new_tokens": 16,
+                "max_rejected": 0.9,
+            },
         }
     )
 
@@ -53,9 +59,9 @@ def processes(title: str) -> list[psutil.Process]:
 
 def kill_midway(config: Config, titles: list[str], orphans: list[psutil.Process], killed: list[str]) -> None:
     """Kill -9 one process of each title, each after another shard has been committed; note its children."""
-    done = Path(config.store) / "scored"
+    ledger = Path(config.store) / "ledger"
     for number, title in enumerate(titles, start=1):
-        while len(list(done.glob("*/done/*.json"))) < number:
+        while len(list(ledger.glob("*/*/*.parquet"))) < number:
             time.sleep(0.2)
         while not (found := processes(title)):
             time.sleep(0.2)

@@ -1,0 +1,65 @@
+"""The nights of a store: what every refresh found, cost and decided. One small file each, never changed."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from multicsr.errors import RunError
+from multicsr.store import Store
+
+_FOLDER = "history"
+
+
+class Night(BaseModel):
+    """One refresh."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    outcome: Literal["nothing new", "published"]
+    version: int | None
+    """The version it left as the current one."""
+    sentences: int
+    """In the corpus now."""
+    new: int = 0
+    """Sentences that were not there before."""
+    removed: int = 0
+    """Sentences that are gone from the source."""
+    rows_written: int = 0
+    """Sentences that the LLM wrote hypotheses for."""
+    rows_scored: int = 0
+    tokens: int = 0
+    """Written by the LLM."""
+    curated: int = 0
+    """Triplets that are trained on."""
+    curated_changed: float = 0.0
+    """Share of them that differ from what the model before was trained on."""
+    gpu_seconds: float = 0.0
+    cost: float = 0.0
+    """At `refresh.price_per_gpu_hour`."""
+    metrics: dict[str, float] = {}
+    """Figures of the model that was trained tonight; of the promoted one when none was."""
+    metrics_before: dict[str, float] = {}
+    """Figures of the model before, on the same tasks."""
+    decision: str
+    """What became of the model and why, in words."""
+
+
+def append(store: Store, night: Night) -> None:
+    """Add a night. Raises RunError when one has begun at the same second."""
+    if not store.create_text(f"{_FOLDER}/{night.started}.json", night.model_dump_json(indent=1) + "\n"):
+        raise RunError(f"history: a night of {night.started} is there already")
+
+
+def nights(store: Store) -> list[Night]:
+    """All of them, oldest first. Raises RunError when one is damaged."""
+    return [_read(store, name) for name in store.names(_FOLDER) if name.endswith(".json")]
+
+
+def _read(store: Store, name: str) -> Night:
+    try:
+        return Night.model_validate_json(store.read_text(name))
+    except ValidationError as error:
+        raise RunError(f"{store.uri(name)} is damaged; delete it") from error
