@@ -19,7 +19,7 @@ import torch
 from training import read_triplets
 
 from multicsr.config import Config
-from multicsr.manifest import Manifest, now, publish, rows_digest
+from multicsr.manifest import Manifest, now, rows_digest, write_manifest
 from multicsr.progress import SilentProgress
 from multicsr.ray_stage import start_ray
 from multicsr.rows import CURATED, row_id
@@ -27,13 +27,14 @@ from multicsr.store import Store
 from multicsr.train.log import LOG, Step, read_log
 from multicsr.train.loop import CHECKPOINT
 from multicsr.train.trainer import train
+from multicsr.versions import Rooms
 
 POLL_S = 0.05
 FILES = 4
 WORKER = "RayTrainWorker"
 
 
-def publish_curated(store: Store, triplets: pa.Table) -> None:
+def make_curated(store: Store, triplets: pa.Table) -> Rooms:
     """A `curated` room of the triplets, in a few files."""
     rows = []
     for position, row in enumerate(triplets.to_pylist()):
@@ -59,7 +60,8 @@ def publish_curated(store: Store, triplets: pa.Table) -> None:
         reject_files=[],
         counters={},
     )
-    publish(store, "curated", manifest)
+    write_manifest(store, "curated", manifest)
+    return Rooms(store, {"curated": manifest.fingerprint})
 
 
 def read_steps(log: Path) -> list[Step]:
@@ -84,7 +86,7 @@ def print_shares(steps: list[Step]) -> None:
 def first_checkpoint(store: Store, training: Future[Manifest]) -> Path:
     """Of the training under way, once it is there."""
     while not training.done():
-        if found := [*(store.directory / "training").glob(f"*/{CHECKPOINT}")]:
+        if found := [*Path(store.uri("training")).glob(f"*/{CHECKPOINT}")]:
             return found[0]
         time.sleep(POLL_S)
     training.result()
@@ -136,11 +138,11 @@ def main() -> None:
         tree = {"name": "bench", "store": f"{folder}/store", "input": {"paths": ["none"]}, "train": training}
         config = Config.model_validate(tree)
         store = Store.open(config.store)
-        publish_curated(store, read_triplets())
-        train(config, store, SilentProgress())
-        print_shares(read_steps((store.directory / "model") / LOG))
+        rooms = make_curated(store, read_triplets())
+        model = train(config, rooms, SilentProgress())
+        print_shares(read_steps(Path(store.uri("model"), model.fingerprint, LOG)))
         one_epoch = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
-        print(disturb(store, thread.submit(train, one_epoch, store, SilentProgress())))
+        print(disturb(store, thread.submit(train, one_epoch, rooms, SilentProgress())))
 
 
 if __name__ == "__main__":

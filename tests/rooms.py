@@ -1,8 +1,15 @@
 """Versions made by hand, for tests of what reads them."""
 
-from multicsr.manifest import Manifest, write_manifest
+from multicsr.manifest import Manifest, now, write_manifest
 from multicsr.store import Store
 from multicsr.versions import Log, Rooms, Version, current, latest
+
+
+def manifest(stage: str, **facts: object) -> Manifest:
+    """A manifest of nothing, but for the fields that are given."""
+    blank = {"run": "test", "fingerprint": "f", "code_version": "test", "created": now(), "seconds": 0}
+    blank |= {"rows_in": 0, "rows_out": 0, "rejected": {}, "rows_digest": "", "files": [], "reject_files": []}
+    return Manifest.model_validate({**blank, "settings": {}, "counters": {}, "stage": stage, **facts})
 
 
 def publish(store: Store, room: str, manifest: Manifest) -> Rooms:

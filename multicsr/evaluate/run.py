@@ -74,7 +74,9 @@ def read_evaluation(rooms: Rooms) -> Evaluation | None:
     try:
         return Evaluation.model_validate_json(rooms.store.read_text(name))
     except ValidationError as error:
-        raise RunError(f"{rooms.store.uri(name)} is damaged; run `multicsr evaluate` again") from error
+        raise RunError(
+            f"{rooms.store.uri(name)} is damaged; delete it and run `multicsr run CONFIG` again"
+        ) from error
 
 
 def _settings(config: Config, model: Manifest) -> dict[str, JsonValue]:

@@ -53,4 +53,6 @@ def _read(store: Store, path: str, kind: TypeAdapter[T]) -> T | None:
     try:
         return kind.validate_json(store.read_text(path))
     except ValidationError as error:
-        raise RunError(f"{store.uri(path)} is damaged; run `multicsr train` again") from error
+        raise RunError(
+            f"{store.uri(path)} is damaged; delete it and run `multicsr train CONFIG` again"
+        ) from error

@@ -4,6 +4,8 @@ What was found is told when it is there, and at the latest before the next evalu
 choice of the best checkpoint and an early stop are functions of the run alone.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -39,11 +41,11 @@ class Evaluator(Protocol):
 class Dev:
     """The encoder to measure with, and the task; another copy than the one in training."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        """Raises ConfigError: the dev file or the encoder cannot be used."""
+    def __init__(self, config: TrainConfig, encoder: Path | None = None) -> None:
+        """`encoder`: as in `loop.Job`. Raises ConfigError: the dev file or the encoder cannot be used."""
         self._task = read_task(str(config.dev))
         self._model: SentenceTransformer = load_encoder(
-            config.encoder,
+            str(encoder or config.encoder),
             pooling=config.pooling,
             layers=config.layers,
             max_length=config.max_length,
@@ -77,12 +79,12 @@ class InsideEvaluator:
 class ActorEvaluator:
     """Measures in a Ray actor on a CPU, wherever there is one; it reserves none, see `scorer.py`."""
 
-    def __init__(self, config: TrainConfig, folder: str) -> None:
+    def __init__(self, make: Callable[[], Dev], folder: str) -> None:
         """`folder`: where the command was given; `train.dev` is relative to it."""
         import ray
 
         actor = ray.remote(_DevActor).options(num_cpus=0, num_gpus=0, max_restarts=-1, max_task_retries=3)
-        self._actor: Any = actor.remote(config, folder)
+        self._actor: Any = actor.remote(make, folder)
         self._pending: ObjectRef[float] | None = None
 
     def start(self, weights: Tensors) -> None:
@@ -110,14 +112,14 @@ class ActorEvaluator:
 class _DevActor:
     """Reads what it needs at the first call: of an error in the constructor Ray would not tell the cause."""
 
-    def __init__(self, config: TrainConfig, folder: str) -> None:
+    def __init__(self, make: Callable[[], Dev], folder: str) -> None:
         import os
 
         os.chdir(folder)
         torch.set_num_threads(1)
-        self._config = config
+        self._make = make
         self._dev: Dev | None = None
 
     def measure(self, weights: Tensors) -> float:
-        self._dev = self._dev or Dev(self._config)
+        self._dev = self._dev or self._make()
         return self._dev.measure(weights)

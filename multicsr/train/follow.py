@@ -29,9 +29,8 @@ def followed_in(store: Store, name: str, progress: Progress) -> Iterator[None]:
         log, part = Path(folder, "log"), Path(folder, "part")
 
         def fetch() -> None:
-            if store.exists(name):
-                store.download_file(name, part)
-                part.replace(log)
+            store.download_file(name, part)
+            part.replace(log)
 
         with followed(log, progress, fetch, _FETCH_EVERY_S):
             yield
@@ -50,11 +49,14 @@ def followed(
     stop = threading.Event()
     follower = _Follower(log, progress)
 
+    def look() -> None:
+        with suppress(MulticsrError):  # not there yet, or the server is away: no reason to stop
+            fetch()
+        follower.look()
+
     def follow() -> None:
         while not stop.wait(every_s or _POLL_S):
-            with suppress(MulticsrError):  # a server that is away is no reason to stop
-                fetch()
-            follower.look()
+            look()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -63,7 +65,7 @@ def followed(
     finally:
         stop.set()
         thread.join()
-        follower.look()
+        look()
         follower.close()
 
 

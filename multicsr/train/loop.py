@@ -79,6 +79,8 @@ class Job:
     """Folder of this run's TensorBoard files."""
     name: str
     """Of the run, for trackers."""
+    encoder: Path | None = None
+    """Where the encoder lies that `config.encoder` names; None: it is found by its name."""
     keep: Callable[..., None] = lambda *names: None
     """Called with the names of files in `out` that a later worker will need, when they are complete."""
 
@@ -121,11 +123,15 @@ def fit(
         events=out / "tensorboard",
         name=out.name,
     )
-    return run_job(job, progress or SilentProgress())
+    result = run_job(job, progress or SilentProgress())
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return result
 
 
 def run_job(job: Job, progress: Progress) -> FitResult:
     """Do what is left to do of a job. All workers call it together; worker 0 writes.
+
+    The last checkpoint stays: it is the caller who knows when the model is safe.
 
     Raises:
         ConfigError, RunError: see `fit`.
@@ -204,7 +210,7 @@ class Training:
         self._run = identity(config, index, job.seed)
         checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run)
         self.done = checkpoint.step if checkpoint else 0
-        encoder = _new_encoder(config, job.seed).to(job.device)
+        encoder = _new_encoder(job).to(job.device)
         self._batches = feed(job.source, self._plan, self.done, encoder.tokenize, config, job.seed)
         self._best = checkpoint.best if checkpoint else None
         self._not_better = checkpoint.not_better if checkpoint else 0
@@ -295,7 +301,7 @@ class Training:
         self._saved_s, self.is_checkpoint_due = time.monotonic(), False
 
     def write_model(self) -> FitResult:
-        """Write the best parameters, or the last ones without dev, as `model/`; forget the checkpoint."""
+        """Write the best parameters, or the last ones without dev, as `model/`."""
         job, weights, survey = self.job, self._engine.weights(), self._survey.of_all_workers()
         best_step = self._best.step if self._best else self.done
         best_dev = self._best.dev if self._best else None
@@ -307,7 +313,7 @@ class Training:
             survey.write(job.out, job.source)
             self._mask.write()
         # A fresh one: the encoder in training may be cut up among workers, and in half precision.
-        encoder = _new_encoder(job.config, job.seed)
+        encoder = _new_encoder(job)
         encoder.model.load_state_dict(self._best.model if self._best else weights)
         temporary = job.out / "model.tmp"
         for folder in (path, temporary):
@@ -315,7 +321,6 @@ class Training:
         card = model_card(job.config, job.seed, self.done, best_step, best_dev)
         save_encoder(encoder.model, temporary, card)
         temporary.rename(path)
-        (job.out / CHECKPOINT).unlink(missing_ok=True)
         return result
 
     def _asked_ahead(self, clock: "_Clock") -> Iterator[tuple[Batch, Asked | None]]:
@@ -408,10 +413,11 @@ class _Clock:
         return times
 
 
-def _new_encoder(config: TrainConfig, seed: int) -> Encoder:
-    torch.manual_seed(seed)  # draws the head and the adapters
+def _new_encoder(job: Job) -> Encoder:
+    config = job.config
+    torch.manual_seed(job.seed)  # draws the head and the adapters
     model = load_encoder(
-        config.encoder,
+        str(job.encoder or config.encoder),
         pooling=config.pooling,
         layers=config.layers,
         max_length=config.max_length,

@@ -7,7 +7,6 @@ old run is never silently continued. Every worker gets the same task and finds i
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -69,7 +68,7 @@ def train(config: Config, rooms: Rooms, progress: Progress, start: str | None = 
         _make_index(config, store, source, f"training/{key}/{INDEX}")
         with followed_in(store, f"training/{key}/{LOG}", progress):
             trained = _run_workers(config, rooms, key, start)
-    counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}"))
+    counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}")) | {"workers": float(trained.num_workers)}
     manifest = Manifest(
         stage="train",
         run=config.name,
@@ -175,31 +174,30 @@ def _run_workers(config: Config, rooms: Rooms, key: str, start: str | None) -> T
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     train, store = config.train, rooms.store
-    root = store.directory or Path(tempfile.gettempdir(), "multicsr")
-    ray_state = root / "training" / key / "ray"
-    shutil.rmtree(ray_state, ignore_errors=True)
     store.delete(f"training/{key}/{ERROR}")
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
     task = Task(config=config, store=store, rooms=rooms, key=key, start=start, folder=Path.cwd())
-    trainer = TorchTrainer(
-        work,
-        train_loop_config=task,
-        scaling_config=ScalingConfig(
-            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
-            use_gpu=train.gpus_per_worker > 0,
-            resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
-        ),
-        run_config=RunConfig(
-            name=f"{config.name}-{key}",
-            storage_path=str(ray_state),
-            failure_config=FailureConfig(max_failures=train.max_restarts),
-        ),
-    )
-    try:
-        outcome = cast("Trained | MulticsrError", trainer.fit().return_value)
-    except TrainingFailedError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise RunError(f"train: {cause}; the last checkpoint is kept, run the command again") from error
+    # Ray's controller, which runs on this machine, is the only one to write there.
+    with tempfile.TemporaryDirectory(prefix="multicsr-") as ray_state:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=task,
+            scaling_config=ScalingConfig(
+                num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
+                use_gpu=train.gpus_per_worker > 0,
+                resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
+            ),
+            run_config=RunConfig(
+                name=f"{config.name}-{key}",
+                storage_path=ray_state,
+                failure_config=FailureConfig(max_failures=train.max_restarts),
+            ),
+        )
+        try:
+            outcome = cast("Trained | MulticsrError", trainer.fit().return_value)
+        except TrainingFailedError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise RunError(f"train: {cause}; the last checkpoint is kept, run the command again") from error
     if isinstance(outcome, MulticsrError):
         raise outcome
     return outcome

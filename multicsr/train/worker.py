@@ -4,7 +4,9 @@ import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,6 +20,7 @@ from multicsr.train.log import ENCODER, HISTOGRAM, LOG, MASKED_PAIRS
 from multicsr.versions import Rooms
 
 if TYPE_CHECKING:
+    from multicsr.train.dev import Dev
     from multicsr.train.mask_model import Embedder
 
 INDEX = "index"
@@ -45,6 +48,8 @@ class Trained:
 
     files: list[FileEntry]
     num_left_out: int
+    num_workers: int
+    """Of those who came to the end."""
 
 
 def work(task: Task) -> Trained | MulticsrError:
@@ -86,10 +91,13 @@ def _train(task: Task) -> Trained:
     torch.set_num_threads(threads)
     workspace = Workspace(store, task["key"], world.rank())
     workspace.fetch(LOG, CHECKPOINT)
-    train, mask = _started_from(store, task["start"], config.train), config.train.mask
+    start = f"model/{task['start']}/{ENCODER}" if task["start"] else None
+    train = config.train.model_copy(update={"encoder": start}) if start else config.train
+    mask = train.mask
     curated = task["rooms"].manifest("curated")
     index = join_index([*_index_parts(store, f"training/{task['key']}/{INDEX}/rows")])
     device = str(ray.train.torch.get_device())
+    make_dev = partial(_make_dev, train, store, start)
     job = Job(
         config=train,
         seed=config.seed,
@@ -98,7 +106,8 @@ def _train(task: Task) -> Trained:
         out=workspace.path,
         device=device,
         embedder=None if mask is None else lambda: _embedder(mask, device, threads),
-        evaluator=None if train.dev is None else lambda: ActorEvaluator(train, str(task["folder"])),
+        encoder=workspace.directory(start) if start else None,
+        evaluator=None if train.dev is None else lambda: ActorEvaluator(make_dev, str(task["folder"])),
         vectors=store,
         events=workspace.events,
         name=config.name,
@@ -106,24 +115,24 @@ def _train(task: Task) -> Trained:
     )
     with workspace.mirrored(LOG):
         result = run_job(job, SilentProgress())
-    files = [] if world.rank() else [*_publish(store, f"model/{task['key']}", workspace.path)]
-    return Trained(files, result.num_left_out)
+    files = [] if world.rank() else [*_upload(store, f"model/{task['key']}", workspace.path)]
+    workspace.clear()
+    return Trained(files, result.num_left_out, world.size())
 
 
-def _started_from(store: Store, start: str | None, train: TrainConfig) -> TrainConfig:
-    from multicsr.train.workspace import local_directory
-
-    if start is None:
-        return train
-    encoder = local_directory(store, f"model/{start}/{ENCODER}")
-    return train.model_copy(update={"encoder": str(encoder)})
-
-
-def _publish(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
+def _upload(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
     yield from store.upload(f"{folder}/{ENCODER}", out / "model")
     for name in (LOG, MASKED_PAIRS, HISTOGRAM):
         if (out / name).exists():
             yield store.upload_file(f"{folder}/{name}", out / name)
+
+
+def _make_dev(train: TrainConfig, store: Store, start: str | None) -> "Dev":
+    """What measures, on whatever machine: an encoder in the store is brought there."""
+    from multicsr.train.dev import Dev
+
+    with store.as_directory(start) if start else nullcontext() as encoder:
+        return Dev(train, encoder)
 
 
 def _embedder(mask: MaskConfig, device: str, threads: int) -> "Embedder":

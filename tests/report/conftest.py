@@ -11,11 +11,13 @@ import pytest
 
 from multicsr.config import CurateConfig
 from multicsr.evaluate import EVALUATION, Evaluation, Measured, Score
-from multicsr.manifest import Manifest, publish
+from multicsr.manifest import Manifest
 from multicsr.prompts import load_prompts
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason, rejects, row_id
 from multicsr.store import FileEntry, Store
 from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step
+from multicsr.versions import Rooms, current
+from tests.rooms import manifest, publish
 
 SCRIPT = "<script>alert('a & b')</script> A man & a woman wrote <b>HTML</b>."
 LONG_WORD = "w" * 200
@@ -44,6 +46,7 @@ class Made:
     """The store and the rows that are in it."""
 
     store: Store
+    rooms: Rooms
     sentences: list[Row]
     scored: list[Row]
     curated: list[Row]
@@ -86,14 +89,14 @@ def _make(root: Path, stages: tuple[str, ...], rule: CurateConfig) -> Made:
     decided = [(row | _decided(row), _why_not(row)) for row in scored]
     curated = [row for row, reason in decided if reason is None]
     curated_rejects = [row | {"reason": reason, "detail": None} for row, reason in decided if reason]
-    made = Made(store, sentences, scored, curated, ingest_rejects, scored_rejects, curated_rejects)
     if "ingest" in stages:
         _room(store, "ingest", "sentences", SENTENCE, sentences, ingest_rejects, {"ingest": {"min_words": 3}})
     if "generate" in stages:
+        prompts = load_prompts("syncse")
+        llm = {"engine": "transformers", "model": "/home/someone/models/tinylm"}
         settings = {
-            "llm": {"engine": "transformers", "model": "/home/someone/models/tinylm"},
-            "score": {"method": "expected"},
-            "prompts": load_prompts("syncse").digest(),
+            "writing": {"llm": llm, "prompts": prompts.writing_digest()},
+            "scoring": {"score": {"method": "expected"}, "prompts": prompts.scoring_digest()},
         }
         _room(store, "generate", "scored", SCORED, scored, scored_rejects, settings)
     if "curate" in stages:
@@ -102,8 +105,10 @@ def _make(root: Path, stages: tuple[str, ...], rule: CurateConfig) -> Made:
     if "train" in stages:
         _train(store, draw, len(curated))
     if "evaluate" in stages:
-        store.write_text(EVALUATION, _evaluation().model_dump_json())
-    return made
+        store.write_text(f"evaluation/f/{EVALUATION}", _evaluation().model_dump_json())
+        publish(store, "evaluation", _manifest("evaluate", "2026-01-02T03:10:00+00:00"))
+    kept = (sentences, scored, curated)
+    return Made(store, current(store), *kept, ingest_rejects, scored_rejects, curated_rejects)
 
 
 def _sentence(draw: np.random.Generator, index: int) -> Row:
@@ -163,22 +168,25 @@ def _room(
     publish(
         store,
         room,
-        Manifest(
-            stage=stage,
-            run="demo",
-            fingerprint="f",
-            code_version="0.1.0+g0123456789ab",
+        _manifest(
+            stage,
+            f"2026-01-02T03:0{len(room) % 10}:00+00:00",
             settings=settings,
-            created=f"2026-01-02T03:0{len(room) % 10}:00+00:00",
             seconds={"ingest": 1.4, "generate": 92.5}.get(stage, 0.2),
             rows_in=len(rows) + len(refused),
             rows_out=len(rows),
             rejected=Counter(str(row["reason"]) for row in refused),
-            rows_digest="0" * 32,
             files=files,
             reject_files=[reject_file],
             counters=ENGINE if stage == "generate" else {},
         ),
+    )
+
+
+def _manifest(stage: str, created: str, **facts: object) -> Manifest:
+    code_version = "0.1.0+g0123456789ab"
+    return manifest(
+        stage, run="demo", code_version=code_version, created=created, rows_digest="0" * 32, **facts
     )
 
 
@@ -205,8 +213,8 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
             lines.append(DevScore(step=step, dev=dev, best=step < 120))
     cosines = np.histogram(np.clip(draw.normal(0.25, 0.22, 50_000), -0.4, 0.99), 80, (-1, 1))
     seen = {"edges": cosines[1].round(6).tolist(), "counts": cosines[0].tolist()}
-    store.write_text(f"model/{HISTOGRAM}", json.dumps(seen))
-    store.write_text(f"model/{LOG}", "".join(f"{line.model_dump_json()}\n" for line in lines))
+    store.write_text(f"model/f/{HISTOGRAM}", json.dumps(seen))
+    store.write_text(f"model/f/{LOG}", "".join(f"{line.model_dump_json()}\n" for line in lines))
     pairs = [
         {
             "anchor": f"A man rides a bicycle, {i}.",
@@ -215,24 +223,17 @@ def _train(store: Store, draw: np.random.Generator, num_rows: int) -> None:
         }
         for i in range(5)
     ] + [{"anchor": SCRIPT, "candidate": LONG_WORD, "similarity": 0.91}]
-    store.write_text(f"model/{MASKED_PAIRS}", json.dumps(pairs))
-    manifest = Manifest(
-        stage="train",
-        run="demo",
-        fingerprint="f",
-        code_version="0.1.0+g0123456789ab",
+    store.write_text(f"model/f/{MASKED_PAIRS}", json.dumps(pairs))
+    model = _manifest(
+        "train",
+        "2026-01-02T03:09:00+00:00",
         settings={"train": {"encoder": "all-MiniLM-L6-v2", "global_batch": 128, "mask": {"sigma": 0.9}}},
-        created="2026-01-02T03:09:00+00:00",
         seconds=61.0,
         rows_in=num_rows,
         rows_out=num_rows - 3,
         rejected={str(Reason.SAME_HYPOTHESES): 3},
-        rows_digest="0" * 32,
-        files=[],
-        reject_files=[],
-        counters={},
     )
-    publish(store, "model", manifest)
+    publish(store, "model", model)
 
 
 def _evaluation() -> Evaluation:

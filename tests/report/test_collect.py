@@ -6,14 +6,18 @@ import pytest
 
 from multicsr.config import CurateConfig
 from multicsr.errors import RunError
+from multicsr.evaluate import EVALUATION
 from multicsr.report import collect
 from multicsr.report.seen import NUM_BINS, NUM_CELLS, ReasonSamples, Sample
 from multicsr.rows import CURATED, rejects
 from multicsr.store import Store
+from multicsr.train.log import HISTOGRAM
+from multicsr.versions import current, rooms_of
+from tests.rooms import manifest, publish
 
 
 def test_stages_say_what_the_manifests_say(made):
-    ingest, generate, curate, train = collect(made.store).stages
+    ingest, generate, curate, train = collect(made.rooms).stages
     assert (ingest.rows_in, ingest.rows_out, ingest.num_rejected) == (645, 600, 45)
     assert (generate.rows_in, generate.rows_out, generate.num_rejected) == (600, 560, 40)
     assert curate.rows_out == len(made.curated)
@@ -24,14 +28,14 @@ def test_stages_say_what_the_manifests_say(made):
 
 
 def test_the_engine_is_summed_up_where_it_counted(made):
-    engine = collect(made.store).engine
+    engine = collect(made.rooms).engine
     assert (engine.ties, engine.preemptions, engine.out_of_step) == (12, 0, 3)
     assert engine.prefix_hit_share == 0.25
     assert engine.tokens_per_s == pytest.approx(14400 / 92.5)
 
 
 def test_score_counts_hold_every_scored_row_once(made):
-    scores = collect(made.store).scores
+    scores = collect(made.rooms).scores
     assert scores.num_rows == len(made.scored)
     for counts, rows, column in (
         (scores.kept_a, made.curated, "entailment_expected"),
@@ -54,7 +58,7 @@ def test_score_counts_hold_every_scored_row_once(made):
 
 
 def test_prompts_are_counted_by_what_became_of_their_rows(made):
-    report = collect(made.store)
+    report = collect(made.rooms)
     for use in report.prompts:
         column = f"{use.kind}_prompt"
         assert use.kept == sum(row[column] == use.index for row in made.curated)
@@ -67,7 +71,7 @@ def test_prompts_are_counted_by_what_became_of_their_rows(made):
 
 
 def test_samples_are_rows_of_the_run_and_every_reason_has_one(made):
-    report = collect(made.store)
+    report = collect(made.rooms)
     assert len(report.kept) == 8
     kept_ids = {row["row_id"]: row for row in made.curated}
     for row in report.kept:
@@ -88,7 +92,7 @@ def test_samples_are_rows_of_the_run_and_every_reason_has_one(made):
 
 
 def test_evaluation_and_training_are_read(made):
-    report = collect(made.store)
+    report = collect(made.rooms)
     assert report.training is not None
     assert len(report.training.steps) == 120
     assert report.training.best is not None
@@ -101,7 +105,7 @@ def test_evaluation_and_training_are_read(made):
 
 def test_without_curation_all_scored_rows_count_as_kept(make_store):
     made = make_store(("ingest", "generate"))
-    report = collect(made.store)
+    report = collect(made.rooms)
     assert not report.is_curated
     assert report.curation is None
     assert report.scores.kept_a.sum() == len(made.scored)
@@ -111,21 +115,29 @@ def test_without_curation_all_scored_rows_count_as_kept(make_store):
 
 
 def test_thresholds_are_those_of_the_curated_room(made, make_store):
-    assert collect(made.store).curation == CurateConfig()
+    assert collect(made.rooms).curation == CurateConfig()
     reference = CurateConfig(rule="reference", alpha=3.5)
-    assert collect(make_store(("generate", "curate"), reference).store).curation == reference
+    assert collect(make_store(("generate", "curate"), reference).rooms).curation == reference
 
 
 def test_an_empty_store_is_a_run_error(tmp_path):
     with pytest.raises(RunError, match=r"nothing to report in .*run `multicsr run CONFIG` first"):
-        collect(Store.open(str(tmp_path)))
+        collect(current(Store.open(str(tmp_path))))
 
 
-def test_a_damaged_evaluation_is_a_run_error(make_store):
+@pytest.mark.parametrize("name", [f"evaluation/f/{EVALUATION}", f"model/f/{HISTOGRAM}"])
+def test_damaged_figures_are_a_run_error(make_store, name):
+    made = make_store(("ingest", "train", "evaluate"))
+    made.store.write_text(name, '{"created": 1')
+    with pytest.raises(RunError, match=rf"{name} is damaged; delete it and run"):
+        collect(made.rooms)
+
+
+def test_a_report_is_of_its_version(make_store):
     made = make_store(("ingest",))
-    made.store.write_text("evaluation.json", '{"created": 1')
-    with pytest.raises(RunError, match=r"evaluation\.json is damaged"):
-        collect(made.store)
+    rooms = publish(made.store, "sentences", manifest("ingest", fingerprint="g", rows_in=7, rows_out=7))
+    assert [stage.rows_out for stage in collect(rooms).stages] == [7]
+    assert [stage.rows_out for stage in collect(rooms_of(made.store, 1)).stages] == [600]
 
 
 def table(made, rows) -> pa.Table:

@@ -17,7 +17,7 @@ def shown():
 
 
 def test_summary_shows_every_count_and_the_encoder_before_and_after(made, shown):
-    text = shown(made.store)
+    text = shown(made.rooms)
     for part in ("645", "560", "9 duplicate", "14 copied hypothesis", str(len(made.curated))):
         assert part in text
     for part in ("before training", "after training", "61.25", "83.75 +22.50", "57.25 -1.25"):
@@ -26,6 +26,6 @@ def test_summary_shows_every_count_and_the_encoder_before_and_after(made, shown)
 
 
 def test_summary_of_an_unfinished_run_shows_what_there_is(make_store, shown):
-    text = shown(make_store(("ingest",)).store)
+    text = shown(make_store(("ingest",)).rooms)
     assert "Ingest" in text
     assert "Evaluation" not in text

@@ -6,7 +6,7 @@ import torch
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import measure, read_task
-from multicsr.train.dev import ActorEvaluator, InsideEvaluator
+from multicsr.train.dev import ActorEvaluator, Dev, InsideEvaluator
 from multicsr.train.encoder import load_encoder
 from tests.train.conftest import WORDS
 
@@ -44,7 +44,8 @@ def test_inside_the_worker_the_score_is_that_of_evaluate(config):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_in_an_actor_too_and_the_dev_file_lies_where_the_command_was_given(config, tmp_path):
-    evaluator = ActorEvaluator(config.model_copy(update={"dev": "dev.tsv"}), str(tmp_path))
+    config = config.model_copy(update={"dev": "dev.tsv"})
+    evaluator = ActorEvaluator(lambda: Dev(config), str(tmp_path))
     for noise in (0.0, 0.1):
         weights, score = parameters(config, noise)
         evaluator.start(weights)
@@ -62,7 +63,7 @@ def test_a_broken_dev_file_is_one_line_that_says_what_is_wrong(config, tmp_path)
     (tmp_path / "dev.tsv").write_text("score\tsentence1\tsentence2\nhigh\tba\tde\n")
     with pytest.raises(ConfigError, match="line 2"):
         InsideEvaluator(config)
-    evaluator = ActorEvaluator(config, str(tmp_path))
+    evaluator = ActorEvaluator(lambda: Dev(config), str(tmp_path))
     evaluator.start({})
     with pytest.raises(RunError, match=r"^train\.dev: [^\n]*line 2[^\n]*$"):
         evaluator.result()

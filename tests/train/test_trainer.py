@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from multicsr.train.publish import heal
 from sentence_transformers import SentenceTransformer
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
-from multicsr.manifest import Manifest, now, publish, rows_digest
+from multicsr.manifest import rows_digest
 from multicsr.progress import SilentProgress
 from multicsr.rows import CURATED, row_id
-from multicsr.store import Store
+from multicsr.store import Store, checksum
 from multicsr.train.log import Step, read_log
 from multicsr.train.loop import fit
 from multicsr.train.trainer import check_resources, train
+from multicsr.versions import Rooms, current
+from tests.rooms import manifest, publish
 
 
 class Recorder(SilentProgress):
@@ -48,39 +49,29 @@ def curated(triplets: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CURATED)
 
 
-def publish_curated(store: Store, triplets: pa.Table, parts: int = 2) -> None:
-    """A complete `curated` room of so many files."""
+def publish_curated(store: Store, triplets: pa.Table, parts: int = 2) -> Rooms:
+    """A version with a `curated` room of so many files."""
     table = curated(triplets)
     size = -(-len(table) // parts)
     entries = [
         store.write_table(f"curated/abc/rows/{n:03}.parquet", table.slice(n * size, size))
         for n in range(parts)
     ]
-    manifest = Manifest(
-        stage="curate",
-        run="test",
-        fingerprint="abc",
-        code_version="test",
-        settings={},
-        created=now(),
-        seconds=0,
-        rows_in=len(table),
-        rows_out=len(table),
-        rejected={},
-        rows_digest=rows_digest(table["row_id"]),
-        files=entries,
-        reject_files=[],
-        counters={},
-    )
-    publish(store, "curated", manifest)
+    facts = {"fingerprint": "abc", "rows_in": len(table), "rows_out": len(table), "files": entries}
+    return publish(store, "curated", manifest("curate", rows_digest=rows_digest(table["row_id"]), **facts))
 
 
 @pytest.fixture
-def store(tmp_path, triplets) -> Store:
-    """A store with a published `curated` room of two files."""
-    store = Store.open(str(tmp_path / "store"))
+def store(tmp_path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def rooms(store, triplets) -> Rooms:
+    """Of a version with a `curated` room of two files and an old model."""
     publish_curated(store, triplets)
-    return store
+    store.write_text("model/old/encoder/config.json", "an old model")
+    return publish(store, "model", manifest("train", fingerprint="old"))
 
 
 @pytest.fixture
@@ -103,23 +94,22 @@ def changed(config: Config, **settings: object) -> Config:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monkeypatch):
+def test_train_makes_what_fit_makes(config, store, rooms, triplets, tmp_path, monkeypatch):
     monkeypatch.chdir(Path(config.train.dev).parent)
     config, progress = changed(config, dev="dev.tsv"), Recorder()
-    store.write_text("model/config.json", "an old model")
-    manifest = train(config, store, progress)
-    assert manifest == current(store).manifest("model")
-    assert (manifest.rows_in, manifest.rows_out, manifest.rejected) == (96, 96, {})
-    folder = store.directory / "model"
+    model = train(config, rooms, progress)
+    assert (model.rows_in, model.rows_out, model.rejected) == (96, 96, {})
+    folder = store.directory / "model" / model.fingerprint
     steps = [line for line in read_log(folder / "train.jsonl") if isinstance(line, Step)]
-    assert manifest.counters["steps"] == len(steps) > 5
-    assert manifest.counters["masked"] == pytest.approx(np.mean([step.masked for step in steps]))
-    assert f"best dev {manifest.counters['best_dev']:.2f}" in progress.summary
+    assert model.counters["steps"] == len(steps) == progress.done > 5
+    assert model.counters["masked"] == pytest.approx(np.mean([step.masked for step in steps]))
+    assert model.counters["workers"] == 1
+    assert f"best dev {model.counters['best_dev']:.2f}" in progress.summary
 
     fit(config.train, curated(triplets), seed=config.seed, out=tmp_path / "bare")
     same = SentenceTransformer(str(tmp_path / "bare" / "model"), device="cpu")
-    model = SentenceTransformer(str(folder), device="cpu")
-    np.testing.assert_allclose(model.encode(["ba de fi"]), same.encode(["ba de fi"]), atol=1e-4)
+    encoder = SentenceTransformer(str(folder / "encoder"), device="cpu")
+    np.testing.assert_allclose(encoder.encode(["ba de fi"]), same.encode(["ba de fi"]), atol=1e-4)
 
     pairs = json.loads((folder / "masked_pairs.json").read_text())
     assert 0 < len(pairs) <= 20
@@ -128,67 +118,80 @@ def test_train_publishes_what_fit_makes(config, store, triplets, tmp_path, monke
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     first_epoch = sum(step.epoch == 1 for step in steps)
     assert sum(histogram["counts"]) == first_epoch * 16 * 2 * 15
-    assert sorted(path.name for path in Path(store.uri()).iterdir()) == [
-        "curated",
-        "mask_vectors",
-        "model",
-        "tensorboard",
-        "training",
-    ]
-    assert not list((store.directory / "training").iterdir())
+
+    assert {entry.path for entry in model.files} == {
+        path.relative_to(store.directory).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert all(checksum(store.read_bytes(entry.path)) == entry.checksum for entry in model.files)
+    assert {name.split("/")[0] for name in store.names("")} == {
+        *("curated", "log", "mask_vectors", "model", "tensorboard"),
+    }
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_model_is_trained_once_and_the_old_one_stays_until_a_version_names_the_new(config, store, rooms):
+    config = changed(config, mask=None, dev=None, steps=2)
+    model = train(config, rooms, SilentProgress())
+    assert current(store) == rooms
+    assert store.read_text("model/old/encoder/config.json") == "an old model"
 
     again = Recorder()
-    assert train(changed(config, cpus_per_worker=2), store, again) == manifest
+    assert train(changed(config, cpus_per_worker=2), rooms, again) == model
     assert "reused" in again.summary
+    assert publish(store, "model", model).manifest("model") == model
+    assert train(changed(config, steps=3), rooms, SilentProgress()).counters["steps"] == 3
+
+    store.delete(f"model/{model.fingerprint}/encoder/config.json")
+    assert train(config, rooms, SilentProgress()).files == model.files
+    assert store.exists(f"model/{model.fingerprint}/encoder/config.json")
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_error_in_the_worker_is_one_line_and_leaves_the_old_model(config, store):
-    store.write_text("model/config.json", "the old model")
+def test_an_error_in_the_worker_is_one_line_and_leaves_the_old_model(config, store, rooms):
+    before = store.names("model")
     with pytest.raises(ConfigError, match=r"train\.global_batch: 97 rows") as caught:
-        train(changed(config, global_batch=97), store, SilentProgress())
+        train(changed(config, global_batch=97), rooms, SilentProgress())
     assert "\n" not in str(caught.value)
-    assert store.names("model") == ["model/config.json"]
+    assert store.names("model") == before
+    assert current(store) == rooms
 
 
-def test_a_crash_between_the_two_renames_is_healed(store):
-    store.write_text("model.old/manifest.json", "old")
-    heal(store)
-    assert store.read_text("model/manifest.json") == "old"
-    assert not store.exists("model.old")
-
-
-def test_refusals_before_anything_starts(config, store, tmp_path):
+def test_refusals_before_anything_starts(config, rooms, tmp_path):
     with pytest.raises(ConfigError, match="no evaluation file"):
-        train(changed(config, dev=str(tmp_path / "none.tsv")), store, SilentProgress())
+        train(changed(config, dev=str(tmp_path / "none.tsv")), rooms, SilentProgress())
     with pytest.raises(RunError, match="multicsr curate CONFIG"):
-        train(config, Store.open(str(tmp_path / "empty")), SilentProgress())
+        train(config, current(Store.open(str(tmp_path / "empty"))), SilentProgress())
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(config, store, tmp_path, tiny_bert):
+def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(config, store, rooms, tmp_path, tiny_bert):
     """P's weights are broken on disk: found out in the actors, long after the start."""
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bert, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
-    mask = config.train.mask.model_copy(update={"model": str(broken)})
+    mask, before = config.train.mask.model_copy(update={"model": str(broken)}), store.names("model")
     with pytest.raises(ConfigError, match=r"train\.mask\.model: cannot load") as caught:
-        train(changed(config, workers=2, mask=mask, dev=None), store, SilentProgress())
+        train(changed(config, workers=2, mask=mask, dev=None), rooms, SilentProgress())
     assert "\n" not in str(caught.value)
-    assert not store.exists("model/manifest.json")
+    assert store.names("model") == before
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_as_many_workers_start_as_there_is_room_for(config, store, triplets, tmp_path):
+def test_as_many_workers_start_as_there_is_room_for(config, store, rooms, triplets, tmp_path):
     """Of eight with three CPUs each the cluster has room for two, who take every CPU; the result is one's."""
     still = changed(config, dev=None, steps=4, micro_batch=8, mask=None)
     elastic = changed(still, workers=8, min_workers=1, cpus_per_worker=3)
-    assert train(elastic, store, SilentProgress()).counters["steps"] == 4
+    model = train(elastic, rooms, SilentProgress())
+    assert (model.counters["steps"], model.counters["workers"]) == (4, 2)
     fit(still.train, curated(triplets), seed=config.seed, out=tmp_path / "one")
     one = SentenceTransformer(str(tmp_path / "one" / "model"), device="cpu")
-    model = SentenceTransformer(str(store.directory / "model"), device="cpu")
-    np.testing.assert_allclose(model.encode(["ba de fi"]), one.encode(["ba de fi"]), atol=1e-4)
+    encoder = SentenceTransformer(
+        str(store.directory / "model" / model.fingerprint / "encoder"), device="cpu"
+    )
+    np.testing.assert_allclose(encoder.encode(["ba de fi"]), one.encode(["ba de fi"]), atol=1e-4)
 
 
 @pytest.mark.usefixtures("ray_cluster")
