@@ -96,10 +96,8 @@ def _gone(store: Store, prefix: str) -> Iterator[Row]:
 def _last(row: Row) -> Iterator[tuple[str, str]]:
     yield "sentence", row["text"]
     yield "source", f"{row['source']}:{row['position']} ({row['language']})"
-    yield (
-        "gone",
-        f"it is not in its source any more, since version {row['version'] or 'that was never published'}",
-    )
+    since = f"version {row['version']}" if row["version"] else "a night that was not published"
+    yield "gone", f"it is not in its source any more, since {since}"
 
 
 def _versions_with(store: Store, row_id: str) -> str:
