@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RESULTS = "ablation.json"
 _COLUMNS = ["row_id", "text", "entailment", "contradiction"]
+_TRIPLET = pa.schema([(name, pa.string()) for name in _COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _variants(config: Config, human: Path, progress: Progress) -> list[Variant]:
 
 
 def _rows(store: Store, room: str) -> pa.Table:
-    return pa.concat_tables(iter_tables(store, current(store).manifest(room), _COLUMNS))
+    return pa.concat_tables(iter_tables(store, current(store).manifest(room), _COLUMNS)).cast(_TRIPLET)
 
 
 def _human(path: Path) -> pa.Table:
@@ -130,7 +131,7 @@ def _human(path: Path) -> pa.Table:
     if not isinstance(task, TripletTask):
         raise ConfigError(f"--human: {path} needs the columns anchor, positive, negative")
     row_ids = [f"{path.name}:{index}" for index in range(len(task.anchors))]
-    return pa.table(dict(zip(_COLUMNS, [row_ids, *task.columns()], strict=True)))
+    return pa.table([row_ids, *task.columns()], schema=_TRIPLET)
 
 
 def _fingerprint(variant: Variant, seed: int, data: Sequence[str]) -> str:

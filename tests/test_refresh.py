@@ -120,7 +120,7 @@ def _on_shuffled_negatives(config, rooms, progress, start=None):
     curated = rooms.manifest("curated")
     table = pa.concat_tables(rooms.store.read_table(entry.path) for entry in curated.files)
     shuffled = table["contradiction"].take(np.random.default_rng(0).permutation(table.num_rows))
-    for name, column in (("entailment", shuffled), ("contradiction", table["text"])):
+    for name, column in (("contradiction", table["entailment"]), ("entailment", shuffled)):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, table.schema.field(at), column)
     entry = rooms.store.write_table("curated/shuffled/rows/0.parquet", table)
