@@ -23,8 +23,8 @@ from multicsr.versions import ROOMS, Rooms, Version, versions
 if TYPE_CHECKING:
     from rich.table import Table
 
-_FOLDERS = (*ROOMS, "records", "ledger", "tombstones", "training", "leases")
-"""Where there can be something to delete. P's vectors are kept: they are a cache of their own."""
+_FOLDERS = (*ROOMS, "records", "ledger", "training", "leases")
+"""Where there can be something to delete. P's vectors are kept, a cache of their own, and tombstones."""
 
 
 @dataclass
@@ -96,17 +96,10 @@ class _Needed:
         if folder == "ledger":
             # What the versions of its cause were made from stands in their scored rooms, too.
             return place in self._causes and info.changed_s > self._newest_s
-        if folder == "tombstones":
-            return f"sentences/{top_of(info)}/" in self._rooms
         if folder == "records":
             # records/<settings>/candidates/<identity>-00000.parquet
             return info.name.rpartition("/")[2].partition(".")[0].partition("-")[0] in self._read
         return info.name in self._files or place in self._rooms
-
-
-def top_of(info: FileInfo) -> str:
-    """The folder that a file lies in, below that of all of its kind."""
-    return info.name.split("/")[1]
 
 
 def _causes(manifests: list[Manifest]) -> Iterator[Cause]:

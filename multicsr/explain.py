@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import pyarrow.compute as pc
 from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.generate.stage import prompts_of
-from multicsr.manifest import Manifest
+from multicsr.manifest import Manifest, read_manifest
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.store import FileEntry, Store
-from multicsr.versions import Rooms
+from multicsr.versions import TOMBSTONES, Rooms, versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,8 @@ def explain(rooms: Rooms, row_id: str) -> Life:
     refused = {
         room: list(_find(store, manifest.reject_files, prefix)) for room, manifest in manifests.items()
     }
-    found = sorted({row["row_id"] for rows in (*kept.values(), *refused.values()) for row in rows})
+    gone = [] if any(kept.values()) else list(_gone(store, prefix))
+    found = sorted({row["row_id"] for rows in (*kept.values(), *refused.values(), gone) for row in rows})
     if not found:
         raise RunError(f"no row whose id begins with {prefix} in {store.uri()}")
     if len(found) > 1:
@@ -69,7 +71,8 @@ def explain(rooms: Rooms, row_id: str) -> Life:
         raise RunError(
             f"{len(found):,} row ids begin with {prefix}: {shown}{', ...' * (len(found) > _SHOWN)}"
         )
-    return Life(found[0], list(_facts(manifests, kept, refused)))
+    facts = _facts(manifests, kept, refused) if any((*kept.values(), *refused.values())) else _last(gone[-1])
+    return Life(found[0], [*facts, ("versions", _versions_with(store, found[0]))])
 
 
 def _find(store: Store, entries: Iterable[FileEntry], prefix: str) -> Iterator[Row]:
@@ -78,6 +81,36 @@ def _find(store: Store, entries: Iterable[FileEntry], prefix: str) -> Iterator[R
         if entry.ids and entry.ids[0] < above and prefix <= entry.ids[1]:
             # Of the file, Parquet's statistics skip what is outside.
             yield from store.read_table(entry.path, filters=(row_id >= prefix) & (row_id < above)).to_pylist()
+
+
+def _gone(store: Store, prefix: str) -> Iterator[Row]:
+    """Rows that a refresh did not find in their source any more, the latest last."""
+    number = {version.rooms.get("sentences"): version.number for version in reversed(versions(store))}
+    names = store.names(TOMBSTONES)
+    for name in sorted(names, key=lambda name: number.get(name.split("/")[1], 0)):
+        first = pc.field("row_id")
+        for row in store.read_table(name, filters=(first >= prefix) & (first < prefix + "g")).to_pylist():
+            yield {**row, "version": number.get(name.split("/")[1])}
+
+
+def _last(row: Row) -> Iterator[tuple[str, str]]:
+    yield "sentence", row["text"]
+    yield "source", f"{row['source']}:{row['position']} ({row['language']})"
+    since = f"version {row['version']}" if row["version"] else "a night that was not published"
+    yield "gone", f"it is not in its source any more, since {since}"
+
+
+def _versions_with(store: Store, row_id: str) -> str:
+    """Numbers of the versions whose sentences it is among."""
+    known: dict[str, bool] = {}
+    for version in versions(store):
+        key = version.rooms.get("sentences")
+        if key is not None and key not in known:
+            with suppress(RunError):  # deleted by gc
+                files = read_manifest(store, "sentences", key).files
+                known[key] = any(True for _ in _find(store, files, row_id))
+    numbers = [str(each.number) for each in versions(store) if known.get(each.rooms.get("sentences", ""))]
+    return ", ".join(numbers) or "none that is still there"
 
 
 def _facts(

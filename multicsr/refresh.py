@@ -21,11 +21,9 @@ from multicsr.progress import Progress
 from multicsr.ray_stage import start_ray
 from multicsr.train.plan import deciding_settings
 from multicsr.train.trainer import train
-from multicsr.versions import Rooms
+from multicsr.versions import TOMBSTONES, Rooms
 
 _CONTENT = ("text", "entailment", "contradiction")
-TOMBSTONES = "tombstones"
-"""Folder of the rows that are gone from the source."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from multicsr.manifest import Manifest, now, read_manifest
 from multicsr.store import Store
 
 LOG = "log"
+TOMBSTONES = "tombstones"
+"""Folder of the rows that are gone from their source, by the fingerprint of the sentences that lack them."""
 ROOMS = ("sentences", "scored", "curated", "model", "evaluation")
 """From left to right."""
 _MADE_BY = {"sentences": "ingest", "scored": "generate", "curated": "curate", "model": "train"}

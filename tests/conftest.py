@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multicsr.config import Config
+from multicsr.config import Config, S3Config
 from multicsr.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -78,7 +78,10 @@ def copy_of_run(fake_run: Config, tmp_path: Path) -> Config:
     return fake_run.model_copy(update={"store": str(tmp_path / "store")})
 
 
-@pytest.fixture(params=["disk"])
+@pytest.fixture(params=["disk", "bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store, in a directory and in a bucket."""
-    return Store.open(str(tmp_path / "store"))
+    if request.param == "disk":
+        return Store.open(str(tmp_path / "store"))
+    bucket = request.getfixturevalue("bucket")
+    return Store.open(f"{bucket.uri}/corpus", S3Config(endpoint=bucket.endpoint))

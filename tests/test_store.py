@@ -1,5 +1,6 @@
 """Files whole or not at all, also on a full disk."""
 
+import io
 import os
 import pickle
 import resource
@@ -7,6 +8,7 @@ import signal
 import subprocess
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +18,12 @@ from multicsr.store import SCHEMA_VERSION, Store, checksum
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(place):
+    return place
+
+
+@pytest.fixture
+def on_disk(tmp_path):
     return Store.open(str(tmp_path / "store"))
 
 
@@ -39,19 +46,25 @@ def test_table_round_trip_keeps_schema_and_says_what_it_wrote(store):
     assert store.read_table("rows/part-0.parquet").schema.equals(SENTENCE, check_metadata=True)
     assert store.read_table("rows/part-0.parquet") == table
     assert store.read_table("rows/part-0.parquet", columns=["text"]).column_names == ["text"]
-    data = (store.directory / "rows/part-0.parquet").read_bytes()
+    data = store.read_bytes("rows/part-0.parquet")
     assert (entry.path, entry.rows) == ("rows/part-0.parquet", 10)
     assert (entry.bytes, entry.checksum) == (len(data), checksum(data))
-    facts = pq.read_metadata(store.directory / "rows/part-0.parquet")
+    facts = pq.read_metadata(io.BytesIO(data))
     assert facts.metadata[b"multicsr.schema"].decode() == SCHEMA_VERSION
     assert {facts.row_group(0).column(i).compression for i in range(5)} == {"ZSTD"}
 
 
-def test_a_file_uri_is_its_path_and_a_store_pickles(store, tmp_path):
+def test_a_store_pickles(store):
+    store.write_text("a.txt", "x")
+    assert pickle.loads(pickle.dumps(store)).read_text("a.txt") == "x"
+
+
+def test_a_file_uri_is_its_path(on_disk, tmp_path):
+    store = on_disk
     store.write_text("a.txt", "x")
     same = Store.open(f"file://{tmp_path}/store/")
     assert same.uri("a.txt") == store.uri("a.txt") == str(tmp_path / "store" / "a.txt")
-    assert pickle.loads(pickle.dumps(same)).read_text("a.txt") == "x"
+    assert same.read_text("a.txt") == "x"
 
 
 def test_a_relative_path_does_not_follow_the_working_directory(tmp_path, monkeypatch):
@@ -78,6 +91,37 @@ def test_other_places_are_refused(uri):
         Store.open(uri)
 
 
+def test_rows_are_chosen_by_a_filter_and_their_ids_are_noted(store):
+    table = make_table(20_000)
+    entry = store.write_table("rows.parquet", table)
+    assert entry.ids == (f"{0:032x}", f"{19_999:032x}")
+    wanted = (pc.field("row_id") >= f"{8_190:032x}") & (pc.field("row_id") < f"{8_195:032x}")
+    assert store.read_table("rows.parquet", ["position"], wanted)["position"].to_pylist() == [
+        *range(8190, 8195)
+    ]
+    assert store.write_table("none.parquet", table.slice(0, 0)).ids is None
+
+
+def test_of_two_creations_the_second_changes_nothing(store):
+    assert store.create_text("a.txt", "by one")
+    assert not store.create_text("a.txt", "by another")
+    assert store.read_text("a.txt") == "by one"
+    assert store.create_text("b.txt", "x")
+
+
+def test_a_directory_goes_there_and_back(store, tmp_path):
+    source = tmp_path / "model"
+    (source / "deep").mkdir(parents=True)
+    (source / "a.bin").write_bytes(os.urandom(20_000_000))  # a bucket takes it in parts
+    (source / "deep" / "b.txt").write_text("b")
+    entries = store.upload("model/x", source)
+    assert [entry.path for entry in entries] == ["model/x/a.bin", "model/x/deep/b.txt"]
+    assert all(entry.checksum == checksum(store.read_bytes(entry.path)) for entry in entries)
+    with store.as_directory("model/x") as copy:
+        assert (copy / "a.bin").read_bytes() == (source / "a.bin").read_bytes()
+        assert (copy / "deep" / "b.txt").read_text() == "b"
+
+
 def test_unreadable_files_are_one_line(store):
     with pytest.raises(RunError, match=r"cannot read .*none\.parquet"):
         store.read_table("none.parquet")
@@ -87,7 +131,8 @@ def test_unreadable_files_are_one_line(store):
     assert "\n" not in str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(store, tmp_path):
+def test_a_place_that_cannot_be_written_is_one_line(on_disk, tmp_path):
+    store = on_disk
     (tmp_path / "store").write_text("a file where the store should be")
     with pytest.raises(RunError, match="store: cannot write"):
         store.write_text("a.txt", "x")
@@ -118,8 +163,8 @@ def check_that_nothing_is_left(store):
     assert sorted(os.listdir(store.directory)) == ["a.txt"], "not even a temporary file stays"
 
 
-def test_a_file_that_cannot_grow_leaves_nothing(store, small_files):
-    check_that_nothing_is_left(store)
+def test_a_file_that_cannot_grow_leaves_nothing(on_disk, small_files):
+    check_that_nothing_is_left(on_disk)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

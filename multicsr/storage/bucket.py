@@ -241,7 +241,7 @@ class _Ranges(io.RawIOBase):
 @cache
 def _client(s3: S3Config) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
     """One client a process: it is safe for threads and holds the connections."""
-    import boto3
+    import boto3.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -256,7 +256,9 @@ def _client(s3: S3Config) -> Any:  # noqa: ANN401 - boto3 makes its classes at r
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.client("s3", endpoint_url=s3.endpoint, region_name=s3.region, config=config)
+        return boto3.session.Session().client(
+            "s3", endpoint_url=s3.endpoint, region_name=s3.region, config=config
+        )
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"s3: {first_line(error)}") from error
 

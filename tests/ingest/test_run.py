@@ -164,7 +164,6 @@ def test_unchanged_input_is_not_read_again_and_changed_input_is(tmp_path, write,
     assert run(settings) == first
     assert {name.split("/")[2] for name in Store.open(settings.store).names("sentences")} == {
         "rows",
-        "rejects",
         "done",
         "manifest.json",
     }
