@@ -184,7 +184,9 @@ class Bucket:
             ) from error
         except ClientError as error:
             raise self._refusal(name, error) from error
-        except (BotoCoreError, S3UploadFailedError) as error:
+        except S3UploadFailedError as error:
+            raise self._refusal(name, error.__context__ or error) from error
+        except BotoCoreError as error:
             raise RunError(f"store: cannot reach {self.uri(name)}: {first_line(error)}") from error
 
     def _refusal(self, name: str, error: Exception) -> Exception:

@@ -44,8 +44,8 @@ def test_inside_the_worker_the_score_is_that_of_evaluate(config):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_in_an_actor_too_and_the_dev_file_lies_where_the_command_was_given(config, tmp_path):
-    config = config.model_copy(update={"dev": "dev.tsv"})
-    evaluator = ActorEvaluator(lambda: Dev(config), str(tmp_path))
+    relative = config.model_copy(update={"dev": "dev.tsv"})
+    evaluator = ActorEvaluator(lambda: Dev(relative), str(tmp_path))
     for noise in (0.0, 0.1):
         weights, score = parameters(config, noise)
         evaluator.start(weights)

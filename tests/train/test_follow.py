@@ -4,9 +4,11 @@ import threading
 
 import pytest
 
+from multicsr.config import S3Config
 from multicsr.progress import SilentProgress
+from multicsr.store import Store
 from multicsr.train import follow
-from multicsr.train.follow import followed
+from multicsr.train.follow import followed, followed_in
 from multicsr.train.log import DevScore, Step, TrainLog
 
 
@@ -31,6 +33,7 @@ class Heard(SilentProgress):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(follow, "_POLL_S", 0.001)
+    monkeypatch.setattr(follow, "_FETCH_EVERY_S", 0.001)
 
 
 def step(number, loss=0.5):
@@ -102,3 +105,35 @@ def test_a_line_counts_when_it_is_complete_and_is_read_once(tmp_path):
     follower.look()
     assert (heard.done, heard.note) == (1, "loss 0.250")
     follower.close()
+
+
+def text_of(*lines):
+    return "".join(f"{line.model_dump_json()}\n" for line in lines)
+
+
+def test_a_log_in_a_store_is_followed_from_before_it_is_there(place):
+    heard = Heard()
+    with followed_in(place, "training/key/train.jsonl", heard):
+        for number in (1, 2, 5):
+            steps = [step(n, n / 10) for n in range(1, number + 1)]
+            place.write_text("training/key/train.jsonl", text_of(dev(0, 50), *steps))
+            heard.wait_for(number, f"loss {number / 10:.3f}, dev 50.00")
+
+
+def test_the_last_steps_are_told_even_between_two_looks(place, monkeypatch):
+    monkeypatch.setattr(follow, "_POLL_S", 1000)
+    monkeypatch.setattr(follow, "_FETCH_EVERY_S", 1000)
+    heard = Heard()
+    with followed_in(place, "train.jsonl", heard):
+        place.write_text("train.jsonl", text_of(step(1), step(2)))
+    assert (heard.done, heard.note) == (2, "loss 0.500")
+
+
+def test_a_server_that_is_away_is_asked_again(bucket, faulty):
+    store, heard = Store.open(bucket.uri, S3Config(endpoint=faulty.endpoint)), Heard()
+    faulty.forbid()
+    with followed_in(store, "train.jsonl", heard):
+        bucket.put("train.jsonl", text_of(step(1)).encode())
+        faulty.wait_for(3)
+        faulty.up()
+        heard.wait_for(1, "loss 0.500")
