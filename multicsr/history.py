@@ -40,7 +40,7 @@ class Night(BaseModel):
     cost: float = 0.0
     """At `refresh.price_per_gpu_hour`."""
     metrics: dict[str, float] = {}
-    """Figures of the model that was trained tonight; of the promoted one when none was."""
+    """Figures of the model that was trained tonight, promoted or not; empty when none was."""
     metrics_before: dict[str, float] = {}
     """Figures of the model before, on the same tasks."""
     decision: str

@@ -55,8 +55,6 @@ def refresh(config: Config, progress: Progress) -> Night:
         model = _model(config, draft, before, progress)
         version = draft.publish()
         outcome = draft.rooms
-        if version is not None:
-            pipeline.report(config, draft, progress)
         scored = outcome.manifest("scored") if rows.is_new else None
         counted = scored.counters if scored else {}
         gpu_s = counted.get("worker_seconds", 0.0) * config.generate.gpus_per_actor
@@ -81,6 +79,7 @@ def refresh(config: Config, progress: Progress) -> Night:
             decision=model.decision,
         )
         append(draft.store, night)
+        pipeline.report(config, draft, progress)
     return night
 
 

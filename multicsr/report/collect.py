@@ -10,6 +10,7 @@ from multicsr.config import CurateConfig, MaskConfig
 from multicsr.errors import RunError
 from multicsr.evaluate import Evaluation, read_evaluation
 from multicsr.generate.stage import prompts_of
+from multicsr.history import Night, nights
 from multicsr.manifest import Manifest, iter_rejects, iter_tables
 from multicsr.prompts import PromptSet
 from multicsr.report.seen import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
@@ -94,6 +95,8 @@ class Report:
     """(stage, what decided its content)."""
     counters: dict[str, dict[str, float]]
     """Stage -> what it counted: tokens, seconds of its parts."""
+    nights: list[Night]
+    """Refreshes of the store, oldest first."""
     engine: "EngineSummary | None"
     """How the LLM ran; None where its engine does not say."""
 
@@ -154,6 +157,7 @@ def collect(rooms: Rooms) -> Report:
         evaluation=read_evaluation(rooms),
         settings=[(TITLES[room], _without_paths(manifest.settings)) for room, manifest in manifests.items()],
         counters={TITLES[room]: manifest.counters for room, manifest in manifests.items()},
+        nights=nights(store),
         engine=_engine(manifests.get("scored")),
     )
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from multicsr.errors import RunError
 from multicsr.report.charts import Axis, Point, curve, heatmap, histogram, kept_region
 from multicsr.report.collect import Report, collect
+from multicsr.report.history import charts, latest
 from multicsr.report.seen import NUM_BINS
 from multicsr.report.training import Training
 from multicsr.train.log import Histogram
@@ -51,6 +52,8 @@ def to_html(report: Report) -> str:
         report=report,
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         score_charts=_score_charts(report),
+        night_charts=charts(report.nights) if report.nights else [],
+        latest_nights=latest(report.nights),
         training_charts=_training_charts(report.training, report.sigma) if report.training else [],
     )
 

@@ -1,0 +1,48 @@
+"""The job that tests/test_kill_jobs.py kills: `python -m tests.job_side CONFIG LOG`, in a process of its own.
+
+The engine is the fake one, but it takes its time, and every shard it begins leaves a line in the folder LOG.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+
+from multicsr.config import load_config
+from multicsr.generate import run as generate_run
+from multicsr.generate.stage import TripletStage, Written
+from multicsr.job import guarded
+from multicsr.progress import LineProgress
+
+MS_PER_ROW = float(os.environ.get("MS_PER_ROW", "1"))
+
+
+class SlowStage(TripletStage):
+    """Says what it begins, and needs a while for it."""
+
+    def __call__(self, sentences: pa.Table, hypotheses: pa.Table | None = None) -> Written:
+        Path(os.environ["JOB_LOG"], uuid4().hex).write_text(str(sentences.num_rows))
+        time.sleep(sentences.num_rows * MS_PER_ROW / 1000)
+        return super().__call__(sentences, hypotheses)
+
+
+def main() -> int:
+    from multicsr import pipeline
+
+    generate_run.TripletStage = SlowStage  # type: ignore[misc]
+    config = load_config(Path(sys.argv[1]))
+
+    def call() -> None:
+        pipeline.run(config, LineProgress(), until="curate")
+
+    return guarded(call, debug=False)
+
+
+if __name__ == "__main__":
+    # Under its own name, so that workers find the stage by it.
+    from tests import job_side
+
+    sys.exit(job_side.main())

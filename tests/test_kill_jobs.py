@@ -1,0 +1,188 @@
+"""Jobs under kill -9, at random moments from the first to the last: the driver, an actor, a node, everything.
+
+`make test-slow` runs this, with KILLS kills of each kind on a directory and in a bucket. The published rows must
+be those of a run that nobody disturbed, and only what was in the air may have been written twice.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from multicsr.audit import audit
+from multicsr.config import load_config
+from multicsr.manifest import iter_rejects, iter_tables
+from multicsr.store import Store
+from multicsr.versions import current
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+ROOT = Path(__file__).parents[1]
+KILLS = int(os.environ.get("KILLS", "20"))
+ROWS, ROWS_PER_SHARD, ACTORS = 5000, 100, 2
+LEASE_S = 2
+
+
+@dataclass
+class Job:
+    """A configuration with a store of its own, and the processes that work on it."""
+
+    config: Path
+    log: Path
+    address: str | None
+
+    def start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JOB_LOG": str(self.log)}
+        if self.address:
+            environment["RAY_ADDRESS"] = self.address
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.job_side", str(self.config)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> float:
+        """To the end; the seconds it took."""
+        started, process = time.monotonic(), self.start()
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        return time.monotonic() - started
+
+    def published(self) -> dict[str, list[dict[str, object]]]:
+        """Every row of every room, sorted."""
+        config = load_config(self.config)
+        rooms = current(Store.of(config))
+        assert audit(rooms) == []
+        found = {}
+        for room in ("sentences", "scored", "curated"):
+            manifest = rooms.manifest(room)
+            tables = [*iter_tables(rooms.store, manifest), *iter_rejects(rooms.store, manifest)]
+            rows = [row for table in tables for row in table.to_pylist()]
+            found[room] = sorted(rows, key=lambda row: (str(row["row_id"]), str(row["position"])))
+        return found
+
+    def rows_begun(self) -> int:
+        """By the LLM, those begun twice counted twice."""
+        return sum(int(path.read_text() or 0) for path in self.log.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    """A head and two nodes that can each hold all actors."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    for _ in range(2):
+        cluster.add_node(num_cpus=4, object_store_memory=128 * 2**20)
+    cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module", params=["disk", "bucket"])
+def make_job(request, tmp_path_factory):
+    """Jobs over the same sentences, each in a store of its own."""
+    folder = tmp_path_factory.mktemp("kills")
+    lines = [f"This is sentence number {i} out of many." for i in range(ROWS)]
+    (folder / "in.txt").write_text("\n".join(lines) + "\n")
+    place = str(folder)
+    s3 = {}
+    if request.param == "bucket":
+        server = request.getfixturevalue("s3_server")
+        place, s3 = server.make_bucket("kills").uri, {"endpoint": server.endpoint}
+
+    def make(name: str, address: str | None = None) -> Job:
+        tree = {
+            "name": "kills",
+            "store": f"{place}/{name}",
+            "s3": s3,
+            "input": {"paths": [str(folder / "in.txt")]},
+            "ingest": {"rows_per_file": 1500},
+            "llm": {"engine": "fake"},
+            "generate": {"rows_per_shard": ROWS_PER_SHARD, "actors": ACTORS},
+            "score": {"method": "both"},
+            "lease_s": LEASE_S,
+        }
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+        (folder / f"{name}.log").mkdir()
+        return Job(folder / f"{name}.yaml", folder / f"{name}.log", address)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_job):
+    """(What a run publishes that nobody disturbs, the seconds it takes)."""
+    job = make_job("undisturbed")
+    seconds = job.run()
+    assert job.rows_begun() == ROWS
+    return job.published(), seconds
+
+
+def _processes(below: psutil.Process, title: str) -> list[psutil.Process]:
+    found = []
+    for process in below.children(recursive=True):
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and " ".join(process.cmdline()).startswith(title):
+                found.append(process)
+    return found
+
+
+def _kill(kind: str, job: subprocess.Popen[str], cluster: object) -> bool:
+    """kill -9; False when there was nothing of that kind at this moment."""
+    us = psutil.Process()
+    if kind == "driver":
+        job.kill()
+    elif kind == "everything":
+        victims = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+    elif kind == "actor":
+        actors = _processes(us, "ray::MapWorker")
+        if not actors:
+            return False
+        os.kill(random.choice(actors).pid, signal.SIGKILL)
+    else:
+        node = random.choice(list(cluster.worker_nodes))
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=4, object_store_memory=128 * 2**20)
+    return True
+
+
+@pytest.mark.parametrize("kind", ["driver", "everything", "actor", "node"])
+def test_a_killed_job_publishes_what_an_undisturbed_one_does(make_job, undisturbed, cluster, kind):
+    expected, seconds = undisturbed
+    most_again, killed, draw = 0, 0, random.Random(kind)
+    while killed < KILLS:
+        address = cluster.address if kind in ("actor", "node") else None
+        job = make_job(f"{kind}-{killed}-{draw.randrange(10**9)}", address)
+        process = job.start()
+        time.sleep(draw.uniform(0.3, 0.95) * seconds)
+        if process.poll() is not None or not _kill(kind, process, cluster):
+            process.wait(timeout=300)
+            continue
+        killed += 1
+        process.wait(timeout=300)
+        process.stderr.close()
+        if process.returncode != 0:
+            job.run()
+        assert job.published() == expected
+        again = job.rows_begun() - ROWS
+        most_again = max(most_again, again)
+        assert 0 <= again <= ACTORS * ROWS_PER_SHARD, "more than was in the air was written again"
+    sys.stdout.write(
+        f"\n{killed} kills of {kind}: at most {most_again} of {ROWS:,} rows were written twice\n"
+    )
