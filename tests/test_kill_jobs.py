@@ -1,7 +1,7 @@
-"""Jobs under kill -9, at random moments from the first to the last: the driver, an actor, a node, everything.
+"""Jobs under kill -9, at random moments of their lives: the driver, an actor, a node, everything.
 
-`make test-slow` runs this, with KILLS kills of each kind on a directory and in a bucket. The published rows must
-be those of a run that nobody disturbed, and only what was in the air may have been written twice.
+`make test-slow` runs this, with KILLS kills of each kind on a directory and in a bucket. The published rows
+must be those of a run that nobody disturbed, and only what was in the air may have been written twice.
 """
 
 import os
