@@ -13,12 +13,12 @@ from multicsr.config import Config
 from multicsr.generate.ledger import Cause
 from multicsr.ingest.run import identities
 from multicsr.lease import held
-from multicsr.manifest import Manifest
+from multicsr.manifest import Manifest, manifest_name, read_manifest
 from multicsr.progress import Progress
 from multicsr.storage.bucket import Bucket
 from multicsr.storage.files import FileInfo
 from multicsr.store import Store
-from multicsr.versions import ROOMS, Rooms, Version, versions
+from multicsr.versions import ROOMS, Version, versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +53,7 @@ def clean_up(config: Config, keep: int, older_than_s: float, progress: Progress,
     """Find what the newest `keep` versions do not need and is older; delete it if asked to.
 
     Raises:
-        RunError: another job is at work, or a kept version cannot be read.
+        RunError: another job is at work, or a manifest is damaged.
     """
     store = Store.of(config)
     with held(store, f"`multicsr gc` of {config.name}", config.lease_s, progress):
@@ -77,7 +77,11 @@ class _Needed:
 
     def __init__(self, store: Store, kept: list[Version]) -> None:
         self._store = store
-        manifests = [Rooms(store, version.rooms).manifest(room) for version in kept for room in version.rooms]
+        manifests = [
+            read_manifest(store, room, key)
+            for room, key in {place for version in kept for place in version.rooms.items()}
+            if store.exists(manifest_name(room, key))  # not deleted by an earlier clean-up that kept less
+        ]
         self._files = {entry.path for each in manifests for entry in [*each.files, *each.reject_files]}
         self._rooms = {f"{room}/{key}/" for version in kept for room, key in version.rooms.items()}
         self._causes = {f"ledger/{cause.writing}/{cause.scoring}/" for cause in _causes(manifests)}

@@ -94,14 +94,23 @@ class Cause:
         """Of the settings that a scored room was made with."""
         return cls(*(fingerprint({"settings": settings[name]}) for name in ("writing", "scoring")))
 
+    @property
+    def folder(self) -> str:
+        """Where the rows are that it alone decided."""
+        return f"{_FOLDER}/{self.writing}/{self.scoring}"
+
+    def file(self, row_ids: pa.ChunkedArray) -> str:
+        """The file of these rows: the same whoever writes it."""
+        ends = pc.min_max(row_ids)
+        return f"{self.folder}/{ends['min']}-{ends['max']}-{rows_digest(row_ids)}.parquet"
+
 
 class Ledger:
     """What is known of a cause: the files under its name, and the scored room of the current version."""
 
     def __init__(self, store: Store, cause: Cause, scored: Manifest | None) -> None:
-        self._folder = f"{_FOLDER}/{cause.writing}/{cause.scoring}"
         names = store.names(f"{_FOLDER}/{cause.writing}")
-        self._sources = [Source(name, _span(name), name.startswith(f"{self._folder}/")) for name in names]
+        self._sources = [Source(name, _span(name), name.startswith(f"{cause.folder}/")) for name in names]
         theirs = Cause.of(scored.settings) if scored else None
         if scored and theirs and theirs.writing == cause.writing:
             entries = [*scored.files, *scored.reject_files]
@@ -110,11 +119,6 @@ class Ledger:
     def known(self, span: Span) -> Known:
         """Where to look for the rows of a span."""
         return Known(span, tuple(source for source in self._sources if source.span.meets(span)))
-
-    def name(self, row_ids: pa.ChunkedArray) -> str:
-        """The file of these rows: the same whoever writes it."""
-        ends = pc.min_max(row_ids)
-        return f"{self._folder}/{ends['min']}-{ends['max']}-{rows_digest(row_ids)}.parquet"
 
 
 def _span(name: str) -> Span:

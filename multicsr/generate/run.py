@@ -127,27 +127,24 @@ def _shards(ledger: Ledger, sentences: Manifest) -> list[KnownShard]:
 
 
 def _write(config: Config, store: Store, cause: Cause, todo: Sequence[Todo]) -> Iterator[ShardReport]:
-    ledger = Ledger(store, cause, None)
     pool = Pool(
         config.generate.actors,
         config.generate.cpus_per_actor,
         config.generate.gpus_per_actor,
         shards_at_once=2 if config.llm.engine == "vllm" else 1,
     )
-    return map_items("generate", lambda: writer(store, ledger.name, TripletStage(config)), todo, pool)
+    return map_items("generate", lambda: writer(store, cause, TripletStage(config)), todo, pool)
 
 
-def writer(
-    store: Store, name_of: Callable[[pa.ChunkedArray], str], stage: TripletStage
-) -> Callable[[Todo], ShardReport]:
-    """What an actor does with a shard: its rows go to the file that `name_of` calls by their ids."""
+def writer(store: Store, cause: Cause, stage: TripletStage) -> Callable[[Todo], ShardReport]:
+    """What an actor does with a shard."""
 
     def write(todo: Todo) -> ShardReport:
         started = time.perf_counter()
         sentences = store.read_table(todo.path, filters=todo.known.span.rows)
         is_done = pc.is_in(sentences["row_id"], todo.known.done(store))
         sentences = sentences.filter(pc.invert(is_done))
-        name = name_of(sentences["row_id"])
+        name = cause.file(sentences["row_id"])
         counters: dict[str, float] = {}
         if store.exists(name):  # by the worker that died before it could tell
             rows = store.read_table(name)
