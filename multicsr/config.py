@@ -444,6 +444,10 @@ class Config(Section):
             raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
         if self.llm.engine == "openai" and (self.generate.min_new_tokens or self.generate.bad_words):
             raise ValueError("generate.min_new_tokens and generate.bad_words have no effect at an endpoint")
+        if "s3" in self.model_fields_set and not any(
+            place.startswith("s3://") for place in (self.store, *self.input.paths)
+        ):
+            raise ValueError("s3 has no effect: neither store nor input.paths is in a bucket")
         parallel, gpus = self.llm.vllm.tensor_parallel, self.generate.gpus_per_actor
         if parallel > 1 and gpus not in (0, parallel):
             raise ValueError(

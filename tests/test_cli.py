@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = [
     *("run", "ingest", "generate", "curate", "sweep", "train", "evaluate"),
     *("report", "ablate", "audit", "explain", "doctor"),
+    *("refresh", "versions", "rollback", "gc", "fetch"),
 ]
 
 
@@ -72,6 +73,20 @@ def test_the_whole_walk(config, tmp_path):
     recurated = multicsr("curate", str(path), "--alpha", "4")
     assert recurated.returncode == 0, recurated.stderr
 
+    listed = multicsr("versions", str(tmp_path / "store"))
+    assert listed.returncode == 0, listed.stderr
+    assert re.search(r"7 .*test: curate", listed.stdout), listed.stdout
+    assert multicsr("audit", str(path)).returncode == 1, "the model was trained on what was curated before"
+    back = multicsr("rollback", str(path))
+    assert back.stdout == "version 8 is what version 6 was\n", back.stderr
+    assert multicsr("audit", str(tmp_path / "store"), "--version", "8").returncode == 0
+    fetched = multicsr("fetch", str(path), str(tmp_path / "mine"))
+    assert fetched.returncode == 0, fetched.stderr
+    assert (tmp_path / "mine" / "modules.json").is_file()
+    assert "exists already" in multicsr("fetch", str(path), str(tmp_path / "mine")).stderr
+    cleaned = multicsr("gc", str(path))
+    assert "nothing is deleted without --delete" in " ".join(cleaned.stdout.split()), cleaned.stderr
+
     a_part = next((tmp_path / "store" / "scored").rglob("part-*.parquet"))
     a_part.write_bytes(a_part.read_bytes()[:-1])
     tampered = multicsr("audit", str(path))
@@ -88,6 +103,12 @@ def test_the_whole_walk(config, tmp_path):
         (["--set", "llm={model: .}"], 2, "llm.model: . holds no model weights"),
         (["--set", "train.mask.sigma=1.2"], 2, "train.mask.sigma"),
         (["--set", "ingest.min_words=60"], 1, "too short"),
+        (["--set", "store=ftp://x/y"], 2, "give a directory, file:///absolute/path or s3://bucket/prefix"),
+        (
+            ["--set", "s3.region=eu-west-1"],
+            2,
+            "s3 has no effect: neither store nor input.paths is in a bucket",
+        ),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(config, tmp_path, words, code, message):

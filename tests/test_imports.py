@@ -60,5 +60,9 @@ def test_vllm_has_one_door():
     assert _files_that_import("vllm") == {"lockstep/door.py", "lockstep/launch.py"}
 
 
+def test_boto3_has_one_door():
+    assert _files_that_import("boto3") == {"storage/bucket.py"}
+
+
 def test_deepspeed_has_one_door():
     assert _files_that_import("deepspeed") == {"train/deepspeed_engine.py"}

@@ -98,16 +98,16 @@ def make_job(request, tmp_path_factory):
     lines = [f"This is sentence number {i} out of many." for i in range(ROWS)]
     (folder / "in.txt").write_text("\n".join(lines) + "\n")
     place = str(folder)
-    s3 = {}
+    s3: dict[str, object] = {}
     if request.param == "bucket":
         server = request.getfixturevalue("s3_server")
-        place, s3 = server.make_bucket("kills").uri, {"endpoint": server.endpoint}
+        place, s3 = server.make_bucket("kills").uri, {"s3": {"endpoint": server.endpoint}}
 
     def make(name: str, address: str | None = None) -> Job:
         tree = {
             "name": "kills",
             "store": f"{place}/{name}",
-            "s3": s3,
+            **s3,
             "input": {"paths": [str(folder / "in.txt")]},
             "ingest": {"rows_per_file": 1500},
             "llm": {"engine": "fake"},

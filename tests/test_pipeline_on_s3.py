@@ -37,14 +37,13 @@ def make_config(tmp_path):
         tree = {
             "name": "t",
             "store": store,
-            "s3": s3 or {},
             "input": {"paths": [str(tmp_path / "in.txt")]},
             "ingest": {"rows_per_file": 400},
             "llm": {"engine": "fake"},
             "generate": {"rows_per_shard": 100, "actors": 2},
             "lease_s": 30,
         }
-        return Config.model_validate({**tree, **sections})
+        return Config.model_validate({**tree, **({"s3": s3} if s3 else {}), **sections})
 
     return make
 
