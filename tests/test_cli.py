@@ -75,11 +75,11 @@ def test_the_whole_walk(config, tmp_path):
 
     listed = multicsr("versions", str(tmp_path / "store"))
     assert listed.returncode == 0, listed.stderr
-    assert re.search(r"7 .*test: curate", listed.stdout), listed.stdout
+    assert re.search(r"6 .*test: curate", listed.stdout), listed.stdout
     assert multicsr("audit", str(path)).returncode == 1, "the model was trained on what was curated before"
     back = multicsr("rollback", str(path))
-    assert back.stdout == "version 8 is what version 6 was\n", back.stderr
-    assert multicsr("audit", str(tmp_path / "store"), "--version", "8").returncode == 0
+    assert back.stdout == "version 7 is what version 5 was\n", back.stderr
+    assert multicsr("audit", str(tmp_path / "store"), "--version", "7").returncode == 0
     fetched = multicsr("fetch", str(path), str(tmp_path / "mine"))
     assert fetched.returncode == 0, fetched.stderr
     assert (tmp_path / "mine" / "modules.json").is_file()

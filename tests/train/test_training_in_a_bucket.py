@@ -42,7 +42,8 @@ def make_config(tiny_bert, dev_file):
     }
 
     def make(store: str, **s3: object) -> Config:
-        tree = {"name": "test", "store": store, "s3": s3, "input": {"paths": ["none"]}, "train": training}
+        tree = {"name": "test", "store": store, "input": {"paths": ["none"]}, "train": training}
+        tree |= {"s3": s3} if s3 else {}
         return Config.model_validate({**tree, "evaluate": {"data": [str(dev_file)], "baseline": False}})
 
     return make
