@@ -54,6 +54,7 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
+	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_ray.py
 
