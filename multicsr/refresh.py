@@ -7,7 +7,8 @@ tonight's model or, when that got worse, the one before.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypedDict
 
 from multicsr import pipeline
 from multicsr.compare import Difference, compare, removed_rows
@@ -27,7 +28,7 @@ _CONTENT = ("text", "entailment", "contradiction")
 
 
 @dataclass(frozen=True)
-class Model:
+class _Model:
     """What became of the model tonight."""
 
     decision: str
@@ -35,8 +36,8 @@ class Model:
     """Of training."""
     changed: float = 0.0
     """Share of the curated rows."""
-    metrics: Mapping[str, float] | None = None
-    before: Mapping[str, float] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
 
 
 def refresh(config: Config, progress: Progress) -> Night:
@@ -48,49 +49,57 @@ def refresh(config: Config, progress: Progress) -> Night:
     """
     if not config.evaluate.data:
         raise ConfigError("evaluate.data is empty: a refresh promotes a model by its figures; name TSV files")
-    started, began = now(), time.monotonic()
+    started, began_s = now(), time.monotonic()
     with drafting(config, "refresh", progress) as draft, start_ray(pipeline.largest_pool(config)):
         before = draft.rooms
-        rows = _bring_rows_up_to_date(config, draft, progress)
+        news = _bring_rows_up_to_date(config, draft, progress)
         model = _model(config, draft, before, progress)
-        version = draft.publish()
-        outcome = draft.rooms
-        scored = outcome.manifest("scored") if rows.is_new else None
-        counted = scored.counters if scored else {}
-        gpu_s = counted.get("worker_seconds", 0.0) * config.generate.gpus_per_actor
-        gpu_s += model.seconds * config.train.workers * config.train.gpus_per_worker
+        is_published = draft.publish() is not None
         night = Night(
             started=started,
-            seconds=round(time.monotonic() - began, 3),
-            outcome="published" if version else "nothing new",
-            version=version.number if version else draft.number,
-            sentences=outcome.manifest("sentences").rows_out,
-            new=rows.sentences.new,
-            removed=rows.sentences.removed,
-            rows_written=int(counted.get("rows_written", 0)),
-            rows_scored=int(counted.get("rows_scored", 0)),
-            tokens=int(counted.get("generated_tokens", 0)),
-            curated=outcome.manifest("curated").rows_out,
+            seconds=round(time.monotonic() - began_s, 3),
+            outcome="published" if is_published else "nothing new",
+            version=draft.number,
+            sentences=news.now,
+            new=news.new,
+            removed=news.removed,
+            curated=draft.rooms.manifest("curated").rows_out,
             curated_changed=round(model.changed, 6),
-            gpu_seconds=round(gpu_s, 3),
-            cost=round(gpu_s / 3600 * config.refresh.price_per_gpu_hour, 4),
-            metrics=dict(model.metrics or {}),
-            metrics_before=dict(model.before or {}),
+            metrics=dict(model.metrics),
+            metrics_before=dict(model.before),
             decision=model.decision,
+            **_costs(config, draft.rooms.manifest("scored"), started, model.seconds),
         )
         append(draft.store, night)
         pipeline.report(config, draft, progress)
     return night
 
 
-@dataclass(frozen=True)
-class _Rows:
-    sentences: Difference
-    is_new: bool
-    """The scored room was made tonight."""
+def _costs(config: Config, scored: Manifest, started: str, train_s: float) -> "_Costs":
+    """What the LLM did tonight, and the GPUs."""
+    # A room that was made on another night cost nothing tonight. Both are UTC in one format.
+    counted = scored.counters if scored.created >= started else {}
+    gpu_s = counted.get("worker_seconds", 0.0) * config.generate.gpus_per_actor
+    gpu_s += train_s * config.train.workers * config.train.gpus_per_worker
+    return {
+        "rows_written": int(counted.get("rows_written", 0)),
+        "rows_scored": int(counted.get("rows_scored", 0)),
+        "tokens": int(counted.get("generated_tokens", 0)),
+        "gpu_seconds": round(gpu_s, 3),
+        "cost": round(gpu_s / 3600 * config.refresh.price_per_gpu_hour, 4),
+    }
 
 
-def _bring_rows_up_to_date(config: Config, draft: Draft, progress: Progress) -> _Rows:
+class _Costs(TypedDict):
+    rows_written: int
+    rows_scored: int
+    tokens: int
+    gpu_seconds: float
+    cost: float
+
+
+def _bring_rows_up_to_date(config: Config, draft: Draft, progress: Progress) -> Difference:
+    """Ingest, generate, curate; returns how the sentences differ from those before."""
     before = draft.rooms
     old = before.manifest("sentences") if "sentences" in before else None
     new = pipeline.ingest(config, draft, progress)
@@ -101,31 +110,30 @@ def _bring_rows_up_to_date(config: Config, draft: Draft, progress: Progress) -> 
         removed_rows(draft.store, old, new, f"{TOMBSTONES}/{new.fingerprint}")
     pipeline.generate(config, draft, progress)
     pipeline.curate(config, draft, progress)
-    is_new = draft.rooms.fingerprints["scored"] != before.fingerprints.get("scored")
-    return _Rows(difference, is_new)
+    return difference
 
 
-def _model(config: Config, draft: Draft, before: Rooms, progress: Progress) -> Model:
+def _model(config: Config, draft: Draft, before: Rooms, progress: Progress) -> _Model:
     """Train when there is reason to, and promote what is not worse."""
     if "model" not in before:
         started = time.monotonic()
         pipeline.train(config, draft, progress)
         seconds = time.monotonic() - started
         figures = pipeline.evaluate(config, draft, progress).counters
-        return Model("the first model", seconds, 1.0, figures)
+        return _Model("the first model", seconds, 1.0, figures)
     old, curated = before.manifest("model"), draft.rooms.manifest("curated")
     is_other_training = old.settings["train"] != deciding_settings(config.train)
     changed = compare(draft.store, _trained_on(before, old), curated, _CONTENT).share
     if not is_other_training:
         if draft.rooms.fingerprints["curated"] == before.fingerprints.get("curated"):
-            return Model("kept: the triplets are the same as last time", changed=changed)
+            return _Model("kept: the triplets are the same as last time", changed=changed)
         if changed < config.refresh.retrain_share:
             limit = f"refresh.retrain_share is {config.refresh.retrain_share:.1%}"
-            return Model(f"kept: {changed:.1%} of its triplets changed, {limit}", changed=changed)
+            return _Model(f"kept: {changed:.1%} of its triplets changed, {limit}", changed=changed)
     return _challenge(config, draft, before, changed, progress)
 
 
-def _challenge(config: Config, draft: Draft, before: Rooms, changed: float, progress: Progress) -> Model:
+def _challenge(config: Config, draft: Draft, before: Rooms, changed: float, progress: Progress) -> _Model:
     """Train tonight's model and let the figures decide."""
     started = time.monotonic()
     start = before.fingerprints["model"] if config.refresh.start == "last" else None
@@ -137,7 +145,7 @@ def _challenge(config: Config, draft: Draft, before: Rooms, changed: float, prog
     if worse:
         draft.keep("model", "evaluation")
     decision = f"not promoted: {'; '.join(worse)}" if worse else "promoted"
-    return Model(decision, seconds, changed, ours, theirs)
+    return _Model(decision, seconds, changed, ours, theirs)
 
 
 def fallen(before: Mapping[str, float], after: Mapping[str, float], config: Config) -> list[str]:
