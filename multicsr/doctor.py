@@ -35,7 +35,8 @@ def examine(config: Config | None, console: Console) -> None:
     Raises:
         RunError: something is wrong; what, was printed.
     """
-    findings = [*_python(), *_packages(), *_torch(), *_machine(), *_models(config), *_vllm(config)]
+    findings = [*_python(), *_packages(), *_torch(), *_machine()]
+    findings += [*_models(config), *_vllm(config), *_store(config)]
     for finding in findings:
         mark = "[red]wrong[/]" if finding.remedy else "[green]ok[/]   "
         console.print(f"{mark} {finding.what:<28} {finding.seen}")
@@ -105,6 +106,22 @@ def _models(config: Config | None) -> Iterator[Finding]:
             continue
         where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
         yield Finding(setting, name + where)
+
+
+def _store(config: Config | None) -> Iterator[Finding]:
+    """Can the store of the run be written, and are conditional puts honoured?"""
+    if config is None:
+        return
+    from multicsr.lease import check_conditions
+    from multicsr.store import Store
+
+    store = Store.of(config)
+    try:
+        check_conditions(store)
+    except RunError as error:
+        yield Finding("store", store.uri(), str(error))
+        return
+    yield Finding("store", store.uri())
 
 
 def _vllm(config: Config | None) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def held(store: Store, what: str, lease_s: float, progress: Progress) -> Iterato
 
 
 def _take(store: Store, holder: str, lease_s: float, progress: Progress) -> Lease:
-    _check_conditions(store)
+    check_conditions(store)
     log = Log(store)
     while True:
         last = log.last()
