@@ -144,7 +144,8 @@ def _beat_name(lease: LeaseEntry) -> str:
     return f"{_BEATS}/{lease.id}.json"
 
 
-def _check_conditions(store: Store) -> None:
+def check_conditions(store: Store) -> None:
+    """Raises RunError when the store cannot be written, or would let two writers of one file win."""
     name = f"{_BEATS}/probe-{uuid4().hex}"
     is_refused = store.create_text(name, "first") and not store.create_text(name, "second")
     store.delete(name)
