@@ -1,5 +1,6 @@
 """The nights of a store: what every refresh found, cost and decided. One small file each, never changed."""
 
+import time
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,9 +49,9 @@ class Night(BaseModel):
 
 
 def append(store: Store, night: Night) -> None:
-    """Add a night. Raises RunError when one has begun at the same second."""
-    if not store.create_text(f"{_FOLDER}/{night.started}.json", night.model_dump_json(indent=1) + "\n"):
-        raise RunError(f"history: a night of {night.started} is there already")
+    """Add a night; the lease on the store keeps others from adding one at the same time."""
+    name = f"{_FOLDER}/{time.time_ns():020d}.json"  # names sort as the nights came
+    store.write_text(name, night.model_dump_json(indent=1) + "\n")
 
 
 def nights(store: Store) -> list[Night]:

@@ -210,7 +210,8 @@ class Training:
         self._run = identity(config, index, job.seed)
         checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run)
         self.done = checkpoint.step if checkpoint else 0
-        encoder = _new_encoder(job).to(job.device)
+        # It was loaded to be used, and would be trained without dropout.
+        encoder = _new_encoder(job).train().to(job.device)
         self._batches = feed(job.source, self._plan, self.done, encoder.tokenize, config, job.seed)
         self._best = checkpoint.best if checkpoint else None
         self._not_better = checkpoint.not_better if checkpoint else 0

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.evaluate import measure, read_task
+from multicsr.train.engine import TorchEngine
 from multicsr.train.index import digest_rows, join_index
 from multicsr.train.log import DevScore, Step, read_log
 from multicsr.train.loop import fit
@@ -68,6 +69,22 @@ def test_a_run_learns_and_keeps_its_best_checkpoint(config, triplets, dev_file, 
     assert measure(read_task(dev_file), model.encode).value == pytest.approx(best.dev)
     assert f"after step {best.step}" in (result.model_dir / "README.md").read_text()
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("checkpoint*"))
+
+
+def test_there_is_dropout_while_it_trains(config, triplets, tmp_path, monkeypatch):
+    embed, distances = TorchEngine.embed, []
+
+    def twice(self, sequences, seed):
+        embedding_BD = embed(self, sequences, seed)
+        with torch.no_grad():
+            for other in (seed, seed + 1):
+                distances.append(float((embed(self, sequences, other) - embedding_BD).abs().max()))
+        return embedding_BD
+
+    monkeypatch.setattr(TorchEngine, "embed", twice)
+    fit(config.model_copy(update={"epochs": 1}), triplets, seed=3, out=tmp_path)
+    assert max(distances[::2]) == 0, "the seed decides it"
+    assert min(distances[1::2]) > 0.01
 
 
 def test_same_seed_same_bits_other_seed_other_model(config, triplets, tmp_path):
