@@ -35,7 +35,7 @@ demo: install ## 3,300 real sentences through every stage to a measured encoder 
 test: install ## all tests, without network or GPU
 	$(BIN)/pytest
 
-test-slow: install ## training runs that are killed, and the long equality runs
+test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
