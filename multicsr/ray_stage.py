@@ -162,9 +162,10 @@ def reusable(store: Store, room: str, wanted: str) -> Manifest | None:
     if not store.exists(manifest_name(room, wanted)):
         return None
     manifest = read_manifest(store, room, wanted)
-    present = set(store.names(f"{room}/{wanted}"))
-    complete = all(entry.path in present for entry in [*manifest.files, *manifest.reject_files])
-    return manifest if complete else None
+    paths = {entry.path for entry in [*manifest.files, *manifest.reject_files]}
+    folders = {"/".join(path.split("/")[:2]) for path in paths}
+    present = {name for folder in folders for name in store.names(folder)}
+    return manifest if paths <= present else None
 
 
 def work_on(
