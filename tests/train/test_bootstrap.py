@@ -50,7 +50,7 @@ def test_unsupervised_simcse_beats_its_start_and_serves_as_p(shared_data, tmp_pa
         layers=2,
         pooling="mean",
         mlp_head=False,
-        mask=MaskConfig(model=str(result.model_dir), sigma=0.9),
+        mask=MaskConfig(model=str(result.model_dir), sigma=0.6),
         steps=10,
         global_batch=64,
     )
