@@ -81,7 +81,7 @@ def generate(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
     num_known = sum(plan.num_known for plan in plans)
     progress.advance(num_known)
     tally, new = (Tally("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2))
-    tally.count(rows_reused=num_known)
+    tally.count(rows_reused=num_known, rows_written=0, rows_scored=0)
     for report in _write(config, store, Cause.of(settings), [todo for plan in plans for todo in plan.todo]):
         new.add(report)  # stops the job when too many rows are rejected
         tally.count(worker_seconds=report.seconds, **report.counters)

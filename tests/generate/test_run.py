@@ -71,7 +71,7 @@ def test_a_scoring_prompt_costs_no_writing_and_a_writing_prompt_everything(corpu
     scored = counted["rows_scored"]
     stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
     rows, counted = generate(corpus(LINES[:100], **stated))
-    assert (counted.get("rows_written", 0), counted["rows_reused"]) == (0, 0)
+    assert (counted["rows_written"], counted["rows_reused"]) == (0, 0)
     assert counted["rows_scored"] == scored
     fresh, _ = generate(corpus(LINES[:100], store="other", **stated))
     assert rows == fresh

@@ -65,6 +65,7 @@ def kill_after_a_checkpoint(bucket: Bucket, is_over: threading.Event, kept: list
     os.kill(workers[-1].pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_training_in_a_bucket_ends_as_an_undisturbed_one_in_a_directory(
     make_config, bucket, triplets, tmp_path
 ):
