@@ -19,12 +19,14 @@ def table(store: Store) -> "Table":
     known = versions(store)
     if not known:
         raise RunError(f"nothing was published in {store.uri()} yet; run `multicsr run CONFIG` first")
-    lines = Table(title=store.uri(), title_justify="left")
-    lines.add_column("version", justify="right")
-    lines.add_column("published", no_wrap=True)
+    lines = Table(
+        title=store.uri(), title_justify="left", box=None
+    )  # borders would not leave room for numbers
+    lines.add_column("", justify="right", no_wrap=True)
+    lines.add_column("published, UTC", no_wrap=True)
     lines.add_column("by", no_wrap=True)
     for room in _ROWS:
-        lines.add_column(room, justify="right")
+        lines.add_column(room, justify="right", no_wrap=True)
     lines.add_column("model", no_wrap=True)
     for version in known:
         is_current = version is known[-1]
@@ -37,7 +39,7 @@ def _cells(store: Store, version: Version) -> list[str]:
     what = f"rollback to {version.restores}" if version.restores else version.command
     return [
         str(version.number),
-        version.created,
+        version.created[:16].replace("T", " "),
         f"{version.run}: {what}",
         *(_rows(rooms, room) for room in _ROWS),
         _short(rooms.fingerprints.get(ROOMS[3], "-")),
