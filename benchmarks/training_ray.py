@@ -141,8 +141,9 @@ def main() -> None:
         rooms = make_curated(store, read_triplets())
         model = train(config, rooms, SilentProgress())
         print_shares(read_steps(Path(store.uri("model"), model.fingerprint, LOG)))
-        one_epoch = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
-        print(disturb(store, thread.submit(train, one_epoch, rooms, SilentProgress())))
+        one_epoch = config.train.model_copy(update={"epochs": 1})
+        other = config.model_copy(update={"seed": config.seed + 1, "train": one_epoch})  # trained anew
+        print(disturb(store, thread.submit(train, other, rooms, SilentProgress())))
 
 
 if __name__ == "__main__":
