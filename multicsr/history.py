@@ -3,9 +3,8 @@
 import time
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from multicsr.errors import RunError
 from multicsr.store import Store
 
 _FOLDER = "history"
@@ -48,6 +47,9 @@ class Night(BaseModel):
     """What became of the model and why, in words."""
 
 
+_night = TypeAdapter(Night)
+
+
 def append(store: Store, night: Night) -> None:
     """Add a night; the lease on the store keeps others from adding one at the same time."""
     name = f"{_FOLDER}/{time.time_ns():020d}.json"  # names sort as the nights came
@@ -56,11 +58,5 @@ def append(store: Store, night: Night) -> None:
 
 def nights(store: Store) -> list[Night]:
     """All of them, oldest first. Raises RunError when one is damaged."""
-    return [_read(store, name) for name in store.names(_FOLDER) if name.endswith(".json")]
-
-
-def _read(store: Store, name: str) -> Night:
-    try:
-        return Night.model_validate_json(store.read_text(name))
-    except ValidationError as error:
-        raise RunError(f"{store.uri(name)} is damaged; delete it") from error
+    names = [name for name in store.names(_FOLDER) if name.endswith(".json")]
+    return [store.read_json(name, _night, "; delete it") for name in names]

@@ -8,16 +8,16 @@ The entry is the fence: a job publishes at the position behind its own last entr
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from multicsr.errors import MulticsrError, RunError
 from multicsr.progress import Progress
+from multicsr.repeat import repeated
 from multicsr.store import Store
 from multicsr.versions import LeaseEntry, Log, Version
 
@@ -35,16 +35,16 @@ class _Beat(BaseModel):
     released: bool = False
 
 
+_beat = TypeAdapter(_Beat)
+
+
 class Lease:
     """The right to publish, as long as nobody took it over."""
 
     def __init__(self, log: Log, entry: LeaseEntry, position: int, lease_s: float) -> None:
         self._log, self._entry, self._position, self._lease_s = log, entry, position, lease_s
-        self._stop = threading.Event()
         self._beats = 0
-        self._beating = threading.Thread(target=self._beat_on, daemon=True)
         self._beat()
-        self._beating.start()
 
     def check(self) -> None:
         """Raises RunError when another job took over."""
@@ -57,18 +57,19 @@ class Lease:
             raise self._lost()
         self._position += 1
 
-    def release(self) -> None:
-        """Let the next job begin at once."""
-        self._stop.set()
-        self._beating.join()
-        self._beat(released=True)
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Beat while the block runs; at its end let the next job begin at once."""
 
-    def _beat_on(self) -> None:
-        while not self._stop.wait(self._lease_s / _BEATS_PER_LEASE):
-            try:
+        def beat() -> None:
+            with suppress(MulticsrError):  # if it stays like that, somebody takes over, and `publish` tells
                 self._beat()
-            except MulticsrError:
-                continue  # if it stays like that, somebody takes over, and `publish` tells
+
+        try:
+            with repeated(beat, self._lease_s / _BEATS_PER_LEASE):
+                yield
+        finally:
+            self._beat(released=True)
 
     def _beat(self, released: bool = False) -> None:
         self._beats += 1
@@ -95,10 +96,8 @@ def held(store: Store, what: str, lease_s: float, progress: Progress) -> Iterato
         RunError: another job is at work; or the server ignores conditions, so that two jobs could both win.
     """
     lease = _take(store, f"{what} on {socket.gethostname()}, process {os.getpid()}", lease_s, progress)
-    try:
+    with lease.kept_alive():
         yield lease
-    finally:
-        lease.release()
 
 
 def _take(store: Store, holder: str, lease_s: float, progress: Progress) -> Lease:
@@ -106,7 +105,7 @@ def _take(store: Store, holder: str, lease_s: float, progress: Progress) -> Leas
     log = Log(store)
     while True:
         last = log.last()
-        if (before := log.latest_lease()) is not None:
+        if (before := log.latest(LeaseEntry)) is not None:
             _wait_for_end_of(store, before, lease_s, progress)
         entry = LeaseEntry(holder=holder)
         if log.append(last + 1, entry):
@@ -132,12 +131,7 @@ def _wait_for_end_of(store: Store, lease: LeaseEntry, lease_s: float, progress: 
 
 def _read_beat(store: Store, lease: LeaseEntry) -> _Beat:
     name = _beat_name(lease)
-    if not store.exists(name):
-        return _Beat(number=0)
-    try:
-        return _Beat.model_validate_json(store.read_text(name))
-    except ValidationError as error:
-        raise RunError(f"{store.uri(name)} is damaged; delete it") from error
+    return store.read_json(name, _beat, "; delete it") if store.exists(name) else _Beat(number=0)
 
 
 def _beat_name(lease: LeaseEntry) -> str:

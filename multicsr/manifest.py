@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from multicsr import __version__
-from multicsr.errors import RunError
 from multicsr.store import FileEntry, Store
 
 
@@ -45,6 +44,42 @@ class Manifest(BaseModel):
     """What else the stage counted, summed over shards: tokens, seconds of its parts."""
 
 
+_manifest = TypeAdapter(Manifest)
+
+
+def new_manifest(
+    stage: str,
+    run: str,
+    settings: Mapping[str, JsonValue],
+    seconds: float,
+    *,
+    rows_digest: str,
+    files: list[FileEntry],
+    counters: dict[str, float],
+    rows_in: int = 0,
+    rows_out: int = 0,
+    rejected: dict[str, int] | None = None,
+    reject_files: Sequence[FileEntry] = (),
+) -> Manifest:
+    """Of what was just made; the arguments are the fields, those without rows need not name them."""
+    return Manifest(
+        stage=stage,
+        run=run,
+        fingerprint=fingerprint(settings),
+        code_version=code_version(),
+        settings=dict(settings),
+        created=now(),
+        seconds=seconds,
+        rows_in=rows_in,
+        rows_out=rows_out,
+        rejected=rejected or {},
+        rows_digest=rows_digest,
+        files=files,
+        reject_files=[*reject_files],
+        counters=counters,
+    )
+
+
 def write_manifest(store: Store, room: str, manifest: Manifest) -> None:
     """Mark the room as complete; everything that the manifest names must be written before."""
     text = manifest.model_dump_json(indent=1) + "\n"
@@ -54,10 +89,7 @@ def write_manifest(store: Store, room: str, manifest: Manifest) -> None:
 def read_manifest(store: Store, room: str, fingerprint: str) -> Manifest:
     """Raises RunError when the room is not there or its manifest is damaged."""
     name = manifest_name(room, fingerprint)
-    try:
-        return Manifest.model_validate_json(store.read_text(name))
-    except ValidationError as error:
-        raise RunError(f"{store.uri(name)} is damaged; delete it and run the stage again") from error
+    return store.read_json(name, _manifest, "; delete it and run the stage again")
 
 
 def manifest_name(room: str, fingerprint: str) -> str:

@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from multicsr.config import Config, S3Config
 from multicsr.errors import ConfigError, RunError
@@ -27,6 +27,22 @@ SCHEMA_VERSION = "1"
 ROW_GROUP_ROWS = 8192
 _REPEATED = ("language", "source", "prompts", "llm", "reason", "entailment_reply", "contradiction_reply")
 """Columns with few distinct values; the others would only pay for a dictionary."""
+T = TypeVar("T")
+
+
+class Span(NamedTuple):
+    """Row ids from `first` to `last`, both included."""
+
+    first: str
+    last: str
+
+    def meets(self, other: "Span") -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+    @property
+    def rows(self) -> pc.Expression:
+        """As a filter."""
+        return (pc.field("row_id") >= self.first) & (pc.field("row_id") <= self.last)
 
 
 class FileEntry(BaseModel):
@@ -38,8 +54,8 @@ class FileEntry(BaseModel):
     rows: int
     bytes: int
     checksum: str
-    ids: tuple[str, str] | None = None
-    """The least and the greatest row id; None: there is none."""
+    ids: Span | None = None
+    """From the least to the greatest row id; None: there is none."""
 
 
 class Store:
@@ -116,6 +132,13 @@ class Store:
 
     def read_text(self, name: str) -> str:
         return self.read_bytes(name).decode("utf-8")
+
+    def read_json(self, name: str, kind: TypeAdapter[T], remedy: str) -> T:
+        """A file of JSON; RunError ends with the remedy when it is damaged."""
+        try:
+            return kind.validate_json(self.read_bytes(name))
+        except ValidationError as error:
+            raise RunError(f"{self.uri(name)} is damaged{remedy}") from error
 
     def write_text(self, name: str, text: str) -> None:
         """Replace `name` in one step."""
@@ -197,11 +220,11 @@ class Store:
             raise RunError(f"cannot read {self.uri(name)}: {reason}") from error
 
 
-def _ids(table: pa.Table) -> tuple[str, str] | None:
+def _ids(table: pa.Table) -> Span | None:
     if "row_id" not in table.column_names or table["row_id"].null_count == table.num_rows:
         return None
     ends = pc.min_max(table["row_id"])
-    return ends["min"].as_py(), ends["max"].as_py()
+    return Span(ends["min"].as_py(), ends["max"].as_py())
 
 
 def checksum(data: bytes) -> str:

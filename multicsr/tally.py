@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from multicsr.errors import RunError
-from multicsr.manifest import Manifest, add_digests, code_version, fingerprint, now
+from multicsr.manifest import Manifest, add_digests, new_manifest
 from multicsr.store import FileEntry
 
 
@@ -70,14 +70,11 @@ class Tally:
         counters = self._counters.copy()
         for report in reports:
             counters.update({**report.counters, "worker_seconds": report.seconds})
-        return Manifest(
-            stage=self._stage,
-            run=run,
-            fingerprint=fingerprint(settings),
-            code_version=code_version(),
-            settings=dict(settings),
-            created=now(),
-            seconds=round(seconds, 3),
+        return new_manifest(
+            self._stage,
+            run,
+            settings,
+            round(seconds, 3),
             rows_in=self._rows_in,
             rows_out=rows_out,
             rejected=dict(self._rejected.most_common()),

@@ -5,13 +5,13 @@ entry gets the next position, and only one writer can get it. The last version i
 Leases are entries too (`lease.py`), so that a job which lost its lease finds its position taken.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from multicsr.errors import RunError
 from multicsr.manifest import Manifest, now, read_manifest
@@ -59,6 +59,7 @@ class Version(_Entry):
 
 Entry = Annotated[LeaseEntry | Version, Field(discriminator="kind")]
 _entry: TypeAdapter[LeaseEntry | Version] = TypeAdapter(Entry)
+E = TypeVar("E", LeaseEntry, Version)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def rooms_of(store: Store, number: int | None) -> Rooms:
 
 def latest(store: Store) -> Version | None:
     """The current version."""
-    return Log(store).latest_version()
+    return Log(store).latest(Version)
 
 
 def versions(store: Store) -> list[Version]:
@@ -134,11 +135,7 @@ class Log:
 
     def read(self, position: int) -> LeaseEntry | Version:
         """Raises RunError when it is damaged."""
-        name = _name(position)
-        try:
-            return _entry.validate_json(self.store.read_text(name))
-        except ValidationError as error:
-            raise RunError(f"{self.store.uri(name)} is damaged") from error
+        return self.store.read_json(_name(position), _entry, "")
 
     def entries(self) -> list[LeaseEntry | Version]:
         """All of them, oldest first."""
@@ -149,14 +146,10 @@ class Log:
         """Put an entry at the next position; False when somebody else's is there."""
         return self.store.create_text(_name(position), entry.model_dump_json(indent=1) + "\n")
 
-    def latest_version(self) -> Version | None:
-        return next((entry for entry in self._backwards() if isinstance(entry, Version)), None)
-
-    def latest_lease(self) -> LeaseEntry | None:
-        return next((entry for entry in self._backwards() if isinstance(entry, LeaseEntry)), None)
-
-    def _backwards(self) -> Iterator[LeaseEntry | Version]:
-        yield from map(self.read, range(self.last(), 0, -1))
+    def latest(self, kind: type[E]) -> E | None:
+        """The last entry of a kind; None when there is none."""
+        backwards = map(self.read, range(self.last(), 0, -1))
+        return next((entry for entry in backwards if isinstance(entry, kind)), None)
 
 
 def _name(position: int) -> str:

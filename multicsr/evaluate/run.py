@@ -3,13 +3,13 @@
 import time
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, TypeAdapter
 
 from multicsr.config import Config, TrainConfig
-from multicsr.errors import ConfigError, RunError
+from multicsr.errors import ConfigError
 from multicsr.evaluate.evaluation import Candidate, Evaluation, evaluate_models, saved
 from multicsr.evaluate.tasks import find_tasks
-from multicsr.manifest import Manifest, code_version, fingerprint, now, write_manifest
+from multicsr.manifest import Manifest, fingerprint, new_manifest, write_manifest
 from multicsr.progress import Progress
 from multicsr.ray_stage import reusable
 from multicsr.store import FileEntry, checksum
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVALUATION = "evaluation.json"
 """In the room `evaluation`."""
 _ROOM = "evaluation"
+_evaluation = TypeAdapter(Evaluation)
 
 
 def evaluate_run(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
@@ -46,20 +47,13 @@ def evaluate_run(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         evaluation = evaluate_models(candidates, config.evaluate.data, config.evaluate.batch_size, progress)
     name, text = f"{_ROOM}/{key}/{EVALUATION}", evaluation.model_dump_json(indent=2) + "\n"
     store.write_text(name, text)
-    manifest = Manifest(
-        stage="evaluate",
-        run=config.name,
-        fingerprint=key,
-        code_version=code_version(),
-        settings=settings,
-        created=now(),
-        seconds=time.monotonic() - started,
-        rows_in=0,
-        rows_out=0,
-        rejected={},
+    manifest = new_manifest(
+        "evaluate",
+        config.name,
+        settings,
+        time.monotonic() - started,
         rows_digest=model.rows_digest,
         files=[FileEntry(path=name, rows=0, bytes=len(text.encode()), checksum=checksum(text.encode()))],
-        reject_files=[],
         counters={score.task: score.value for score in evaluation.encoders[-1].scores},
     )
     write_manifest(store, _ROOM, manifest)
@@ -71,12 +65,7 @@ def read_evaluation(rooms: Rooms) -> Evaluation | None:
     if _ROOM not in rooms:
         return None
     name = f"{rooms.folder(_ROOM)}/{EVALUATION}"
-    try:
-        return Evaluation.model_validate_json(rooms.store.read_text(name))
-    except ValidationError as error:
-        raise RunError(
-            f"{rooms.store.uri(name)} is damaged; delete it and run `multicsr run CONFIG` again"
-        ) from error
+    return rooms.store.read_json(name, _evaluation, "; delete it and run `multicsr run CONFIG` again")
 
 
 def _settings(config: Config, model: Manifest) -> dict[str, JsonValue]:

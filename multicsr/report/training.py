@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from multicsr.errors import RunError
 from multicsr.store import Store
 from multicsr.train.log import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Histogram, MaskedPair, Step, parse_log
 from multicsr.versions import Rooms
@@ -50,9 +49,4 @@ def read_training(rooms: Rooms) -> Training | None:
 def _read(store: Store, path: str, kind: TypeAdapter[T]) -> T | None:
     if not store.exists(path):
         return None
-    try:
-        return kind.validate_json(store.read_text(path))
-    except ValidationError as error:
-        raise RunError(
-            f"{store.uri(path)} is damaged; delete it and run `multicsr train CONFIG` again"
-        ) from error
+    return store.read_json(path, kind, "; delete it and run `multicsr train CONFIG` again")

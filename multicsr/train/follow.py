@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 from multicsr.errors import MulticsrError
 from multicsr.progress import Progress
+from multicsr.repeat import repeated
 from multicsr.store import Store
 
 _POLL_S = 0.5
@@ -46,7 +46,6 @@ def followed(
         fetch: called before every look, to bring the log up to date.
         every_s: between two looks.
     """
-    stop = threading.Event()
     follower = _Follower(log, progress)
 
     def look() -> None:
@@ -54,17 +53,10 @@ def followed(
             fetch()
         follower.look()
 
-    def follow() -> None:
-        while not stop.wait(every_s or _POLL_S):
-            look()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(look, every_s or _POLL_S):
+            yield
     finally:
-        stop.set()
-        thread.join()
         look()
         follower.close()
 

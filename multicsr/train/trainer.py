@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.evaluate import read_task
-from multicsr.manifest import Manifest, code_version, fingerprint, now, write_manifest
+from multicsr.manifest import Manifest, fingerprint, new_manifest, write_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
 from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
@@ -69,20 +69,16 @@ def train(config: Config, rooms: Rooms, progress: Progress, start: str | None = 
         with followed_in(store, f"training/{key}/{LOG}", progress):
             trained = _run_workers(config, rooms, key, start)
     counters = _counters(store.read_text(f"{_ROOM}/{key}/{LOG}")) | {"workers": float(trained.num_workers)}
-    manifest = Manifest(
-        stage="train",
-        run=config.name,
-        fingerprint=key,
-        code_version=code_version(),
-        settings=settings,
-        created=now(),
-        seconds=time.monotonic() - started,
+    manifest = new_manifest(
+        "train",
+        config.name,
+        settings,
+        time.monotonic() - started,
         rows_in=source.rows_out,
         rows_out=source.rows_out - trained.num_left_out,
         rejected={Reason.SAME_HYPOTHESES.value: trained.num_left_out} if trained.num_left_out else {},
         rows_digest=source.rows_digest,
         files=trained.files,
-        reject_files=[],
         counters=counters,
     )
     write_manifest(store, _ROOM, manifest)

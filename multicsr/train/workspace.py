@@ -9,10 +9,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multicsr.errors import MulticsrError
+from multicsr.repeat import repeated
 from multicsr.store import Store, checksum
 
 _MIRROR_EVERY_S = 2.0
@@ -96,22 +97,14 @@ class _Mirror:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        stop = threading.Event()
+        def copy() -> None:
+            with suppress(MulticsrError, OSError):  # the copy at the end tells
+                self._copy()
 
-        def copy_on() -> None:
-            while not stop.wait(_MIRROR_EVERY_S):
-                try:
-                    self._copy()
-                except (MulticsrError, OSError):
-                    continue  # the copy at the end tells
-
-        thread = threading.Thread(target=copy_on, daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(copy, _MIRROR_EVERY_S):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self._copy()
 
     def _copy(self) -> None:
