@@ -37,13 +37,8 @@ def audit(rooms: Rooms) -> list[str]:
         before = manifest
     for room in ("model", "evaluation"):
         if room in rooms:
-            differences += [
-                f"{room}: {difference}" for difference in _audit_files(store, rooms.manifest(room))
-            ]
-    if "model" in rooms and "curated" in manifests:
-        model, curated = rooms.manifest("model"), manifests["curated"]
-        if (model.rows_in, model.rows_digest) != (curated.rows_out, curated.rows_digest):
-            differences.append("model: was trained on other rows than curated/ holds; run `multicsr train`")
+            found = _audit_files(store, rooms.manifest(room), manifests.get("curated"))
+            differences += [f"{room}: {difference}" for difference in found]
     return differences
 
 
@@ -69,9 +64,13 @@ def _audit_room(store: Store, room: str, manifest: Manifest, before: Manifest | 
         yield f"was made from other rows than the room before holds; run `multicsr {manifest.stage}`"
 
 
-def _audit_files(store: Store, manifest: Manifest) -> Iterator[str]:
+def _audit_files(store: Store, manifest: Manifest, curated: Manifest | None) -> Iterator[str]:
+    """Of a room that holds no rows: a model or its figures."""
     for entry in manifest.files:
         yield from _audit_bytes(store, entry)
+    of_model = (manifest.rows_in, manifest.rows_digest)
+    if manifest.stage == "train" and curated and of_model != (curated.rows_out, curated.rows_digest):
+        yield "was trained on other rows than curated/ holds; run `multicsr train`"
 
 
 class _Room:

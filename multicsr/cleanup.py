@@ -7,13 +7,14 @@ meanwhile; readers of a version that is about to go have as long as the safety a
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from multicsr.config import Config
 from multicsr.generate.ledger import Cause
 from multicsr.ingest.run import identities
 from multicsr.lease import held
-from multicsr.manifest import Manifest, manifest_name, read_manifest
+from multicsr.manifest import manifest_name, read_manifest
 from multicsr.progress import Progress
 from multicsr.storage.bucket import Bucket
 from multicsr.storage.files import FileInfo
@@ -83,38 +84,27 @@ class _Needed:
             if store.exists(manifest_name(room, key))  # not deleted by an earlier clean-up that kept less
         ]
         self._files = {entry.path for each in manifests for entry in [*each.files, *each.reject_files]}
-        self._rooms = {f"{room}/{key}/" for version in kept for room, key in version.rooms.items()}
-        self._causes = {f"ledger/{cause.writing}/{cause.scoring}/" for cause in _causes(manifests)}
+        self._rooms = {f"{room}/{key}" for version in kept for room, key in version.rooms.items()}
+        self._causes = {Cause.of(each.settings).folder for each in manifests if each.stage == "generate"}
         self._read = {identity for each in manifests for identity in identities(each)}
         self._newest_s = max((_seconds(version) for version in kept), default=0.0)
 
     def others(self, folder: str) -> Iterator[FileInfo]:
         """Files of a folder that no kept version needs."""
-        for info in self._store.infos(folder):
-            top = info.name.split("/")
-            place = "/".join(top[:2]) + "/" if folder != "ledger" else "/".join(top[:3]) + "/"
-            if not self._is_needed(info, folder, place):
-                yield info
+        return (info for info in self._store.infos(folder) if not self._is_needed(info, folder))
 
-    def _is_needed(self, info: FileInfo, folder: str, place: str) -> bool:
+    def _is_needed(self, info: FileInfo, folder: str) -> bool:
+        place, _, name = info.name.rpartition("/")
         if folder == "ledger":
             # What the versions of its cause were made from stands in their scored rooms, too.
             return place in self._causes and info.changed_s > self._newest_s
         if folder == "records":
             # records/<settings>/candidates/<identity>-00000.parquet
-            return info.name.rpartition("/")[2].partition(".")[0].partition("-")[0] in self._read
-        return info.name in self._files or place in self._rooms
-
-
-def _causes(manifests: list[Manifest]) -> Iterator[Cause]:
-    for manifest in manifests:
-        if manifest.stage == "generate":
-            yield Cause.of(manifest.settings)
+            return name.partition(".")[0].partition("-")[0] in self._read
+        return info.name in self._files or "/".join(info.name.split("/")[:2]) in self._rooms
 
 
 def _seconds(version: Version) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(version.created).timestamp()
 
 

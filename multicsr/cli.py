@@ -203,14 +203,14 @@ def report(
     """Write the report of a version: one HTML file, nothing loaded from outside."""
 
     def call() -> None:
-        from multicsr.report import REPORT, collect, to_html, write_report
+        from multicsr.report import publish_report, write_report
 
         rooms = _rooms(store, overrides, version)
-        if out is not None:
-            write_report(rooms, out)
+        if out is None:
+            _console().print(publish_report(rooms))
         else:
-            rooms.store.write_text(REPORT, to_html(collect(rooms)))
-        _console().print(str(out or rooms.store.uri(REPORT)))
+            write_report(rooms, out)
+            _console().print(str(out))
 
     _exit(call, debug)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from multicsr.generate.ledger import Span
+from multicsr.generate.ledger import read_ids
 from multicsr.manifest import Manifest
 from multicsr.ray_stage import Pool, map_items
-from multicsr.store import FileEntry, Store
+from multicsr.store import FileEntry, Span, Store
 
 
 @dataclass(frozen=True)
@@ -71,30 +71,24 @@ def compare(store: Store, before: Manifest | None, now: Manifest, columns: Seque
     return Difference(before.rows_out, now.rows_out, same, known)
 
 
-def removed_rows(store: Store, before: Manifest, now: Manifest, folder: str) -> list[FileEntry]:
+def write_removed(store: Store, before: Manifest, now: Manifest, folder: str) -> None:
     """Write the rows of a room that are in the later one no more: tombstones, for whoever asks."""
 
-    def look(pair: _Pair) -> list[FileEntry]:
+    def look(pair: _Pair) -> None:
         ours = store.read_table(pair.path)
-        chunks = [
-            chunk
-            for path in pair.others
-            for chunk in store.read_table(path, ["row_id"], pair.span.rows)["row_id"].chunks
-        ]
-        present = pa.concat_arrays([pa.array([], pa.string()), *chunks])
-        gone = ours.filter(pc.invert(pc.is_in(ours["row_id"], present)))
-        name = f"{folder}/{pair.span.first}.parquet"
-        return [store.write_table(name, gone)] if gone.num_rows else []
+        gone = ours.filter(pc.invert(pc.is_in(ours["row_id"], read_ids(store, pair.others, pair.span))))
+        if gone.num_rows:
+            store.write_table(f"{folder}/{pair.span.first}.parquet", gone)
 
-    found = map_items("compare", lambda: look, _pairs(before.files, now.files), Pool())
-    return [entry for entries in found for entry in entries]
+    for _ in map_items("compare", lambda: look, _pairs(before.files, now.files), Pool()):
+        pass
 
 
 def _pairs(ours: Sequence[FileEntry], theirs: Sequence[FileEntry]) -> list[_Pair]:
-    spans = [(entry.path, Span(*entry.ids)) for entry in theirs if entry.ids]
-    own = [(entry.path, Span(*entry.ids)) for entry in ours if entry.ids]
     return [
-        _Pair(path, tuple(other for other, span in spans if span.meets(where)), where) for path, where in own
+        _Pair(own.path, tuple(each.path for each in theirs if each.ids and each.ids.meets(own.ids)), own.ids)
+        for own in ours
+        if own.ids
     ]
 
 

@@ -1,12 +1,10 @@
 """The life of one row: where it came from, what was asked and written, how it was scored, where it ended."""
 
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.compute as pc
 
 from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, RunError
@@ -14,8 +12,8 @@ from multicsr.generate.stage import prompts_of
 from multicsr.manifest import Manifest, read_manifest
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
-from multicsr.store import FileEntry, Store
-from multicsr.versions import TOMBSTONES, Rooms, versions
+from multicsr.store import FileEntry, Span, Store
+from multicsr.versions import TOMBSTONES, Rooms, Version, versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +60,8 @@ def explain(rooms: Rooms, row_id: str) -> Life:
     refused = {
         room: list(_find(store, manifest.reject_files, prefix)) for room, manifest in manifests.items()
     }
-    gone = [] if any(kept.values()) else list(_gone(store, prefix))
+    published = versions(store)
+    gone = [] if any(kept.values()) else list(_gone(store, published, prefix))
     found = sorted({row["row_id"] for rows in (*kept.values(), *refused.values(), gone) for row in rows})
     if not found:
         raise RunError(f"no row whose id begins with {prefix} in {store.uri()}")
@@ -72,24 +71,27 @@ def explain(rooms: Rooms, row_id: str) -> Life:
             f"{len(found):,} row ids begin with {prefix}: {shown}{', ...' * (len(found) > _SHOWN)}"
         )
     facts = _facts(manifests, kept, refused) if any((*kept.values(), *refused.values())) else _last(gone[-1])
-    return Life(found[0], [*facts, ("versions", _versions_with(store, found[0]))])
+    return Life(found[0], [*facts, ("versions", _versions_with(store, published, found[0]))])
 
 
 def _find(store: Store, entries: Iterable[FileEntry], prefix: str) -> Iterator[Row]:
-    row_id, above = pc.field("row_id"), prefix + "g"  # "g" is above every hexadecimal digit
+    span = _beginning_with(prefix)
     for entry in entries:
-        if entry.ids and entry.ids[0] < above and prefix <= entry.ids[1]:
+        if entry.ids and entry.ids.meets(span):
             # Of the file, Parquet's statistics skip what is outside.
-            yield from store.read_table(entry.path, filters=(row_id >= prefix) & (row_id < above)).to_pylist()
+            yield from store.read_table(entry.path, filters=span.rows).to_pylist()
 
 
-def _gone(store: Store, prefix: str) -> Iterator[Row]:
+def _beginning_with(prefix: str) -> Span:
+    return Span(prefix, prefix + "g")  # "g" is above every hexadecimal digit
+
+
+def _gone(store: Store, published: Sequence[Version], prefix: str) -> Iterator[Row]:
     """Rows that a refresh did not find in their source any more, the latest last."""
-    number = {version.rooms.get("sentences"): version.number for version in reversed(versions(store))}
+    number = {version.rooms.get("sentences"): version.number for version in reversed(published)}
     names = store.names(TOMBSTONES)
     for name in sorted(names, key=lambda name: number.get(name.split("/")[1], 0)):
-        first = pc.field("row_id")
-        for row in store.read_table(name, filters=(first >= prefix) & (first < prefix + "g")).to_pylist():
+        for row in store.read_table(name, filters=_beginning_with(prefix).rows).to_pylist():
             yield {**row, "version": number.get(name.split("/")[1])}
 
 
@@ -100,16 +102,16 @@ def _last(row: Row) -> Iterator[tuple[str, str]]:
     yield "gone", f"it is not in its source any more, since {since}"
 
 
-def _versions_with(store: Store, row_id: str) -> str:
+def _versions_with(store: Store, published: Sequence[Version], row_id: str) -> str:
     """Numbers of the versions whose sentences it is among."""
     known: dict[str, bool] = {}
-    for version in versions(store):
+    for version in published:
         key = version.rooms.get("sentences")
         if key is not None and key not in known:
             with suppress(RunError):  # deleted by gc
                 files = read_manifest(store, "sentences", key).files
                 known[key] = any(True for _ in _find(store, files, row_id))
-    numbers = [str(each.number) for each in versions(store) if known.get(each.rooms.get("sentences", ""))]
+    numbers = [str(each.number) for each in published if known.get(each.rooms.get("sentences", ""))]
     return ", ".join(numbers) or "none that is still there"
 
 

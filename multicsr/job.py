@@ -49,14 +49,15 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def call() -> None:
-        from multicsr.pipeline import run_step
-        from multicsr.refresh import refresh
-
         config = load_config(arguments.config, arguments.overrides)
         with progress_for_terminal() as progress:
             if step == "refresh":
+                from multicsr.refresh import refresh
+
                 refresh(config, progress)
             else:
+                from multicsr.pipeline import run_step
+
                 run_step(step, config, progress)
 
     return guarded(call, debug=arguments.debug)

@@ -71,12 +71,10 @@ def evaluate(config: Config, draft: Draft, progress: Progress) -> Manifest:
 
 def report(config: Config, draft: Draft, progress: Progress) -> None:
     """Everything above as one HTML file."""
-    from multicsr.report import REPORT, to_html
-    from multicsr.report.collect import collect
+    from multicsr.report import publish_report
 
     progress.start("report", None)
-    draft.store.write_text(REPORT, to_html(collect(draft.rooms)))
-    progress.finish(draft.store.uri(REPORT))
+    progress.finish(publish_report(draft.rooms))
 
 
 STAGES: dict[str, Callable[[Config, Draft, Progress], object]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from multicsr import pipeline
-from multicsr.compare import Difference, compare, removed_rows
+from multicsr.compare import Difference, compare, write_removed
 from multicsr.config import Config
 from multicsr.draft import Draft, drafting
 from multicsr.errors import ConfigError, RunError
@@ -107,7 +107,7 @@ def _bring_rows_up_to_date(config: Config, draft: Draft, progress: Progress) -> 
     if old is not None and old.rows_digest == new.rows_digest:
         draft.keep("sentences")  # a touched file, or a sentence that is now in another one, is no news
     elif old is not None and difference.removed:
-        removed_rows(draft.store, old, new, f"{TOMBSTONES}/{new.fingerprint}")
+        write_removed(draft.store, old, new, f"{TOMBSTONES}/{new.fingerprint}")
     pipeline.generate(config, draft, progress)
     pipeline.curate(config, draft, progress)
     return difference

@@ -9,7 +9,6 @@ themselves are compared in workers, a range at a time, so that nobody holds thos
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,24 +16,16 @@ from pydantic import JsonValue
 
 from multicsr.manifest import Manifest, fingerprint, rows_digest
 from multicsr.rows import WRITTEN
-from multicsr.store import FileEntry, Store
+from multicsr.store import FileEntry, Span, Store
 
 _FOLDER = "ledger"
 
 
-class Span(NamedTuple):
-    """Ids from `first` to `last`, both included."""
-
-    first: str
-    last: str
-
-    def meets(self, other: "Span") -> bool:
-        return self.first <= other.last and other.first <= self.last
-
-    @property
-    def rows(self) -> pc.Expression:
-        """As a filter."""
-        return (pc.field("row_id") >= self.first) & (pc.field("row_id") <= self.last)
+def read_ids(store: Store, paths: Iterable[str], span: Span) -> pa.Array:
+    """The ids of a span in some files, in no order."""
+    columns = [store.read_table(path, ["row_id"], span.rows)["row_id"] for path in paths]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    return pa.concat_arrays([pa.array([], pa.string()), *chunks])
 
 
 @dataclass(frozen=True)
@@ -60,13 +51,7 @@ class Known:
 
     def done(self, store: Store) -> pa.Array:
         """Ids of the rows that are written and scored."""
-        columns = [
-            store.read_table(source.path, ["row_id"], self.span.rows)["row_id"]
-            for source in self.sources
-            if source.is_scored
-        ]
-        chunks = [chunk for column in columns for chunk in column.chunks]
-        return pa.concat_arrays([pa.array([], pa.string()), *chunks])
+        return read_ids(store, (source.path for source in self.sources if source.is_scored), self.span)
 
     def rows(self, store: Store) -> pa.Table:
         """WRITTEN rows that are written and scored."""
@@ -127,7 +112,7 @@ def _span(name: str) -> Span:
 
 
 def _of_room(entries: Sequence[FileEntry], is_scored: bool) -> Iterable[Source]:
-    return [Source(entry.path, Span(*entry.ids), is_scored) for entry in entries if entry.ids]
+    return [Source(entry.path, entry.ids, is_scored) for entry in entries if entry.ids]
 
 
 def _as_written(table: pa.Table) -> pa.Table:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.errors import RunError
-from multicsr.generate.ledger import Cause, Known, Ledger, Span
+from multicsr.generate.ledger import Cause, Known, Ledger
 from multicsr.generate.stage import TripletStage, scoring_settings, writing_settings
 from multicsr.manifest import Manifest, fingerprint, rows_digest, write_manifest
 from multicsr.progress import Progress
@@ -31,7 +31,7 @@ from multicsr.ray_stage import (
     work_on,
 )
 from multicsr.rows import SCORED, SENTENCE, rejects
-from multicsr.store import SCHEMA_VERSION, Store
+from multicsr.store import SCHEMA_VERSION, Span, Store
 from multicsr.tally import ShardReport, Tally, count_reasons
 from multicsr.versions import Rooms
 
@@ -51,7 +51,6 @@ class Todo:
 
     path: str
     known: Known
-    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,17 @@ def generate(config: Config, rooms: Rooms, progress: Progress) -> Manifest:
         progress.advance(sentences.rows_out)
         progress.finish(f"{outcome(made)}; reused")
         return made
-    before = rooms.manifest(_ROOM) if _ROOM in rooms else None
-    plans = _plan(config, store, Ledger(store, Cause.of(settings), before), sentences)
+    cause, before = Cause.of(settings), rooms.manifest(_ROOM) if _ROOM in rooms else None
+    plans = _plan(config, store, Ledger(store, cause, before), sentences)
     num_known = sum(plan.num_known for plan in plans)
     progress.advance(num_known)
     tally, new = (Tally("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2))
     tally.count(rows_reused=num_known, rows_written=0, rows_scored=0)
-    for report in _write(config, store, Cause.of(settings), [todo for plan in plans for todo in plan.todo]):
+    for report in _write(config, store, cause, [todo for plan in plans for todo in plan.todo]):
         new.add(report)  # stops the job when too many rows are rejected
         tally.count(worker_seconds=report.seconds, **report.counters)
         progress.advance(report.rows_in)
-    ledger = Ledger(store, Cause.of(settings), before)
-    for report in _assemble(store, ledger, sentences, f"{_ROOM}/{key}"):
+    for report in _assemble(store, Ledger(store, cause, before), sentences, f"{_ROOM}/{key}"):
         tally.add(report)
     manifest = tally.manifest(config.name, settings, time.monotonic() - started)
     write_manifest(store, _ROOM, manifest)
@@ -118,12 +116,11 @@ def _plan(config: Config, store: Store, ledger: Ledger, sentences: Manifest) -> 
 def _cut(shard: KnownShard, todo: pa.Array, rows_per_shard: int) -> Iterator[Todo]:
     for start in range(0, len(todo), rows_per_shard):
         ids = todo[start : start + rows_per_shard]
-        span = Span(ids[0].as_py(), ids[-1].as_py())
-        yield Todo(shard.path, shard.known.within(span), len(ids))
+        yield Todo(shard.path, shard.known.within(Span(ids[0].as_py(), ids[-1].as_py())))
 
 
 def _shards(ledger: Ledger, sentences: Manifest) -> list[KnownShard]:
-    return [KnownShard(entry.path, ledger.known(Span(*entry.ids))) for entry in sentences.files if entry.ids]
+    return [KnownShard(entry.path, ledger.known(entry.ids)) for entry in sentences.files if entry.ids]
 
 
 def _write(config: Config, store: Store, cause: Cause, todo: Sequence[Todo]) -> Iterator[ShardReport]:

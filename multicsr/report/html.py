@@ -18,8 +18,16 @@ from multicsr.report.training import Training
 from multicsr.train.log import Histogram
 from multicsr.versions import Rooms
 
+REPORT = "report.html"
+"""In the store."""
 REFERENCE_LOWER_AT_MOST = 4.0
 _HERE = Path(__file__).parent
+
+
+def publish_report(rooms: Rooms) -> str:
+    """Write the report of a version to its store; returns where it is. Errors as `write_report`."""
+    rooms.store.write_text(REPORT, to_html(collect(rooms)))
+    return rooms.store.uri(REPORT)
 
 
 def write_report(rooms: Rooms, out: Path) -> None:

@@ -5,10 +5,10 @@ import random
 import pyarrow as pa
 import pytest
 
-from multicsr.generate.ledger import Cause, Ledger, Span
+from multicsr.generate.ledger import Cause, Ledger
 from multicsr.manifest import Manifest
 from multicsr.rows import SCORED, WRITTEN, rejects, row_id
-from multicsr.store import Store
+from multicsr.store import Span, Store
 
 IDS = sorted(row_id(f"sentence {i}", "en") for i in range(400))
 ALL = Span("0" * 32, "f" * 32)
