@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from multicsr import pipeline
-from multicsr.config import Config, load_config
+from multicsr.config import Config
+from multicsr.config_file import load_config
 from multicsr.generate.stage import TripletStage
 from multicsr.manifest import iter_tables
 from multicsr.progress import SilentProgress

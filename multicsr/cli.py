@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from multicsr import __version__
-from multicsr.config import load_config
+from multicsr.config_file import load_config
 from multicsr.job import guarded, progress_for_terminal
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from multicsr.config import load_config
+from multicsr.config_file import load_config
 from multicsr.errors import MulticsrError
 from multicsr.progress import LineProgress, Progress, TerminalProgress
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from multicsr.config import load_config
+from multicsr.config_file import load_config
 from multicsr.generate import run as generate_run
 from multicsr.generate.stage import TripletStage, Written
 from multicsr.job import guarded

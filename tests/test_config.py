@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from multicsr.config import Config, load_config
+from multicsr.config import Config
+from multicsr.config_file import load_config
 from multicsr.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,18 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "multicsr"
 HEAVY = ("torch", "ray", "transformers", "sentence_transformers", "vllm", "deepspeed")
-LIGHT = ["rows", "config", "errors", "prompts", "progress", "models", "job", "cli", "score.parse"]
+LIGHT = [
+    "rows",
+    "config",
+    "config_file",
+    "errors",
+    "prompts",
+    "progress",
+    "models",
+    "job",
+    "cli",
+    "score.parse",
+]
 
 
 @pytest.mark.parametrize("module", LIGHT)

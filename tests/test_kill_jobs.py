@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from multicsr.audit import audit
-from multicsr.config import load_config
+from multicsr.config_file import load_config
 from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.store import Store
 from multicsr.versions import current

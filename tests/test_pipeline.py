@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from multicsr import pipeline
-from multicsr.config import load_config
+from multicsr.config_file import load_config
 from multicsr.errors import ConfigError, RunError
 from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.progress import SilentProgress
