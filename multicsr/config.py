@@ -142,10 +142,13 @@ class GenerateConfig(Section):
     """Sentences in one shard: the unit of the LLM's work, of retry and of commit."""
     actors: Count = 1
     """Size of the actor pool, each with its own copy of the model."""
-    cpus_per_actor: Annotated[float, Field(gt=0)] = 1
-    """CPUs Ray reserves for an actor, and threads it computes with."""
+    cpus_per_actor: Annotated[float, Field(ge=0)] = 1
+    """CPUs Ray reserves for an actor, and threads it computes with; 0 beside a GPU, where a cluster's GPU nodes
+    offer no CPU."""
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0
     """GPUs Ray reserves for an actor."""
+    nodes: dict[str, str] = {}
+    """Ray labels of the nodes that actors may run on, such as `{multicsr.io/role: generate}`; empty: any."""
     max_rejected: Fraction = 0.5
     """Stop the job when more than this fraction of the sentences is rejected."""
 
@@ -157,6 +160,8 @@ class GenerateConfig(Section):
             raise ValueError("min_new_tokens is above max_new_tokens")
         if any(not word.strip() for word in self.bad_words):
             raise ValueError("bad_words holds an empty word")
+        if self.cpus_per_actor == 0 == self.gpus_per_actor:
+            raise ValueError("cpus_per_actor is 0, which is for actors with a GPU; set gpus_per_actor too")
         return self
 
 
@@ -308,10 +313,13 @@ class TrainConfig(Section):
     """Ray Train workers; the global batch is divided among them."""
     min_workers: Count | None = None
     """Start with as few as this when not all can be had; unset: wait for all."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    """CPUs Ray reserves for a worker, and threads it computes with."""
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 1
+    """CPUs Ray reserves for a worker, and threads it computes with; 0 beside a GPU, where a cluster's GPU nodes
+    offer no CPU."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs Ray reserves for a worker."""
+    nodes: dict[str, str] = {}
+    """Ray labels of the nodes that workers may run on; empty: any."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between two checkpoints: what a lost machine costs at most."""
     max_restarts: Annotated[int, Field(ge=0)] = 5
@@ -340,6 +348,8 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _work_can_be_divided(self) -> "TrainConfig":
+        if self.cpus_per_worker == 0 == self.gpus_per_worker:
+            raise ValueError("cpus_per_worker is 0, which is for workers with a GPU; set gpus_per_worker too")
         if self.workers > self.global_batch:
             raise ValueError("workers is above global_batch: a worker would have no triplet")
         if self.min_workers is not None and self.min_workers > self.workers:

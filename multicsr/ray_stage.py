@@ -70,6 +70,8 @@ class Pool:
     """Size of the actor pool; None: plain tasks, for cheap work without a model."""
     cpus: float = 1
     gpus: float = 0
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """Ray labels of the nodes that may do it; none: any node."""
     shards_at_once: int = 1
     """In one actor, each in a thread of its own; more than one keeps a model busy while a shard runs out."""
     shards_per_task: int = 1
@@ -312,7 +314,9 @@ def map_items(name: str, make: Callable[[], Callable[[I], R]], items: Sequence[I
         names = ray.data.from_items(
             [{"shard": pickle.dumps(item)} for item in items], override_num_blocks=blocks
         )
-        resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "batch_size": 1}
+        resources: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "batch_size": 1}
+        if pool.nodes:
+            resources["label_selector"] = {**pool.nodes}
         if pool.actors is None:
             results = names.map_batches(
                 lambda batch: _Worker(make)(batch),

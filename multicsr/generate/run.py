@@ -128,6 +128,7 @@ def _write(config: Config, store: Store, cause: Cause, todo: Sequence[Todo]) -> 
         config.generate.actors,
         config.generate.cpus_per_actor,
         config.generate.gpus_per_actor,
+        config.generate.nodes,
         shards_at_once=2 if config.llm.engine == "vllm" else 1,
     )
     return map_items("generate", lambda: writer(store, cause, TripletStage(config)), todo, pool)

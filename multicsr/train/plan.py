@@ -18,6 +18,7 @@ from multicsr.train.source import RowNumbers
 
 NO_RESULT = {
     "cpus_per_worker",
+    "nodes",
     "gpus_per_worker",
     "workers",
     "min_workers",

@@ -182,6 +182,7 @@ def _run_workers(config: Config, rooms: Rooms, key: str, start: str | None) -> T
                 num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
                 use_gpu=train.gpus_per_worker > 0,
                 resources_per_worker={resource: amount for resource, amount in resources.items() if amount},
+                label_selector={**train.nodes} or None,
             ),
             run_config=RunConfig(
                 name=f"{config.name}-{key}",
