@@ -1,6 +1,7 @@
 """From a YAML file and `--set section.key=value` to a configuration, or to one line on what is wrong."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +11,22 @@ from pydantic import BaseModel, ValidationError
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 
+_FOLDED = re.compile(r"s3:/{1,2}(.+)")
+"""A URI; pathlib makes one slash of two."""
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `section.key=value` overrides (the value is YAML).
+
+    Args:
+        path: of a file, or an s3:// URI; the bucket is then reached as the AWS chain says (AWS_ENDPOINT_URL).
 
     Raises:
         ConfigError: one line naming the setting and the remedy.
+        RunError: the bucket cannot be reached, or the file is not there.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -33,6 +41,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _text(path: Path | str) -> str:
+    folded = _FOLDED.match(str(path))
+    if folded is None:
+        return Path(path).read_text(encoding="utf-8")
+    from multicsr.store import Store
+
+    folder, _, name = f"s3://{folded[1]}".rpartition("/")
+    return Store.open(folder).read_text(name)
 
 
 def _override(tree: dict[str, object], override: str) -> None:

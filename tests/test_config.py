@@ -7,7 +7,8 @@ import yaml
 
 from multicsr.config import Config
 from multicsr.config_file import load_config
-from multicsr.errors import ConfigError
+from multicsr.errors import ConfigError, RunError
+from multicsr.evaluate import read_task
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = {"name": "test", "store": "runs/test", "input": {"paths": ["in.txt"]}}
@@ -156,3 +157,15 @@ def test_every_field_is_documented():
             sections = [a for a in nested if hasattr(a, "model_fields")]
             pending.extend(sections)
             assert field.description or sections, f"{model.__name__}.{name}"
+
+
+def test_a_configuration_and_its_data_files_may_lie_in_a_bucket(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
+    bucket.put("jobs/x/config.yaml", b"name: t\nstore: s3://b/t\ninput: {paths: [in.txt]}\n")
+    bucket.put("jobs/x/dev.tsv", b"anchor\tpositive\tnegative\na\tb\tc\n")
+    uri = f"{bucket.uri}/jobs/x/config.yaml"
+    for path in (uri, Path(uri)):
+        assert load_config(path, ["seed=7"]).seed == 7
+    assert read_task(f"{bucket.uri}/jobs/x/dev.tsv").name == "dev"
+    with pytest.raises(RunError, match=r"cannot read s3://.*/absent.yaml: no such file"):
+        load_config(f"{bucket.uri}/jobs/x/absent.yaml")

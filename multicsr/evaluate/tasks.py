@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 
 from multicsr.errors import ConfigError
+from multicsr.storage.copies import local_copy
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +74,13 @@ def read_task(path: str | Path, name: str | None = None) -> Task:
     """Read one TSV file.
 
     Args:
-        path: a `.tsv` or `.tsv.gz` file.
+        path: a `.tsv` or `.tsv.gz` file, or its s3:// URI.
         name: what to call the task; the file's name without its ending when not given.
 
     Raises:
         ConfigError: no such file, unknown columns, no rows, or a broken row (with its line number).
     """
-    path = Path(path)
+    path = local_copy(path)
     name = name or _stem(path)
     try:
         with _open(path) as lines:
@@ -166,7 +167,7 @@ def _sts_named(member: str, join: str, tasks: Mapping[str, Task]) -> StsTask:
 def _files(data: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
     """(task name, file) for every TSV file, each file once."""
     seen: set[Path] = set()
-    for given in map(Path, data):
+    for given in map(local_copy, data):
         if given.is_dir():
             found = sorted(path for path in given.rglob("*.tsv*") if path.name.endswith(_SUFFIXES))
             named = [((path.parent.relative_to(given) / _stem(path)).as_posix(), path) for path in found]

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from multicsr.errors import ConfigError
+from multicsr.storage.copies import local_copy
 
 _SHIPPED = Path(__file__).parent
 _FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
@@ -111,7 +112,7 @@ def load_prompts(name_or_path: str) -> PromptSet:
     """
     path = _SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():
-        path = Path(name_or_path)
+        path = local_copy(name_or_path)
     if not path.is_file():
         names = ", ".join(shipped_prompt_sets())
         raise ConfigError(

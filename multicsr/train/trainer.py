@@ -23,6 +23,7 @@ from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
 from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
 from multicsr.rows import Reason
+from multicsr.storage.copies import local_copy
 from multicsr.store import Store
 from multicsr.tally import ShardReport
 from multicsr.train.follow import followed_in
@@ -128,7 +129,8 @@ def _settings(config: Config, source: Manifest, start: str | None) -> dict[str, 
         settings["mask_weights"] = digest_model(resolve_model(train.mask.model, "train.mask.model"))
     if train.dev is not None:
         read_task(train.dev)  # a broken file is refused now, not minutes later
-        settings["dev_bytes"] = hashlib.blake2b(Path(train.dev).read_bytes(), digest_size=16).hexdigest()
+        data = local_copy(train.dev).read_bytes()
+        settings["dev_bytes"] = hashlib.blake2b(data, digest_size=16).hexdigest()
     return settings
 
 
