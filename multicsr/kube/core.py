@@ -28,23 +28,27 @@ def kind_problems(document: Document) -> Iterator[str]:
 
 
 def core_problems(document: Document) -> Iterator[str]:
-    kind, spec = document.get("kind"), at(document, "spec")
+    kind = document.get("kind")
     if kind == "CronJob":
-        yield from _cron_job(spec)
-    if kind == "Role":
-        for place, rule in enumerate(items(document.get("rules"))):
-            if any("*" in str(rule.get(key)) for key in ("apiGroups", "resources", "verbs")):
-                yield f"rules.{place}: name what is allowed; * is everything"
-            if "secrets" in str(rule.get("resources")):
-                yield f"rules.{place}: nobody here reads Secrets; a cluster's token is one"
-    if kind == "Namespace":
+        yield from _cron_job(at(document, "spec"))
+    elif kind == "Role":
+        yield from _role(document)
+    elif kind == "NetworkPolicy":
+        for place, rule in enumerate(items(at(document, "spec").get("ingress"))):
+            if not rule.get("from"):
+                yield f"spec.ingress.{place}: open to everyone; say from where"
+    elif kind == "Namespace":
         labels = at(document, "metadata.labels")
         if labels.get("pod-security.kubernetes.io/enforce") != "restricted":
             yield "metadata.labels: pod-security.kubernetes.io/enforce must be restricted"
-    if kind == "NetworkPolicy" and "Ingress" in str(spec.get("policyTypes")):
-        for place, rule in enumerate(items(spec.get("ingress"))):
-            if not rule.get("from"):
-                yield f"spec.ingress.{place}: open to everyone; say from where"
+
+
+def _role(document: Document) -> Iterator[str]:
+    for place, rule in enumerate(items(document.get("rules"))):
+        if any("*" in str(rule.get(key)) for key in ("apiGroups", "resources", "verbs")):
+            yield f"rules.{place}: name what is allowed; * is everything"
+        if "secrets" in str(rule.get("resources")):
+            yield f"rules.{place}: nobody here reads Secrets; a cluster's token is one"
 
 
 def _cron_job(spec: Document) -> Iterator[str]:

@@ -40,8 +40,9 @@ def _head(path: str, group: Document) -> Iterator[str]:
     if pod.get("serviceAccountName") != _HEAD_ACCOUNT:
         yield f"{path}.template.spec.serviceAccountName: must be {_HEAD_ACCOUNT}"
     first = (items(pod.get("containers")) or [{}])[0]
-    if (size := at(first, "resources.requests").get("memory")) != at(first, "resources.limits").get("memory"):
-        yield f"{path}.template.spec.containers.0.resources: memory {size} is requested but more allowed; make it one"
+    asked, allowed = (at(first, f"resources.{side}").get("memory") for side in ("requests", "limits"))
+    if asked != allowed:
+        yield f"{path}.template.spec.containers.0.resources: memory requested and allowed must be one"
 
 
 def _workers(path: str, group: Document) -> Iterator[str]:
@@ -84,7 +85,7 @@ def _images(template: Template) -> Iterator[str]:
         tag = image.rpartition("/")[2].partition(":")[2]
         found = _RAY_IN_TAG.search(tag)
         if found is None:
-            yield f"{path}.image: the tag of {image!r} must name the Ray version, such as 0.1.0-ray{version('ray')}-cpu"
+            yield f"{path}.image: the tag of {image!r} must name Ray's version, such as 0.1.0-ray2.60.0-cpu"
         elif found[1] != version("ray"):
             yield f"{path}.image: has Ray {found[1]}, the installed Ray is {version('ray')}"
         if _gpus(container) and tag.endswith("-cpu"):

@@ -41,11 +41,8 @@ def _entrypoint(document: Document, entrypoint: str, job: str) -> Iterator[str]:
 
 def _is_mounted(document: Document, path: str) -> bool:
     pod = at(document, "spec.rayClusterSpec.headGroupSpec.template.spec")
-    mounts = [
-        mount
-        for container in items(pod.get("containers"))[:1]
-        for mount in items(container.get("volumeMounts"))
-    ]
+    first = (items(pod.get("containers")) or [{}])[0]
+    mounts = items(first.get("volumeMounts"))
     return any(path.startswith(f"{mount.get('mountPath')}/") for mount in mounts)
 
 

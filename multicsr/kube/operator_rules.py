@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses though its schema allows it: such a job gets no pods, and hardly an error."""
+"""What KubeRay's operator refuses though its schema allows it; such a job gets no pods, hardly an error."""
 
 import re
 from collections.abc import Iterator

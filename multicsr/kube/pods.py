@@ -1,4 +1,4 @@
-"""Pod templates: Kubernetes' `restricted` standard, what a kubelet would trip over, no secrets in the open."""
+"""Pod templates: Kubernetes' `restricted` standard, what a kubelet would trip over, no secrets in sight."""
 
 import re
 from collections.abc import Iterator
