@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from multicsr import __version__
+from multicsr import __version__, cli_jobs
 from multicsr.config_file import load_config
 from multicsr.job import guarded, progress_for_terminal
 
@@ -382,6 +382,9 @@ def doctor(
         examine(load_config(config) if config else None, _console())
 
     _exit(call, debug)
+
+
+cli_jobs.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.errors import MulticsrError
 from multicsr.progress import LineProgress, Progress, TerminalProgress
@@ -51,13 +52,18 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
     def call() -> None:
         config = load_config(arguments.config, arguments.overrides)
         with progress_for_terminal() as progress:
-            if step == "refresh":
-                from multicsr.refresh import refresh
-
-                refresh(config, progress)
-            else:
-                from multicsr.pipeline import run_step
-
-                run_step(step, config, progress)
+            run_job(step, config, progress)
 
     return guarded(call, debug=arguments.debug)
+
+
+def run_job(step: str, config: Config, progress: Progress) -> None:
+    """One job, in this process: a stage, or a whole night."""
+    if step == "refresh":
+        from multicsr.refresh import refresh
+
+        refresh(config, progress)
+    else:
+        from multicsr.pipeline import run_step
+
+        run_step(step, config, progress)

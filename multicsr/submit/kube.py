@@ -4,6 +4,7 @@ Whether one succeeded, the RayJob's status says: the pod that submits exits with
 """
 
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 from multicsr.errors import RunError
@@ -18,7 +19,7 @@ from multicsr.submit.parcel import Parcel
 _SUBMISSION = "multicsr.io/submission"
 _STOP_S = 180.0
 _POLL_S = 1.0
-_TRIES = 5
+_GONE_S = 60.0
 
 
 def seen(job: RayJob) -> Seen:
@@ -54,8 +55,8 @@ def _phase(job: RayJob) -> Phase:
 class KubeCluster:
     """The RayJobs of one namespace."""
 
-    def __init__(self, api: KubeApi, jobs_api: Cluster | None = None) -> None:
-        """`jobs_api`: of the Ray cluster, where it can be reached."""
+    def __init__(self, api: KubeApi, jobs_api: Callable[[], Cluster] | None = None) -> None:
+        """`jobs_api`: connects to that of the Ray cluster, if its address is known."""
         self._api, self._jobs_api = api, jobs_api
 
     def jobs(self) -> list[Seen]:
@@ -87,7 +88,10 @@ class KubeCluster:
         job = self._api.ray_job(name)
         if job is None or self._jobs_api is None:
             return []
-        there = self._jobs_api.find(job.status.jobId or name)
+        try:
+            there = self._jobs_api().find(job.status.jobId or name)
+        except RunError as error:
+            return [f"the RayJob answers, the Jobs API does not: {error}"]
         if there is None:
             return [f"the RayJob says {job.status.jobStatus or 'nothing'}, the Jobs API knows no such job"]
         expected = JOB_STATUS.get(job.status.jobStatus, Phase.WAITING)
@@ -126,7 +130,8 @@ class KubeSender:
 
         It belongs to the RayJob and goes with it; one of an earlier RayJob of this name may still be going.
         """
-        for _ in range(_TRIES):
+        end = time.monotonic() + _GONE_S
+        while time.monotonic() < end:
             owner = self._api.ray_job(name)
             if owner is None:
                 raise RunError(f"{name} was deleted meanwhile; submit it again")
@@ -135,10 +140,8 @@ class KubeSender:
                 return
             if self._api.owner_of(config_name(name)) == owner.metadata.uid:
                 return
-            self._api.delete(CONFIGMAPS, config_name(name))
-        raise RunError(
-            f"{name}: the ConfigMap {config_name(name)} of another job stays in the way; delete it"
-        )
+            time.sleep(_POLL_S)
+        raise RunError(f"{name}: the ConfigMap {config_name(name)} of another job is in the way; delete it")
 
     def _is_ours(self, name: str) -> bool:
         """The answer to a create can be lost, and the repeated one be refused."""

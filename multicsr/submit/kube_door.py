@@ -1,6 +1,7 @@
 """The one door to the Kubernetes client library: who we are, and one request over HTTP."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from typing import Any
@@ -24,7 +25,8 @@ def connect(context: str | None) -> "Door":
         raise ConfigError("--to k8s needs the extra: pip install 'multicsr[k8s]'") from error
     settings = client.Configuration()
     try:
-        config.load_kube_config(context=context, client_configuration=settings)
+        places = os.environ.get("KUBECONFIG") or None  # the library looks when it is imported
+        config.load_kube_config(places, context=context, client_configuration=settings)
     except config.ConfigException as error:
         if context is not None:
             raise ConfigError(f"--context {context}: {_line(str(error))}") from error

@@ -98,6 +98,10 @@ class RayCluster:
             time.sleep(_POLL_S)
         say(f"{name}: {now.phase}; the store keeps what was committed")
 
+    def nodes(self) -> list[Any]:
+        """ray's NodeState of all nodes that are up."""
+        return self._asked(self._door.nodes)
+
     def findings(self, name: str) -> list[str]:
         return []
 

@@ -1,0 +1,225 @@
+"""The commands for jobs on clusters: submit, jobs, status, logs, stop. `cli.py` adds them to the others."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from multicsr.config import Config
+    from multicsr.submit.jobs import Seen
+    from multicsr.submit.places import Where
+
+
+class To(StrEnum):
+    K8S = "k8s"
+    RAY = "ray"
+
+
+class SubmitTo(StrEnum):
+    K8S = "k8s"
+    RAY = "ray"
+    LOCAL = "local"
+
+
+_TO_HELP = "Kubernetes with KubeRay, or a Ray cluster that runs already"
+Place = Annotated[To, typer.Option("--to", envvar="MULTICSR_TO", help=f"{_TO_HELP}.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Jobs API, http://HOST:8265; for ray by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS.",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option(envvar="MULTICSR_NAMESPACE", help="Of Kubernetes, where the jobs are.")
+]
+Context = Annotated[str | None, typer.Option(help="Of the kubeconfig; default: the current one.")]
+JobName = Annotated[str, typer.Argument(metavar="NAME", help="As `multicsr jobs` shows it.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and more logging.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command, words in (
+        (submit, "configs/nightly.yaml --to k8s --overlay k8s/overlays/autoscale"),
+        (jobs, "--to k8s"),
+        (status, "demo-generate-1f2e3d4c --to k8s --address http://127.0.0.1:8265"),
+        (logs, "demo-generate-1f2e3d4c --to ray"),
+        (stop, "demo-generate-1f2e3d4c --to ray"),
+    ):
+        name = command.__name__
+        start = f"{name} generate" if name == "submit" else name
+        app.command(epilog=f"Example:\n\nmulticsr {start} {words}")(command)
+
+
+def submit(
+    job: Annotated[str, typer.Argument(help="ingest, generate, curate, train, evaluate or refresh.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
+    to: Annotated[SubmitTo, typer.Option("--to", envvar="MULTICSR_TO", help=f"{_TO_HELP}, or here.")],
+    overlay: Annotated[
+        Path | None, typer.Option(help="k8s: directory of k8s/overlays, or a file rendered from it.")
+    ] = None,
+    address: Address = None,
+    namespace: Namespace = "multicsr",
+    context: Context = None,
+    name: Annotated[str | None, typer.Option(help="Default: made from run, job and content.")] = None,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="Put the date into the name: once a day at most.")
+    ] = False,
+    time_zone: Annotated[str, typer.Option(help="In which --daily asks for the date.")] = "UTC",
+    follow: Annotated[bool, typer.Option("--follow", help="Show its log; fail if it fails.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent, send nothing.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="section.key=value", help="Override one setting; may be repeated."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run a job on a cluster. The same job with the same configuration is not run twice."""
+
+    def call() -> None:
+        from multicsr.config_file import load_config
+        from multicsr.submit import places
+
+        settings = load_config(config, overrides or ())
+        if to is SubmitTo.LOCAL:
+            _here(job, settings)
+            return
+        where = places.Where(to, address, namespace, context)
+        order = places.order(job, settings, name, time_zone if daily else None)
+        if dry_run:
+            _tell(places.preview(order, where, overlay))
+            return
+        cluster, made = places.send(order, where, overlay, _tell)
+        if follow:
+            _judge(cluster.follow(made, _tell))
+
+    _exit(call, debug)
+
+
+def jobs(
+    to: Place,
+    address: Address = None,
+    namespace: Namespace = "multicsr",
+    context: Context = None,
+    debug: Debug = False,
+) -> None:
+    """List this project's jobs on a cluster, oldest first."""
+
+    def call() -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        from multicsr.submit.places import cluster_at
+
+        table = Table("name", "job", "attempt", "state", "since")
+        found = cluster_at(_where(to, address, namespace, context)).jobs()
+        for seen in sorted(found, key=lambda seen: (seen.since, seen.name)):
+            table.add_row(seen.name, seen.job, str(seen.attempt), seen.phase, seen.since)
+        Console(highlight=False).print(table)
+
+    _exit(call, debug)
+
+
+def status(
+    name: JobName,
+    to: Place,
+    address: Address = None,
+    namespace: Namespace = "multicsr",
+    context: Context = None,
+    debug: Debug = False,
+) -> None:
+    """Print a job's state; with --address also where its RayJob and the Jobs API disagree."""
+
+    def call() -> None:
+        from multicsr.errors import RunError
+        from multicsr.submit.places import cluster_at
+
+        cluster = cluster_at(_where(to, address, namespace, context))
+        found = cluster.find(name)
+        if found is None:
+            raise RunError(f"no job {name}; see `multicsr jobs --to {to}`")
+        _tell(str(found))
+        for finding in cluster.findings(name):
+            _tell(f"they disagree: {finding}")
+
+    _exit(call, debug)
+
+
+def logs(
+    name: JobName,
+    to: Place,
+    follow: Annotated[bool, typer.Option("--follow", help="Until it is over; fail if it failed.")] = False,
+    address: Address = None,
+    namespace: Namespace = "multicsr",
+    context: Context = None,
+    debug: Debug = False,
+) -> None:
+    """Print a job's log."""
+
+    def call() -> None:
+        from multicsr.submit.places import cluster_at
+
+        cluster = cluster_at(_where(to, address, namespace, context))
+        if follow:
+            _judge(cluster.follow(name, _tell))
+        else:
+            cluster.logs(name, _tell)
+
+    _exit(call, debug)
+
+
+def stop(
+    name: JobName,
+    to: Place,
+    address: Address = None,
+    namespace: Namespace = "multicsr",
+    context: Context = None,
+    debug: Debug = False,
+) -> None:
+    """End a job. What it has put into the store stays; submitted again, it goes on from there."""
+
+    def call() -> None:
+        from multicsr.submit.places import cluster_at
+
+        cluster_at(_where(to, address, namespace, context)).stop(name, _tell)
+
+    _exit(call, debug)
+
+
+def _where(to: To, address: str | None, namespace: str, context: str | None) -> "Where":
+    from multicsr.submit.places import Where
+
+    return Where(to, address, namespace, context)
+
+
+def _here(job: str, config: "Config") -> None:
+    from multicsr.job import progress_for_terminal, run_job
+
+    with progress_for_terminal() as progress:
+        run_job(job, config, progress)
+
+
+def _judge(last: "Seen") -> None:
+    """The exit code of a command that waited for a job."""
+    from multicsr.errors import RunError
+    from multicsr.submit.jobs import Phase
+
+    if last.phase is not Phase.SUCCEEDED:
+        raise RunError(str(last))
+    _tell(str(last))
+
+
+def _tell(line: str) -> None:
+    typer.echo(line)
+
+
+def _exit(call: Callable[[], None], debug: bool) -> None:
+    from multicsr.job import guarded
+
+    raise typer.Exit(guarded(call, debug=debug))
