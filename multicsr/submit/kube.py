@@ -135,12 +135,11 @@ class KubeSender:
             owner = self._api.ray_job(name)
             if owner is None:
                 raise RunError(f"{name} was deleted meanwhile; submit it again")
-            document = config_map(self._parcel, name, self._api.namespace, owner.metadata.uid)
-            if self._api.create(CONFIGMAPS, document) is not None:
-                return
             if self._api.owner_of(config_name(name)) == owner.metadata.uid:
                 return
-            time.sleep(_POLL_S)
+            document = config_map(self._parcel, name, self._api.namespace, owner.metadata.uid)
+            if self._api.create(CONFIGMAPS, document) is None:
+                time.sleep(_POLL_S)
         raise RunError(f"{name}: the ConfigMap {config_name(name)} of another job is in the way; delete it")
 
     def _is_ours(self, name: str) -> bool:

@@ -71,9 +71,7 @@ class FakeKube:
         self._version = 100
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         return self
 
@@ -130,9 +128,8 @@ class FakeKube:
     def pod(self, job: str, name: str, phase: str, *lines: str) -> None:
         """Of the operator's batch Job."""
         self.logs.setdefault(name, []).extend(lines)
-        self.put(
-            "pods", {"metadata": {"name": name, "labels": {"job-name": job}}, "status": {"phase": phase}}
-        )
+        pod = self.objects.get(("pods", name), {"metadata": {"name": name, "labels": {"job-name": job}}})
+        self.put("pods", {**pod, "status": {"phase": phase}})
 
     def trouble(self, request: str) -> Trouble | None:
         method, _, path = request.partition(" ")
@@ -150,148 +147,163 @@ class FakeKube:
         ]
 
 
-def _handler(fake: FakeKube) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Server(ThreadingHTTPServer):
+    """Serves a fake."""
 
-        def log_message(self, *_: object) -> None: ...
+    daemon_threads = True
 
-        def do_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = f"{self.command} {self.path}"
-            fake.requests.append(request)
-            trouble = fake.trouble(request)
-            if trouble and not trouble.done:
+    def __init__(self, fake: FakeKube) -> None:
+        self.fake = fake
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection's requests."""
+
+    server: "Server"
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None: ...
+
+    @property
+    def fake(self) -> FakeKube:
+        return self.server.fake
+
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = f"{self.command} {self.path}"
+        self.fake.requests.append(request)
+        trouble = self.fake.trouble(request)
+        if trouble and not trouble.done:
+            return self._fail(trouble.status, trouble.message, trouble.headers)
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._fail(401, "Unauthorized")
+        found = _PATH.fullmatch(urlsplit(self.path).path)
+        if found is None or found["plural"] not in _KINDS:
+            return self._fail(404, "the server could not find the requested resource")
+        if found["namespace"] != NAMESPACE:
+            return self._fail(404, f'namespaces "{found["namespace"]}" not found')
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if trouble:
+                self._silently(found, query, body)
                 return self._fail(trouble.status, trouble.message, trouble.headers)
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                return self._fail(401, "Unauthorized")
-            found = _PATH.fullmatch(urlsplit(self.path).path)
-            if found is None or found["plural"] not in _KINDS:
-                return self._fail(404, "the server could not find the requested resource")
-            if found["namespace"] != NAMESPACE:
-                return self._fail(404, f'namespaces "{found["namespace"]}" not found')
-            query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
-            with suppress(BrokenPipeError, ConnectionResetError):
-                if trouble:
-                    self._silently(found, query, body)
-                    return self._fail(trouble.status, trouble.message, trouble.headers)
-                return self._do(found, query, body)
-            return None
+            return self._do(found, query, body)
+        return None
 
-        do_GET = do_POST = do_DELETE = do_any
+    do_GET = do_POST = do_DELETE = do_any
 
-        def _do(self, found: "re.Match[str]", query: dict[str, str], body: bytes) -> None:
-            plural, name = found["plural"], found["name"]
-            if self.command == "POST":
-                return self._create(plural, query, body)
-            if found["log"]:
-                return self._log(name, query)
-            if "watch" in query:
-                return self._watch(query)
-            if name is None:
-                return self._list(plural, query)
-            document = fake.objects.get((plural, name))
-            if document is None:
-                return self._fail(404, f'{plural} "{name}" not found')
-            if self.command == "DELETE":
-                fake.remove(plural, name)
-            return self._send(200, document)
+    def _do(self, found: "re.Match[str]", query: dict[str, str], body: bytes) -> None:
+        plural, name = found["plural"], found["name"]
+        if self.command == "POST":
+            return self._create(plural, query, body)
+        if found["log"]:
+            return self._log(name, query)
+        if "watch" in query:
+            return self._watch(query)
+        if name is None:
+            return self._list(plural, query)
+        document = self.fake.objects.get((plural, name))
+        if document is None:
+            return self._fail(404, f'{plural} "{name}" not found')
+        if self.command == "DELETE":
+            self.fake.remove(plural, name)
+        return self._send(200, document)
 
-        def _silently(self, found: "re.Match[str]", query: dict[str, str], body: bytes) -> None:
-            """Do the work; the answer is lost."""
-            keep, self._send = self._send, lambda *_: None  # type: ignore[method-assign]
-            self._do(found, query, body)
-            self._send = keep  # type: ignore[method-assign]
+    def _silently(self, found: "re.Match[str]", query: dict[str, str], body: bytes) -> None:
+        """Do the work; the answer is lost."""
+        keep, self._send = self._send, lambda *_: None  # type: ignore[method-assign]
+        self._do(found, query, body)
+        self._send = keep  # type: ignore[method-assign]
 
-        def _create(self, plural: str, query: dict[str, str], body: bytes) -> None:
-            document = json.loads(body)
-            name = document["metadata"]["name"]
-            if problems := manifest_problems(document, plural):
-                return self._fail(422, f"{plural} {name!r} is invalid: {problems[0]}")
-            if (plural, name) in fake.objects:
-                return self._fail(409, f'{plural} "{name}" already exists')
-            if query.get("dryRun") != "All":
-                fake.put(plural, document)
-                if plural == "rayjobs":
-                    fake.on_create(name)
-            return self._send(201, document)
+    def _create(self, plural: str, query: dict[str, str], body: bytes) -> None:
+        document = json.loads(body)
+        name = document["metadata"]["name"]
+        if problems := manifest_problems(document, plural):
+            return self._fail(422, f"{plural} {name!r} is invalid: {problems[0]}")
+        if (plural, name) in self.fake.objects:
+            return self._fail(409, f'{plural} "{name}" already exists')
+        if query.get("dryRun") != "All":
+            self.fake.put(plural, document)
+            if plural == "rayjobs":
+                self.fake.on_create(name)
+        return self._send(201, document)
 
-        def _list(self, plural: str, query: dict[str, str]) -> None:
-            wanted = [part.partition("=") for part in query.get("labelSelector", "").split(",") if part]
-            items = [
-                document
-                for (kind, _), document in sorted(fake.objects.items())
-                if kind == plural
-                and all(
-                    key in (labels := document["metadata"].get("labels", {}))
-                    and (not equals or labels[key] == value)
-                    for key, equals, value in wanted
-                )
-            ]
-            self._send(200, {"items": items, "metadata": {}})
+    def _list(self, plural: str, query: dict[str, str]) -> None:
+        wanted = [part.partition("=") for part in query.get("labelSelector", "").split(",") if part]
+        items = [
+            document
+            for (kind, _), document in sorted(self.fake.objects.items())
+            if kind == plural
+            and all(
+                key in (labels := document["metadata"].get("labels", {}))
+                and (not equals or labels[key] == value)
+                for key, equals, value in wanted
+            )
+        ]
+        self._send(200, {"items": items, "metadata": {}})
 
-        def _watch(self, query: dict[str, str]) -> None:
-            name, at = query["fieldSelector"].partition("=")[2], int(query["resourceVersion"])
-            left = fake.watch_ends_after.pop(0) if fake.watch_ends_after else 10**6
-            self._begin_stream()
-            if fake.gone_versions:
-                fake.gone_versions = False
-                status = {"kind": "Status", "code": 410, "message": "too old resource version"}
-                self._line(json.dumps({"type": "ERROR", "object": status}))
-                return self._end_stream()
-            end = time.monotonic() + float(query["timeoutSeconds"])
-            while time.monotonic() < end:
-                for event in fake.events(name, at):
-                    if left == 0:  # cut within a line
-                        self.wfile.write(b"20\r\n" + b'{"type": "MODI')
-                        self.close_connection = True
-                        self.connection.close()
-                        return None
-                    at = int(event["object"]["metadata"]["resourceVersion"])
-                    self._line(json.dumps(event))
-                    left -= 1
-                with fake.changed:
-                    fake.changed.wait(0.05)
+    def _watch(self, query: dict[str, str]) -> None:
+        name, at = query["fieldSelector"].partition("=")[2], int(query["resourceVersion"])
+        left = self.fake.watch_ends_after.pop(0) if self.fake.watch_ends_after else 10**6
+        self._begin_stream()
+        if self.fake.gone_versions:
+            self.fake.gone_versions = False
+            status = {"kind": "Status", "code": 410, "message": "too old resource version"}
+            self._line(json.dumps({"type": "ERROR", "object": status}))
             return self._end_stream()
+        end = time.monotonic() + float(query["timeoutSeconds"])
+        while time.monotonic() < end:
+            for event in self.fake.events(name, at):
+                if left == 0:  # cut within a line
+                    self.wfile.write(b"20\r\n" + b'{"type": "MODI')
+                    self.close_connection = True
+                    self.connection.close()
+                    return None
+                at = int(event["object"]["metadata"]["resourceVersion"])
+                self._line(json.dumps(event))
+                left -= 1
+            with self.fake.changed:
+                self.fake.changed.wait(0.05)
+        return self._end_stream()
 
-        def _log(self, pod: str, query: dict[str, str]) -> None:
-            document = fake.objects.get(("pods", pod))
-            if document is None:
-                return self._fail(404, f'pods "{pod}" not found')
-            self._begin_stream()
-            told = 0
-            while True:
-                over = fake.objects["pods", pod]["status"]["phase"] != "Running"
-                for line in fake.logs[pod][told:]:
-                    self._line(line)
-                told = len(fake.logs[pod])
-                if over or query.get("follow") != "true":
-                    return self._end_stream()
-                time.sleep(0.02)
+    def _log(self, pod: str, query: dict[str, str]) -> None:
+        document = self.fake.objects.get(("pods", pod))
+        if document is None:
+            return self._fail(404, f'pods "{pod}" not found')
+        self._begin_stream()
+        told = 0
+        while True:
+            over = self.fake.objects["pods", pod]["status"]["phase"] != "Running"
+            for line in self.fake.logs[pod][told:]:
+                self._line(line)
+            told = len(self.fake.logs[pod])
+            if over or query.get("follow") != "true":
+                return self._end_stream()
+            time.sleep(0.02)
 
-        def _begin_stream(self) -> None:
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
+    def _begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
 
-        def _line(self, text: str) -> None:
-            data = text.encode() + b"\n"
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-            self.wfile.flush()
+    def _line(self, text: str) -> None:
+        data = text.encode() + b"\n"
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
 
-        def _end_stream(self) -> None:
-            self.wfile.write(b"0\r\n\r\n")
+    def _end_stream(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
 
-        def _fail(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-            self._send(status, {"kind": "Status", "code": status, "message": message}, headers)
+    def _fail(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        self._send(status, {"kind": "Status", "code": status, "message": message}, headers)
 
-        def _send(self, status: int, document: Tree, headers: dict[str, str] | None = None) -> None:
-            data = json.dumps(document).encode()
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    return Handler
+    def _send(self, status: int, document: Tree, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
