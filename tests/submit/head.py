@@ -17,7 +17,8 @@ from typing import Self
 import psutil
 
 ROOT = Path(__file__).parents[2]
-_START_S = 120
+_START_S = 60
+_TRIES = 4
 
 
 class Head:
@@ -31,7 +32,7 @@ class Head:
         self.log = folder / "head.log"
         self._extra = extra or {}
         self._cpus = cpus
-        self._temp = tempfile.mkdtemp(prefix="ray-")  # short: sockets lie below it
+        self._temp = ""
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
 
@@ -49,6 +50,20 @@ class Head:
         }
 
     def __enter__(self) -> Self:
+        for tries_left in reversed(range(_TRIES)):
+            self._start()
+            try:
+                self._wait()
+            except BaseException as error:
+                self.stop()
+                if not isinstance(error, RuntimeError) or not tries_left:
+                    raise
+            else:
+                return self
+        raise AssertionError("every try returns or raises")
+
+    def _start(self) -> None:
+        self._temp = tempfile.mkdtemp(prefix="ray-")  # short: sockets lie below it
         ports = free_ports(5)
         self.address = f"http://127.0.0.1:{ports[1]}"
         names = ("--port", "--dashboard-port", "--dashboard-agent-listen-port", "--ray-client-server-port")
@@ -61,28 +76,24 @@ class Head:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, env=self.environment()
             )
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _wait(self) -> None:
-        assert self._process is not None
+        """Until it has said that it runs, and a node is healthy. Ray gives a slow machine up after 30 s."""
         end = time.monotonic() + _START_S
-        while time.monotonic() < end:
-            if self._process.poll() is not None:
-                break
+        while time.monotonic() < end and self.alive:
             with suppress(urllib.error.URLError, OSError):
-                asked = urllib.request.Request(f"{self.address}/api/jobs/", headers=self.header())
-                if urllib.request.urlopen(asked, timeout=5).status == 200:
+                urllib.request.urlopen(f"{self.address}/api/gcs_healthz", timeout=5)
+                if "Ray runtime started" in self.log.read_text():
                     return
             time.sleep(0.3)
         raise RuntimeError(f"no Ray head: {self.log.read_text()}")
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def header(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
@@ -94,7 +105,7 @@ class Head:
         with suppress(psutil.NoSuchProcess):
             family = [*psutil.Process(self._process.pid).children(recursive=True)]
             self._process.terminate()
-            psutil.wait_procs(family, timeout=10)
+            psutil.wait_procs(family, timeout=3)
             for one in family:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
