@@ -1,27 +1,16 @@
 """The commands for jobs on clusters: submit, jobs, status, logs, stop. `cli.py` adds them to the others."""
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multicsr.submit.words import To, require_effect
+
 if TYPE_CHECKING:
     from multicsr.config import Config
-    from multicsr.submit.jobs import Seen
-    from multicsr.submit.places import Where
-
-
-class To(StrEnum):
-    K8S = "k8s"
-    RAY = "ray"
-
-
-class SubmitTo(StrEnum):
-    K8S = "k8s"
-    RAY = "ray"
-    LOCAL = "local"
+    from multicsr.submit.jobs import Cluster, Seen
 
 
 _TO_HELP = "Kubernetes with KubeRay, or a Ray cluster that runs already"
@@ -46,9 +35,9 @@ def add_to(app: typer.Typer) -> None:
     for command, words in (
         (submit, "configs/nightly.yaml --to k8s --overlay k8s/overlays/autoscale"),
         (jobs, "--to k8s"),
-        (status, "demo-generate-1f2e3d4c --to k8s --address http://127.0.0.1:8265"),
+        (_command("status", _status), "demo-generate-1f2e3d4c --to k8s --address http://127.0.0.1:8265"),
         (logs, "demo-generate-1f2e3d4c --to ray"),
-        (stop, "demo-generate-1f2e3d4c --to ray"),
+        (_command("stop", _stop), "demo-generate-1f2e3d4c --to ray"),
     ):
         name = command.__name__
         start = f"{name} generate" if name == "submit" else name
@@ -58,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     job: Annotated[str, typer.Argument(help="ingest, generate, curate, train, evaluate or refresh.")],
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
-    to: Annotated[SubmitTo, typer.Option("--to", envvar="MULTICSR_TO", help=f"{_TO_HELP}, or here.")],
+    to: Annotated[To, typer.Option("--to", envvar="MULTICSR_TO", help=f"{_TO_HELP}, or here.")],
     overlay: Annotated[
         Path | None, typer.Option(help="k8s: directory of k8s/overlays, or a file rendered from it.")
     ] = None,
@@ -69,7 +58,10 @@ def submit(
     daily: Annotated[
         bool, typer.Option("--daily", help="Put the date into the name: once a day at most.")
     ] = False,
-    time_zone: Annotated[str, typer.Option(help="In which --daily asks for the date.")] = "UTC",
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="In which --daily asks for the date, such as Europe/Berlin; default: UTC."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show its log; fail if it fails.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be sent, send nothing.")
@@ -86,12 +78,14 @@ def submit(
         from multicsr.config_file import load_config
         from multicsr.submit import places
 
+        given = {"overlay": overlay, "address": address, "context": context, "name": name}
+        require_effect(to, {**given, "daily": daily, "time-zone": time_zone, "dry-run": dry_run})
         settings = load_config(config, overrides or ())
-        if to is SubmitTo.LOCAL:
+        if to is To.LOCAL:
             _here(job, settings)
             return
         where = places.Where(to, address, namespace, context)
-        order = places.order(job, settings, name, time_zone if daily else None)
+        order = places.order(job, settings, name, (time_zone or "UTC") if daily else None)
         if dry_run:
             _tell(places.preview(order, where, overlay))
             return
@@ -115,38 +109,11 @@ def jobs(
         from rich.console import Console
         from rich.table import Table
 
-        from multicsr.submit.places import cluster_at
-
         table = Table("name", "job", "attempt", "state", "since")
-        found = cluster_at(_where(to, address, namespace, context)).jobs()
+        found = _cluster(to, address, namespace, context).jobs()
         for seen in sorted(found, key=lambda seen: (seen.since, seen.name)):
             table.add_row(seen.name, seen.job, str(seen.attempt), seen.phase, seen.since)
         Console(highlight=False).print(table)
-
-    _exit(call, debug)
-
-
-def status(
-    name: JobName,
-    to: Place,
-    address: Address = None,
-    namespace: Namespace = "multicsr",
-    context: Context = None,
-    debug: Debug = False,
-) -> None:
-    """Print a job's state; with --address also where its RayJob and the Jobs API disagree."""
-
-    def call() -> None:
-        from multicsr.errors import RunError
-        from multicsr.submit.places import cluster_at
-
-        cluster = cluster_at(_where(to, address, namespace, context))
-        found = cluster.find(name)
-        if found is None:
-            raise RunError(f"no job {name}; see `multicsr jobs --to {to}`")
-        _tell(str(found))
-        for finding in cluster.findings(name):
-            _tell(f"they disagree: {finding}")
 
     _exit(call, debug)
 
@@ -163,9 +130,7 @@ def logs(
     """Print a job's log."""
 
     def call() -> None:
-        from multicsr.submit.places import cluster_at
-
-        cluster = cluster_at(_where(to, address, namespace, context))
+        cluster = _cluster(to, address, namespace, context)
         if follow:
             _judge(cluster.follow(name, _tell))
         else:
@@ -174,28 +139,47 @@ def logs(
     _exit(call, debug)
 
 
-def stop(
-    name: JobName,
-    to: Place,
-    address: Address = None,
-    namespace: Namespace = "multicsr",
-    context: Context = None,
-    debug: Debug = False,
-) -> None:
+def _command(name: str, do: "Callable[[Cluster, str], None]") -> Callable[..., None]:
+    """A command that does something with one job of a cluster; its help is what `do` says of itself."""
+
+    def command(
+        job: JobName,
+        to: Place,
+        address: Address = None,
+        namespace: Namespace = "multicsr",
+        context: Context = None,
+        debug: Debug = False,
+    ) -> None:
+        _exit(lambda: do(_cluster(to, address, namespace, context), job), debug)
+
+    command.__name__, command.__doc__ = name, do.__doc__
+    return command
+
+
+def _status(cluster: "Cluster", name: str) -> None:
+    """Print a job's state; with --address also where its RayJob and the Jobs API disagree."""
+    from multicsr.errors import RunError
+
+    found = cluster.find(name)
+    if found is None:
+        raise RunError(f"no job {name}; see `multicsr jobs`")
+    _tell(str(found))
+    for finding in cluster.findings(name):
+        _tell(f"they disagree: {finding}")
+
+
+def _stop(cluster: "Cluster", name: str) -> None:
     """End a job. What it has put into the store stays; submitted again, it goes on from there."""
-
-    def call() -> None:
-        from multicsr.submit.places import cluster_at
-
-        cluster_at(_where(to, address, namespace, context)).stop(name, _tell)
-
-    _exit(call, debug)
+    cluster.stop(name, _tell)
 
 
-def _where(to: To, address: str | None, namespace: str, context: str | None) -> "Where":
-    from multicsr.submit.places import Where
+def _cluster(to: To, address: str | None, namespace: str, context: str | None) -> "Cluster":
+    from multicsr.errors import ConfigError
+    from multicsr.submit.places import Where, cluster_at
 
-    return Where(to, address, namespace, context)
+    if to is To.LOCAL:
+        raise ConfigError("--to local: what runs here is over when its command ends; take k8s or ray")
+    return cluster_at(Where(to, address, namespace, context))
 
 
 def _here(job: str, config: "Config") -> None:
