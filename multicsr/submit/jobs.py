@@ -50,6 +50,8 @@ class Seen(NamedTuple):
     attempt: int = 1
     digest: str = ""
     """Of its configuration; empty: it was not made by us."""
+    going: bool = False
+    """It is being deleted."""
     since: str = ""
     """When it was made, ISO 8601."""
 

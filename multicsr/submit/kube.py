@@ -35,6 +35,7 @@ def seen(job: RayJob) -> Seen:
         run=meta.labels.get(RUN, ""),
         attempt=int(meta.annotations.get(ATTEMPT, "1")),
         digest=meta.annotations.get(CONFIG, ""),
+        going=meta.deletionTimestamp is not None,
         since=meta.creationTimestamp,
     )
 

@@ -119,7 +119,10 @@ def _ray(order: Order, where: Where, say: Say) -> tuple[Cluster, Sender]:
     require_shared_places(order.parcel)
     door = connect(where.address)
     cluster = RayCluster(door)
-    look_at_nodes(order.parcel, cluster.nodes(), say)
+    try:
+        look_at_nodes(order.parcel, cluster.nodes(), say)
+    except RunError as error:
+        say(f"note: whether the nodes suffice is not known: {error}")
     return cluster, RaySender(door, cluster, order.parcel)
 
 

@@ -99,13 +99,14 @@ class Door:
     def nodes(self) -> list[Any]:
         """ray's NodeState of all nodes that are alive."""
         from ray.util.state import list_nodes
+        from ray.util.state.exception import RayStateApiException
 
-        with _faults(self.address):
-            return [
-                node
-                for node in list_nodes(address=self.address, detail=True, limit=10_000)
-                if node.state == "ALIVE"
-            ]
+        try:
+            with _faults(self.address):
+                nodes = list_nodes(address=self.address, detail=True, limit=10_000)
+        except RayStateApiException as error:
+            raise Fault(0, _line(error)) from error
+        return [node for node in nodes if node.state == "ALIVE"]
 
 
 @contextmanager

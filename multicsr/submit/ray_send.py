@@ -30,15 +30,22 @@ class RaySender:
         parcel = self._parcel
         send_files(parcel, attempt)
         words, facts = entrypoint(parcel, attempt), marks(parcel, attempt)
+
+        def once() -> bool:
+            try:
+                self._door.submit(attempt.name, words, facts, variables(parcel))
+            except Fault:
+                # The name is taken: by others, or by our own request, whose answer was lost.
+                found = self._cluster.find(attempt.name)
+                if found is None:
+                    raise
+                return found.run == attempt.run and found.digest == parcel.digest
+            return True
+
         try:
-            patiently(lambda: self._door.submit(attempt.name, words, facts, variables(parcel)))
+            return patiently(once)
         except Fault as fault:
-            # The answer to our own request may have been lost, and the request been sent again.
-            found = self._cluster.find(attempt.name)
-            if found is None:
-                raise self._cluster.told(fault) from fault
-            return found.run == attempt.run and found.digest == parcel.digest
-        return True
+            raise self._cluster.told(fault) from fault
 
     def complete(self, name: str) -> None:
         """Nothing is missing."""

@@ -22,6 +22,8 @@ def submit(cluster: Cluster, run: str, digest: str, create: Callable[[Attempt], 
     """
     for _ in range(_RACES):
         latest = _latest(cluster, run)
+        if latest is not None and latest.going:
+            raise RunError(f"{latest.name} is being deleted; submit it again when it is gone")
         if latest is not None and latest.digest != digest:
             raise RunError(
                 f"{latest.name} exists with another configuration ({latest.phase}); give another --name, or "

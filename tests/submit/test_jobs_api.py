@@ -29,8 +29,9 @@ from tests.submit.head import Head
 from tests.submit.operator import mounted, shell_line
 
 DEMO = ROOT / "multicsr/assets/demo"
+PROMPTS = ROOT / "multicsr/prompts/syncse.yaml"
 OVERLAY = ROOT / "k8s/overlays/autoscale"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 
 class World:
@@ -83,7 +84,7 @@ class World:
             text=True,
             cwd=self.folder,
             env=self.head.environment(token),
-            timeout=120,
+            timeout=240,
             check=False,
         )
         self.said += [done.stdout, done.stderr]
@@ -126,22 +127,39 @@ def rendered(world, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_every_rendered_rayjob_runs_as_the_operator_runs_it(world, rendered, job):
-    config = world.config("rendered", refresh={"retrain_share": 1.0})
+ROOMS = {"ingest": "sentences", "generate": "scored", "curate": "curated", "train": "model"}
+
+
+def run_as_the_operator(world, rendered, job: str, config: Path) -> tuple[str, list[str]]:
+    """Run a rendered RayJob; its name, and the line that ran it."""
     name, line = rendered(job, config)
     done = world.command(line)
     found = world.jobs()[name]
     assert found["status"] == "SUCCEEDED", done.stdout + done.stderr
     assert found["metadata"]["multicsr.io/job"] == job
-    rooms = {"ingest": "sentences", "generate": "scored", "curate": "curated", "train": "model"}
-    room = rooms.get(job, "evaluation")
-    assert room in current(world.store("rendered")).fingerprints
+    assert ROOMS.get(job, "evaluation") in current(world.store(config.stem)).fingerprints
+    return name, line
+
+
+@pytest.mark.parametrize("job", ["ingest", "generate", "curate"])
+def test_a_rendered_rayjob_runs_as_the_operator_runs_it(world, rendered, job):
+    _, line = run_as_the_operator(world, rendered, job, world.config("rendered"))
     if job == "ingest":
+        before = world.jobs()
         again = world.command(line)
         assert again.returncode == 0, again.stderr
-        assert len(world.jobs()) == 1
-        assert world.jobs()[name] == found
+        assert world.jobs() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_rendered_rayjob_runs_as_the_operator_runs_it(world, rendered):
+    config = world.config("whole", refresh={"retrain_share": 1.0})
+    for job in JOBS:
+        run_as_the_operator(world, rendered, job, config)
+    measured = world.multicsr("submit", "evaluate", str(config), "--follow", "--name", "measured")
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert "whole/jobs/measured/triplets.tsv" in world.bucket.keys("whole/jobs")
 
 
 def test_the_operator_s_line_ends_well_when_the_job_fails_and_we_do_not(world, rendered):
@@ -162,7 +180,9 @@ def test_submit_runs_a_job_once_and_shows_its_log(world):
     assert first.returncode == 0, first.stdout + first.stderr
     name = first.stdout.split()[0]
     assert world.jobs()[name]["status"] == "SUCCEEDED"
-    assert "ingest    " in first.stdout
+    told = first.stdout.splitlines()[1:-1]
+    assert told == world.multicsr("logs", name).stdout.splitlines()
+    assert any(line.startswith("ingest    ") for line in told)
     again = world.multicsr("submit", "ingest", str(config), "--follow")
     assert again.returncode == 0
     assert f"{name} has succeeded: nothing is submitted" in again.stdout
@@ -177,14 +197,6 @@ def test_submit_runs_a_job_once_and_shows_its_log(world):
     assert "exists with another configuration (succeeded)" in other.stderr
 
 
-def test_data_files_are_found_by_the_job(world):
-    """Needs what the rendered jobs have left in the store."""
-    config = world.config("rendered", refresh={"retrain_share": 1.0}, seed=42)
-    done = world.multicsr("submit", "evaluate", str(config), "--follow", "--name", "measured")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "rendered/jobs/measured/triplets.tsv" in world.bucket.keys("rendered/jobs")
-
-
 def test_what_is_stopped_leaves_the_store_intact_and_goes_on(world):
     world.bucket.put(
         "many.tsv", b"sentence\n" + b"".join(b"This is sentence %d of many.\n" % n for n in range(4000))
@@ -192,10 +204,12 @@ def test_what_is_stopped_leaves_the_store_intact_and_goes_on(world):
     config = world.config(
         "stopped",
         input={"paths": [f"{world.bucket.uri}/many.tsv"], "column": "sentence"},
-        generate={"rows_per_shard": 40},
+        generate={"rows_per_shard": 40, "prompts": "prompts.yaml"},
     )
+    shutil.copy(PROMPTS, world.folder / "prompts.yaml")
     assert world.multicsr("submit", "ingest", str(config), "--follow").returncode == 0
     name = world.multicsr("submit", "generate", str(config)).stdout.split()[0]
+    assert world.bucket.get(f"stopped/jobs/{name}/prompts.yaml") == PROMPTS.read_bytes()
     written = _wait_for(lambda: world.bucket.keys("stopped/ledger/"))
     stopped = world.multicsr("stop", name)
     assert stopped.returncode == 0, stopped.stderr

@@ -179,6 +179,13 @@ def test_stop_deletes_and_the_same_name_is_free_again(kube, submit):
     assert submit("--name", "night").stdout == "night is submitted\n"
 
 
+def test_a_job_that_is_being_deleted_is_not_taken_for_one_that_runs(kube, submit):
+    submit("--name", "night")
+    kube.objects["rayjobs", "night"]["metadata"]["deletionTimestamp"] = "2026-11-25T00:00:00Z"
+    refused = submit("--name", "night")
+    assert refused.stderr == "error: night is being deleted; submit it again when it is gone\n"
+
+
 def test_the_configuration_of_a_deleted_job_is_waited_out(kube, submit):
     """The garbage collector takes what a deleted job owned a while later."""
     stale = {"metadata": {"name": "night-config", "ownerReferences": [{"uid": "of-before"}]}}
