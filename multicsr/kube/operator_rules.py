@@ -122,7 +122,7 @@ def _sets(pod: Pod, variable: str) -> bool:
 def job_problems(spec: JobSpec) -> Iterator[str]:
     """Of a RayJob's spec, paths relative to it; its cluster apart."""
     if (spec.ray_cluster_spec is None) == (spec.cluster_selector is None):
-        yield "needs one of rayClusterSpec and clusterSelector"
+        yield "rayClusterSpec: give this or clusterSelector, one of the two"
     if spec.suspend and not spec.shutdown_after_job_finishes:
         yield "suspend: needs shutdownAfterJobFinishes: true"
     if spec.ttl_seconds_after_finished and not spec.shutdown_after_job_finishes:
