@@ -45,7 +45,7 @@ def _compare(model, schema, path=""):
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("kind", "model", "least"), [("RayCluster", ClusterSpec, 50), ("RayJob", JobSpec, 75)]
+    ("kind", "model", "least"), [("RayCluster", ClusterSpec, 45), ("RayJob", JobSpec, 75)]
 )
 def test_fields_and_choices_are_those_of_the_schema(kind, model, least, shared_data):
     schema = published(shared_data, kind)["properties"]["spec"]
