@@ -72,7 +72,7 @@ def _place(template: Template) -> Iterator[str]:
     for place, toleration in enumerate(items(template.spec.get("tolerations"))):
         if "spot" in f"{toleration.get('key')} {toleration.get('value')}" and not writes:
             yield f"{where}.{place}: spot nodes are for the role generate only"
-    keys = {toleration.get("key") for toleration in items(template.spec.get("tolerations"))}
+    keys = [toleration.get("key") for toleration in items(template.spec.get("tolerations"))]
     wants = any(_gpus(container) for _, container in containers_of(template))
     if wants and "nvidia.com/gpu" not in keys:
         yield f"{where}: asks for a GPU but does not tolerate the taint nvidia.com/gpu"

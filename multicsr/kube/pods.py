@@ -126,7 +126,7 @@ def _container(path: str, container: Document, template: Template) -> Iterator[s
     for entry in items(container.get("env")):
         if "value" in entry and looks_secret(str(entry.get("name"))):
             yield f"{path}.env: {entry['name']} is written out; take it from a Secret with valueFrom"
-    volumes = {volume.get("name") for volume in items(template.spec.get("volumes"))}
+    volumes = [volume.get("name") for volume in items(template.spec.get("volumes"))]
     for mount in items(container.get("volumeMounts")):
         if mount.get("name") not in volumes:
             yield f"{path}.volumeMounts: no volume is called {mount.get('name')}"
