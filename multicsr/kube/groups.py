@@ -52,10 +52,9 @@ def groups(cluster_spec: Document) -> list[Group]:
         found = [_group(str(name), node) for name, node in node_types(cluster_spec).items()]
     except _UNREADABLE as error:
         raise _refusal(error) from None
+    sizes = {HEAD: 1} if scales else fixed
     return [
-        group
-        if scales and group.name != HEAD
-        else group._replace(min=fixed[group.name], max=fixed[group.name])
+        group._replace(min=sizes[group.name], max=sizes[group.name]) if group.name in sizes else group
         for group in found
     ]
 

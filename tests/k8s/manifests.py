@@ -31,9 +31,14 @@ def whole(name: str):
     return [*documents, *written("overlays/nightly/jobs.yaml")] if name == "nightly" else documents
 
 
+@functools.cache
+def _written(file: str):
+    return render(K8S / file)
+
+
 def written(*files: str):
     """Documents of files that are valid as they stand."""
-    return [document for file in files for document in render(K8S / file)]
+    return [document for file in files for document in copy.deepcopy(_written(file))]
 
 
 def platform():

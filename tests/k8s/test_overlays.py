@@ -114,6 +114,11 @@ def test_the_locked_ray_is_the_installed_one():
     wanted = [Requirement(line) for line in requires("multicsr") or [] if line.startswith("ray")]
     assert wanted
     assert all(version("ray") in requirement.specifier for requirement in wanted)
+    locks = sorted((K8S.parent / "cluster").glob("requirements-*.lock"))
+    if not locks:
+        pytest.skip("no lock files beside the Dockerfile")
+    locked = [re.findall(r"^ray(?:\[[a-z,]+\])?==(\S+)", lock.read_text(), re.MULTILINE) for lock in locks]
+    assert {found for each in locked for found in each} == {version("ray")}
 
 
 def test_spot_nodes_are_tolerated_by_writers_alone():

@@ -14,7 +14,7 @@ from multicsr.kube.groups import groups
 from multicsr.kube.model import is_quantity
 from multicsr.kube.queues import amount, needs_of
 from multicsr.kube.rules import check
-from tests.k8s.manifests import cluster_of, night, pick, platform, written
+from tests.k8s.manifests import cluster_of, night, pick, written
 
 KUBE = Path(__file__).parents[2] / "multicsr/kube"
 SUBMITTER = {
@@ -83,8 +83,7 @@ def _spoiled(tree, times):
 
 
 def test_nonsense_anywhere_is_a_finding_or_nothing_but_never_a_crash():
-    documents = [*written("overlays/nightly/jobs.yaml"), *night(), *written("overlays/kueue/queues.yaml")]
-    documents += platform()
+    documents = [*night(), *written("overlays/kueue/queues.yaml")]
     documents[0]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "multicsr"
     for spoiled in _spoiled(documents, 150):
         whole = [document for document in spoiled if isinstance(document, dict)]
@@ -94,12 +93,12 @@ def test_nonsense_anywhere_is_a_finding_or_nothing_but_never_a_crash():
 def test_nonsense_in_a_cluster_is_refused_or_read_but_never_a_crash():
     (document,) = written("jobs/cluster.yaml")
     refused = 0
-    for spoiled in _spoiled(cluster_of(document), 300):
+    for spoiled in _spoiled(cluster_of(document), 150):
         try:
             groups(spoiled)
         except ConfigError:
             refused += 1
-    assert 10 < refused < 290
+    assert 5 < refused < 145
 
 
 @pytest.mark.parametrize(

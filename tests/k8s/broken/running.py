@@ -16,7 +16,7 @@ BROKEN = {
         "spec.entrypoint: must be `python -m ray_jobs.refresh CONFIG`",
     ),
     "a configuration that is not mounted": (
-        put(head_ray, "volumeMounts", [{"name": "scratch", "mountPath": "/scratch"}]),
+        put(head_ray, "volumeMounts", [{"name": "tmp", "mountPath": "/tmp"}]),
         "spec.entrypoint: the head mounts no volume that could hold /etc/multicsr/config.yaml",
     ),
     "no label of the job": (put(meta, "labels", {}), "metadata.labels: multicsr.io/job is None"),
