@@ -51,7 +51,7 @@ def test_what_fits_passes(cluster):
         (
             ACTOR._replace(cpus=1),
             "generate: an actor asks for 1 CPU and 1 GPU on multicsr.io/role=generate; no group fits, "
-            "gpu-generate comes nearest: it offers 0 CPU a node",
+            "gpu-generate comes nearest: it offers 0 CPU a node; change the section generate, or the group",
         ),
         (
             ACTOR._replace(gpus=2),
@@ -85,4 +85,12 @@ def test_shares_of_a_gpu_are_counted_per_node(cluster):
 def test_a_group_of_no_nodes_takes_nothing(cluster):
     cluster["workerGroupSpecs"][1]["maxReplicas"] = 0
     with pytest.raises(ConfigError, match="gpu-generate comes nearest: it has no node"):
+        preflight([ACTOR], groups(cluster))
+
+
+def test_the_head_is_never_the_nearest(cluster):
+    cluster["workerGroupSpecs"] = cluster["workerGroupSpecs"][:1]
+    with pytest.raises(
+        ConfigError, match=r"cpu comes nearest: its multicsr\.io/role is cpu, it offers 0 GPU"
+    ):
         preflight([ACTOR], groups(cluster))
