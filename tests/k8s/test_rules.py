@@ -61,6 +61,21 @@ def test_a_gang_is_head_submitter_and_all_workers():
     assert needs["memory"] == (1 + 16 + 32 + 2 * 32 + 3 * 64) * 2**30
 
 
+def test_what_is_made_elsewhere_can_be_used():
+    (job,) = written("overlays/nightly/jobs.yaml")
+    pod = cluster_of(job)["headGroupSpec"]["template"]["spec"]
+    pod["imagePullSecrets"] = [{"name": "registry"}]
+    pod["volumes"][1] = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
+    where = "RayJob refresh: spec.rayClusterSpec.headGroupSpec.template.spec"
+    assert check([job]) == [
+        f"{where}.imagePullSecrets: no Secret is called registry",
+        f"{where}.volumes: no PersistentVolumeClaim is called models",
+    ]
+    uses = "Secret/registry, PersistentVolumeClaim/models"
+    job["metadata"]["annotations"] = {"multicsr.io/made-elsewhere": uses}
+    assert check([job]) == []
+
+
 def _places(tree, path=()):
     """Every path of a document."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()

@@ -47,7 +47,7 @@ BROKEN = {
         lambda documents: head_ray(documents)["env"].append(
             {"name": "RAY_enable_autoscaler_v2", "value": "1"}
         ),
-        "RAY_enable_autoscaler_v2 is set beside autoscalerOptions.version",
+        "RAY_enable_autoscaler_v2 is set; write autoscalerOptions.version",
     ),
     "autoscaler of unsaid version": (
         put(cluster, "autoscalerOptions|version", None),

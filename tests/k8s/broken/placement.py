@@ -67,4 +67,8 @@ BROKEN = {
         put(train, "template|spec|containers|0|image", "ghcr.io/your-org/multicsr:0.1.0-ray2.60.0-cpu"),
         "is built for CPUs, but the container asks for a GPU",
     ),
+    "an init container of no version": (
+        put(head_pod, "initContainers", [{"name": "pull", "image": "registry:5000/aws-cli"}]),
+        "initContainers.0.image: 'registry:5000/aws-cli' is another one every day; name a version",
+    ),
 }
