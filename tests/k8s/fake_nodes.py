@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,14 +65,14 @@ class FakeNodes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        ours = [psutil.Process(process.pid) for process in self.started if process.poll() is None]
+        # The autoscaler first, which would start what is missing.
+        ours = [psutil.Process(process.pid) for process in reversed(self.started) if process.poll() is None]
         ours += [child for process in ours for child in process.children(recursive=True)]
-        ours += self._strays()
-        for process in {process.pid: process for process in ours}.values():
-            if process.is_running():
+        for process in (*ours, *self._strays()):
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-        for process in self.started:
-            process.wait()
+        for started in self.started:
+            started.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _strays(self) -> list[psutil.Process]:
