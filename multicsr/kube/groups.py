@@ -27,15 +27,18 @@ HEAD = "headgroup"
 """Ray's name for the head's group."""
 
 
+_UNREADABLE = (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError)
+"""What Ray's reader raises when it trips over a resource."""
+
+
 def node_types(cluster_spec: Document) -> dict[str, dict[str, object]]:
     """What the autoscaler of this cluster would go by: its node types, by group."""
     from ray.autoscaler._private.kuberay import autoscaling_config
 
-    broken = (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError)
     try:
         found = autoscaling_config._generate_available_node_types_from_ray_cr_spec(cluster_spec)
-    except broken as error:
-        raise ConfigError(f"Ray cannot read the cluster's groups: {_reason(error)}") from None
+    except _UNREADABLE as error:
+        raise _refusal(error) from None
     types: dict[str, dict[str, object]] = found
     return types
 
@@ -43,18 +46,17 @@ def node_types(cluster_spec: Document) -> dict[str, dict[str, object]]:
 def groups(cluster_spec: Document) -> list[Group]:
     """The head's group and the worker groups, in their order. The head counts once."""
     scales = bool(cluster_spec.get("enableInTreeAutoscaling"))
-    fixed = {
-        str(group.get("groupName")): _fixed(group) for group in items(cluster_spec.get("workerGroupSpecs"))
-    }
-    found = []
-    for name, node in node_types(cluster_spec).items():
-        group = _group(name, node)
-        if name == HEAD:
-            group = group._replace(min=1, max=1)
-        elif not scales:
-            group = group._replace(min=fixed[name], max=fixed[name])
-        found.append(group)
-    return found
+    workers = items(cluster_spec.get("workerGroupSpecs"))
+    fixed = {HEAD: 1} | {str(group.get("groupName")): _fixed(group) for group in workers}
+    try:
+        found = [_group(str(name), node) for name, node in node_types(cluster_spec).items()]
+    except _UNREADABLE as error:
+        raise _refusal(error) from None
+    sizes = {HEAD: 1} if scales else fixed
+    return [
+        group._replace(min=sizes[group.name], max=sizes[group.name]) if group.name in sizes else group
+        for group in found
+    ]
 
 
 def _fixed(group: Document) -> int:
@@ -66,7 +68,7 @@ def _fixed(group: Document) -> int:
 def _group(name: str, node: Mapping[str, object]) -> Group:
     offered, labels = node["resources"], node["labels"]
     if not isinstance(offered, Mapping) or not isinstance(labels, Mapping):
-        raise TypeError("Ray's reader has changed")
+        raise TypeError("resources and labels must be mappings")
     return Group(
         name,
         float(offered.get("CPU", 0)),
@@ -78,5 +80,6 @@ def _group(name: str, node: Mapping[str, object]) -> Group:
     )
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _refusal(error: Exception) -> ConfigError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ConfigError(f"Ray cannot read the cluster's groups: {reason}")

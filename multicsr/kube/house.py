@@ -72,7 +72,7 @@ def _place(template: Template) -> Iterator[str]:
     for place, toleration in enumerate(items(template.spec.get("tolerations"))):
         if "spot" in f"{toleration.get('key')} {toleration.get('value')}" and not writes:
             yield f"{where}.{place}: spot nodes are for the role generate only"
-    keys = {toleration.get("key") for toleration in items(template.spec.get("tolerations"))}
+    keys = [toleration.get("key") for toleration in items(template.spec.get("tolerations"))]
     wants = any(_gpus(container) for _, container in containers_of(template))
     if wants and "nvidia.com/gpu" not in keys:
         yield f"{where}: asks for a GPU but does not tolerate the taint nvidia.com/gpu"
@@ -83,6 +83,10 @@ def _images(template: Template) -> Iterator[str]:
     for path, container in containers_of(template):
         image = str(container.get("image", ""))
         tag = image.rpartition("/")[2].partition(":")[2]
+        if not path.endswith("spec.containers.0"):
+            if tag in ("", "latest"):
+                yield f"{path}.image: {image!r} is another one every day; name a version"
+            continue
         found = _RAY_IN_TAG.search(tag)
         if found is None:
             yield f"{path}.image: the tag of {image!r} must name Ray's version, such as 0.1.0-ray2.60.0-cpu"

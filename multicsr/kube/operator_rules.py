@@ -83,6 +83,8 @@ def _worker_problems(path: str, group: WorkerGroup, spec: ClusterSpec) -> Iterat
 
 
 def _autoscaler_problems(spec: ClusterSpec) -> Iterator[str]:
+    if _sets(spec.head_group_spec.template_spec, "RAY_enable_autoscaler_v2"):
+        yield "headGroupSpec: RAY_enable_autoscaler_v2 is set; write autoscalerOptions.version instead"
     if not spec.enable_in_tree_autoscaling:
         if spec.autoscaler_options is not None:
             yield "autoscalerOptions: without effect; enableInTreeAutoscaling is false"
@@ -95,8 +97,6 @@ def _autoscaler_problems(spec: ClusterSpec) -> Iterator[str]:
     ):
         if group.template_spec.get("restartPolicy", "Never") != "Never":
             yield f"{path}.template.spec.restartPolicy: must be Never with the autoscaler v2"
-    if _sets(spec.head_group_spec.template_spec, "RAY_enable_autoscaler_v2"):
-        yield "headGroupSpec: RAY_enable_autoscaler_v2 is set beside autoscalerOptions.version; drop it"
 
 
 def _auth_problems(spec: ClusterSpec) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _sets(pod: Pod, variable: str) -> bool:
 def job_problems(spec: JobSpec) -> Iterator[str]:
     """Of a RayJob's spec, paths relative to it; its cluster apart."""
     if (spec.ray_cluster_spec is None) == (spec.cluster_selector is None):
-        yield "needs one of rayClusterSpec and clusterSelector"
+        yield "rayClusterSpec: give this or clusterSelector, one of the two"
     if spec.suspend and not spec.shutdown_after_job_finishes:
         yield "suspend: needs shutdownAfterJobFinishes: true"
     if spec.ttl_seconds_after_finished and not spec.shutdown_after_job_finishes:
@@ -135,6 +135,9 @@ def job_problems(spec: JobSpec) -> Iterator[str]:
     if spec.submission_mode == "InteractiveMode" and spec.backoff_limit:
         yield "submissionMode: InteractiveMode takes no backoffLimit"
     cluster = spec.ray_cluster_spec
+    head = cluster.head_group_spec.template_spec if cluster else {}
+    if spec.submission_mode == "SidecarMode" and head.get("restartPolicy", "Never") != "Never":
+        yield "submissionMode: SidecarMode needs the head's restartPolicy to be Never"
     if cluster and cluster.auth_options and cluster.auth_options.enable_k8s_token_auth:
         yield "rayClusterSpec.authOptions.enableK8sTokenAuth: refused for a RayJob"
 

@@ -100,9 +100,19 @@ def _security(path: str, own: Document, pod: Document) -> Iterator[str]:
         yield f"{path}.capabilities.drop: must name ALL"
     if extra := sorted(_strings(capabilities.get("add")) - {"NET_BIND_SERVICE"}):
         yield f"{path}.capabilities.add: {', '.join(extra)} is not allowed in a restricted namespace"
+    yield from _loosened(path, own)
     profile = mapping(own.get("seccompProfile", pod.get("seccompProfile"))).get("type")
     if profile not in ("RuntimeDefault", "Localhost"):
         yield f"{path}.seccompProfile: must be RuntimeDefault, here or in the pod"
+
+
+def _loosened(path: str, own: Document) -> Iterator[str]:
+    if own.get("procMount", "Default") != "Default":
+        yield f"{path}.procMount: not allowed in a restricted namespace"
+    if at(own, "appArmorProfile").get("type") == "Unconfined":
+        yield f"{path}.appArmorProfile: not allowed in a restricted namespace"
+    if set(at(own, "seLinuxOptions")) & {"user", "role"}:
+        yield f"{path}.seLinuxOptions: not allowed in a restricted namespace"
 
 
 def _strings(value: object) -> set[str]:
@@ -116,7 +126,7 @@ def _container(path: str, container: Document, template: Template) -> Iterator[s
     for entry in items(container.get("env")):
         if "value" in entry and looks_secret(str(entry.get("name"))):
             yield f"{path}.env: {entry['name']} is written out; take it from a Secret with valueFrom"
-    volumes = {volume.get("name") for volume in items(template.spec.get("volumes"))}
+    volumes = [volume.get("name") for volume in items(template.spec.get("volumes"))]
     for mount in items(container.get("volumeMounts")):
         if mount.get("name") not in volumes:
             yield f"{path}.volumeMounts: no volume is called {mount.get('name')}"

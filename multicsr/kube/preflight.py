@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from multicsr.errors import ConfigError
-from multicsr.kube.groups import Group
+from multicsr.kube.groups import HEAD, Group
 from multicsr.resources import Request
 
 _EPSILON = 1e-9
@@ -24,7 +24,11 @@ def _problems(request: Request, groups: Sequence[Group]) -> Iterable[str]:
         yield f"{wanted}; the cluster has no group"
     elif not fitting:
         nearest = min(groups, key=lambda group: _distance(request, group))
-        yield f"{wanted}; no group fits, {nearest.name} comes nearest: {'; '.join(_lacks(request, nearest))}"
+        lacks = ", ".join(_lacks(request, nearest))
+        yield (
+            f"{wanted}; no group fits, {nearest.name} comes nearest: {lacks}; "
+            f"change the section {request.stage}, or the group"
+        )
     elif (room := sum(_pieces(request, group) for group in fitting)) < request.count:
         names = " and ".join(group.name for group in fitting)
         yield (
@@ -50,10 +54,10 @@ def _lacks(request: Request, group: Group) -> list[str]:
     return [*lacks, *(["it has no node"] if group.max < 1 else [])]
 
 
-def _distance(request: Request, group: Group) -> tuple[int, float]:
-    """First by how many things are wrong, then by how much is missing."""
+def _distance(request: Request, group: Group) -> tuple[bool, int, float]:
+    """The head last; then by how many things are wrong, then by how much is missing."""
     missing = max(request.cpus - group.cpus, 0) + max(request.gpus - group.gpus, 0)
-    return len(_lacks(request, group)), missing
+    return group.name == HEAD, len(_lacks(request, group)), missing
 
 
 def _pieces(request: Request, group: Group) -> int:

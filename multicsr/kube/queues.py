@@ -57,11 +57,12 @@ def needs_of(document: Document) -> Counter[str]:
     """What all pods of a job of fixed size request together."""
     total: Counter[str] = Counter()
     for template in templates_of(document):
-        count = template.group.get("replicas", 1) if template.part == "worker" else 1
+        replicas = template.group.get("replicas", 1)
+        count = replicas if template.part == "worker" and isinstance(replicas, int) else 1
         for container in items(template.spec.get("containers")):
             sizes = {**at(container, "resources.limits"), **at(container, "resources.requests")}
             for name, size in sizes.items():
-                total[name] += amount(size) * int(str(count))  # type: ignore[assignment]
+                total[name] += amount(size) * count  # type: ignore[assignment]
     return total
 
 

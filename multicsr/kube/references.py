@@ -30,6 +30,8 @@ PLATFORM = frozenset(
 )
 """What k8s/base makes, once; a test compares. Jobs are checked without it at hand."""
 
+ELSEWHERE = "multicsr.io/made-elsewhere"
+"""Annotation of a document: what it uses that no manifest may or can hold, as `Secret/registry, ...`."""
 _GIVEN = frozenset({("ServiceAccount", "default"), ("ConfigMap", CONFIG_MAP)})
 _OPERATORS_LABELS = ("ray.io/cluster", "ray.io/node-type", "ray.io/group")
 
@@ -43,11 +45,19 @@ class Use(NamedTuple):
 def reference_problems(documents: Sequence[Document]) -> Iterator[tuple[Document, str]]:
     """Each with the document it is in."""
     made = PLATFORM | _GIVEN | {(str(document.get("kind")), name_of(document)) for document in documents}
+    made |= {pair for document in documents for pair in _made_elsewhere(document)}
     for document in documents:
         for where, kind, name in uses_of(document):
             if (kind, name) not in made:
                 yield document, f"{where}: no {kind} is called {name}"
     yield from _selectors(documents)
+
+
+def _made_elsewhere(document: Document) -> Iterator[tuple[str, str]]:
+    for word in str(at(document, "metadata.annotations").get(ELSEWHERE, "")).split(","):
+        kind, slash, name = word.strip().partition("/")
+        if slash:
+            yield kind, name
 
 
 def uses_of(document: Document) -> Iterator[Use]:
