@@ -5,6 +5,7 @@ token when RAY_AUTH_MODE is `token`. No other code of ours touches it.
 """
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,9 @@ class Door:
     def __init__(self, address: str) -> None:
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger(JobSubmissionClient.__module__).setLevel(
+            logging.WARNING
+        )  # it tells of every log's end
         self.address = address
         # Ray lets the variables win over what the caller says.
         kept = {name: os.environ.pop(name, None) for name in _ADDRESSES}
