@@ -1,6 +1,7 @@
 """What is made of an overlay and a configuration, and what is refused before anything is sent."""
 
 import base64
+import shutil
 
 import pytest
 import yaml
@@ -12,8 +13,8 @@ from multicsr.errors import ConfigError
 from multicsr.kube.render import render
 from multicsr.submit.manifests import config_map, ray_job, template
 from multicsr.submit.names import Attempt
-from multicsr.submit.parcel import pack
-from tests.submit.conftest import RENDERED, TREE
+from multicsr.submit.parcel import JOBS, pack
+from tests.submit.conftest import RENDERED, ROOT, TREE
 from tests.submit.fake_kube import manifest_problems
 
 SECRET = "5ec2e7-5ec2e7-5ec2e7"
@@ -115,3 +116,17 @@ def test_an_overlay_that_breaks_a_rule_is_refused(config, kube, tmp_path):
 def test_an_overlay_has_one_job_of_a_kind(count):
     with pytest.raises(ConfigError, match=f"{count} RayJobs with the label multicsr.io/job: refresh"):
         template(render(RENDERED) * count, "refresh")
+
+
+@pytest.mark.parametrize("overlay", ["autoscale", "dev", "gpu-a100", "kueue"])
+def test_every_job_can_be_submitted_with_every_overlay(config, overlay, tmp_path):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl, which renders overlays, is not installed")
+    (tmp_path / "rendered.yaml").write_text(yaml.safe_dump_all(render(ROOT / "k8s/overlays" / overlay)))
+    words = ["--to", "k8s", "--dry-run", "--overlay", str(tmp_path / "rendered.yaml")]
+    for job in JOBS:
+        shown = CliRunner().invoke(app, ["submit", job, str(config), *words])
+        assert shown.exit_code == 0, shown.output
+        _, made = yaml.safe_load_all(shown.stdout)
+        assert made["spec"]["entrypoint"] == f"python -m ray_jobs.{job} /etc/multicsr/config.yaml"
+        assert made["metadata"]["labels"]["app.kubernetes.io/part-of"] == "multicsr"
