@@ -1,7 +1,8 @@
 """A fake of the Kubernetes API server, for the calls that `multicsr submit` makes; no operator behind it.
 
 Objects are kept by kind and name and have resource versions. What is created is checked as strictly as this
-project can: see `manifest_problems`. What a real server adds (defaults, admission, events) is not here.
+project can, by its own rules and, where the shared data lie, KubeRay's schema: see `manifest_problems`. What
+a real server adds (defaults, admission, events) is not here.
 """
 
 import json
@@ -16,6 +17,8 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from multicsr.kube.rules import check
+from tests.conftest import SHARED
+from tests.k8s.schemas import refusals
 
 Tree = dict[str, Any]
 NAMESPACE, TOKEN = "multicsr", "a-token-of-the-fake"
@@ -48,7 +51,10 @@ def manifest_problems(document: Tree, plural: str) -> list[str]:
         return [f"no {kind} of {version}"]
     name = document["metadata"].get("name", "")
     stub = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {}}
-    return check([document, stub] if plural == "rayjobs" else [document])
+    found = check([document, stub] if plural == "rayjobs" else [document])
+    if plural == "rayjobs" and SHARED.is_dir():
+        found += refusals(SHARED, document)
+    return found
 
 
 class FakeKube:

@@ -11,7 +11,7 @@ from multicsr.cli import app
 from multicsr.config_file import load_config
 from multicsr.submit import places, retry
 from tests.submit.conftest import RENDERED
-from tests.submit.fake_kube import Trouble
+from tests.submit.fake_kube import Trouble, manifest_problems
 
 K8S = ("--to", "k8s")
 
@@ -142,6 +142,15 @@ def test_what_a_server_refuses_is_one_line_and_nothing_is_made(kube, submit, met
     assert kube.objects == {}
 
 
+def test_the_fake_refuses_what_a_server_would(kube, submit):
+    submit("--name", "night")
+    made = kube.objects["rayjobs", "night"]
+    assert manifest_problems({**made, "status": {}}, "rayjobs") == []
+    for key, value in (("ttlSecondsAfterFinish", 1), ("submissionMode", "K8sJobmode"), ("backoffLimit", "x")):
+        broken = {**made, "spec": {**made["spec"], key: value}}
+        assert any(key in problem for problem in manifest_problems(broken, "rayjobs")), key
+
+
 def test_a_name_that_another_object_has_is_refused(kube, submit):
     kube.put("rayjobs", {"metadata": {"name": "night"}})
     refused = submit("--name", "night")
@@ -206,7 +215,7 @@ def test_jobs_and_status_tell_what_there_is(kube, submit):
     assert "of-others" not in listed.stdout
     assert multicsr("status", "night", *K8S).stdout == "night: running (Running; job RUNNING)\n"
     absent = multicsr("status", "absent", *K8S)
-    assert (absent.exit_code, absent.stderr) == (1, "error: no job absent; see `multicsr jobs --to k8s`\n")
+    assert (absent.exit_code, absent.stderr) == (1, "error: no job absent; see `multicsr jobs`\n")
 
 
 def test_logs_are_those_of_the_newest_pod(kube, submit):
