@@ -87,11 +87,11 @@ def submit(
         where = places.Where(to, address, namespace, context)
         order = places.order(job, settings, name, (time_zone or "UTC") if daily else None)
         if dry_run:
-            _tell(places.preview(order, where, overlay))
+            typer.echo(places.preview(order, where, overlay))
             return
-        cluster, made = places.send(order, where, overlay, _tell)
+        cluster, made = places.send(order, where, overlay, typer.echo)
         if follow:
-            _judge(cluster.follow(made, _tell))
+            _judge(cluster.follow(made, typer.echo))
 
     _exit(call, debug)
 
@@ -132,9 +132,9 @@ def logs(
     def call() -> None:
         cluster = _cluster(to, address, namespace, context)
         if follow:
-            _judge(cluster.follow(name, _tell))
+            _judge(cluster.follow(name, typer.echo))
         else:
-            cluster.logs(name, _tell)
+            cluster.logs(name, typer.echo)
 
     _exit(call, debug)
 
@@ -163,14 +163,14 @@ def _status(cluster: "Cluster", name: str) -> None:
     found = cluster.find(name)
     if found is None:
         raise RunError(f"no job {name}; see `multicsr jobs`")
-    _tell(str(found))
+    typer.echo(str(found))
     for finding in cluster.findings(name):
-        _tell(f"they disagree: {finding}")
+        typer.echo(f"they disagree: {finding}")
 
 
 def _stop(cluster: "Cluster", name: str) -> None:
     """End a job. What it has put into the store stays; submitted again, it goes on from there."""
-    cluster.stop(name, _tell)
+    cluster.stop(name, typer.echo)
 
 
 def _cluster(to: To, address: str | None, namespace: str, context: str | None) -> "Cluster":
@@ -196,11 +196,7 @@ def _judge(last: "Seen") -> None:
 
     if last.phase is not Phase.SUCCEEDED:
         raise RunError(str(last))
-    _tell(str(last))
-
-
-def _tell(line: str) -> None:
-    typer.echo(line)
+    typer.echo(str(last))
 
 
 def _exit(call: Callable[[], None], debug: bool) -> None:

@@ -11,7 +11,8 @@ from multicsr.cli import app
 from multicsr.config_file import load_config
 from multicsr.submit import places, retry
 from tests.submit.conftest import RENDERED
-from tests.submit.fake_kube import Trouble, manifest_problems
+from tests.submit.fake_kube import Trouble
+from tests.submit.fake_server import manifest_problems
 
 K8S = ("--to", "k8s")
 

@@ -15,7 +15,7 @@ from multicsr.submit.manifests import config_map, ray_job, template
 from multicsr.submit.names import Attempt
 from multicsr.submit.parcel import JOBS, pack
 from tests.submit.conftest import RENDERED, ROOT, TREE
-from tests.submit.fake_kube import manifest_problems
+from tests.submit.fake_server import manifest_problems
 
 SECRET = "5ec2e7-5ec2e7-5ec2e7"
 
