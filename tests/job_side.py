@@ -1,6 +1,7 @@
-"""The job that tests/test_kill_jobs.py kills: `python -m tests.job_side CONFIG LOG`, in a process of its own.
+"""The job that tests/test_kill_jobs.py kills: `python -m tests.job_side CONFIG`, in a process of its own.
 
-The engine is the fake one, but it takes its time, and every shard it begins leaves a line in the folder LOG.
+The engine is the fake one, but it takes its time, and every shard it begins leaves a file in the folder
+JOB_LOG: its rows and the node it is on.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+import ray
 
 from multicsr.config_file import load_config
 from multicsr.generate import run as generate_run
@@ -24,7 +26,8 @@ class SlowStage(TripletStage):
     """Says what it begins, and needs a while for it."""
 
     def __call__(self, sentences: pa.Table, hypotheses: pa.Table | None = None) -> Written:
-        Path(os.environ["JOB_LOG"], uuid4().hex).write_text(str(sentences.num_rows))
+        node = ray.get_runtime_context().get_node_id()
+        Path(os.environ["JOB_LOG"], uuid4().hex).write_text(f"{sentences.num_rows} {node}")
         time.sleep(sentences.num_rows * MS_PER_ROW / 1000)
         return super().__call__(sentences, hypotheses)
 
