@@ -24,6 +24,7 @@ from multicsr.config_file import load_config
 from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.store import Store
 from multicsr.versions import current
+from tests.job_side import begun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[1]
@@ -38,11 +39,10 @@ class Job:
     """A configuration with a store of its own, and the processes that work on it."""
 
     config: Path
-    log: Path
     address: str | None
 
     def start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JOB_LOG": str(self.log)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if self.address:
             environment["RAY_ADDRESS"] = self.address
         return subprocess.Popen(
@@ -78,12 +78,16 @@ class Job:
         """By the LLM, those begun twice counted twice."""
         return sum(rows for rows, _ in self._begun())
 
+    def shards_begun(self) -> int:
+        """The same in shards."""
+        return sum(1 for _ in begun(load_config(self.config)).iterdir())
+
     def nodes(self) -> set[str]:
         """Where the LLM was."""
         return {node for _, node in self._begun()}
 
     def _begun(self) -> Iterator[tuple[int, str]]:
-        for path in self.log.iterdir():
+        for path in begun(load_config(self.config)).iterdir():
             rows, _, node = path.read_text().partition(" ")
             if node:  # else it was killed while it wrote this
                 yield int(rows), node
@@ -165,8 +169,9 @@ def make_job(request, tmp_path_factory):
             "lease_s": LEASE_S,
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
-        (folder / f"{name}.log").mkdir()
-        return Job(folder / f"{name}.yaml", folder / f"{name}.log", address)
+        job = Job(folder / f"{name}.yaml", address)
+        begun(load_config(job.config)).mkdir()
+        return job
 
     return make
 
@@ -187,6 +192,17 @@ def _processes(below: psutil.Process, title: str) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE and " ".join(process.cmdline()).startswith(title):
                 found.append(process)
     return found
+
+
+def _wait_for_a_moment(draw: random.Random, job: Job, process: subprocess.Popen[str], seconds: float) -> None:
+    """Half of them anywhere in a job's life, half while the LLM writes."""
+    if draw.random() < 0.5:
+        time.sleep(draw.uniform(0.2, 0.95) * seconds)
+        return
+    shards = draw.randrange(1, ROWS // ROWS_PER_SHARD)
+    while process.poll() is None and job.shards_begun() < shards:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0, 0.2))
 
 
 def _kill(kind: str, job: subprocess.Popen[str], cluster: Nodes) -> bool:
@@ -220,7 +236,7 @@ def test_a_killed_job_publishes_what_an_undisturbed_one_does(make_job, undisturb
         address = cluster.address if kind in ("actor", "node", "head") else None
         job = make_job(f"{kind}-{killed}-{draw.randrange(10**9)}", address)
         process = job.start()
-        time.sleep(draw.uniform(0.3, 0.95) * seconds)
+        _wait_for_a_moment(draw, job, process, seconds)
         if process.poll() is not None or not _kill(kind, process, cluster):
             process.wait(timeout=300)
             continue
