@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import column_merging_disabled
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -16,7 +15,7 @@ from multicsr.st_loss import MaskedInfoNCELoss, _token_ids
 from multicsr.train.encoder import load_encoder
 from multicsr.train.loss import LossInputs, masked_infonce
 from multicsr.train.mask import keep_cells, similarity
-from tests.train.gloo import meet
+from tests.train.gloo import leave, meet
 
 SIGMA, TAU, ROWS = 0.92, 0.1, 12
 
@@ -213,7 +212,7 @@ def work(rank: int, world_size: int, path: Path, columns: Columns, folder: Path)
     n = len(columns[0]) // world_size
     own = [texts[rank * n : (rank + 1) * n] for texts in columns]
     torch.save(loss_and_gradients(loss, own), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_processes_that_gather_are_one(tiny_bert, columns, tmp_path):
