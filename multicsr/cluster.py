@@ -8,13 +8,10 @@ import json
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -23,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.marked import carries, end, marked
+from multicsr.ray_node import free_ports, last_words, make_token, start_node
 
 _ROLE = "multicsr.io/role"
 _ROLES = ("cpu", "generate", "train")
 _START_S = 120.0
 _STOP_S = 15.0
-_OBJECT_STORE_BYTES = 256 * 2**20
 
 
 class Node(BaseModel):
@@ -92,12 +89,12 @@ def up(nodes: int, cpus_per_node: float) -> Cluster:
         raise ConfigError("--nodes: a cluster is a head, which does no work, and workers: give 2 or more")
     if cluster := running():
         raise RunError(f"a cluster is up already at {cluster.address}; `multicsr cluster down` ends it")
-    gcs_port, dashboard_port, client_port, *ports = _free_ports(3 + 2 * nodes)
+    gcs_port, dashboard_port, client_port, *ports = free_ports(3 + 2 * nodes)
     cluster = Cluster(
         id=secrets.token_hex(8),
         address=f"127.0.0.1:{gcs_port}",
         dashboard=f"http://127.0.0.1:{dashboard_port}",
-        token_file=_make_token(state_folder() / "auth_token"),
+        token_file=make_token(state_folder() / "auth_token"),
         # Not in the state folder: the names of Ray's sockets would be too long there.
         folder=Path(tempfile.mkdtemp(prefix="multicsr-")),
     )
@@ -138,22 +135,9 @@ def alive(cluster: Cluster) -> list[Mapping[str, object]]:
 
 def _start(cluster: Cluster, role: str, arguments: Sequence[str], ports: Sequence[int]) -> Cluster:
     """Start a node, and write down that it is there."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
-    command += [f"--labels={_ROLE}={role}", "--node-ip-address=127.0.0.1", "--num-gpus=0"]
-    command += [f"--metrics-export-port={ports[0]}", f"--dashboard-agent-listen-port={ports[1]}"]
-    # Nodes of one machine would hand out the same ports to their workers.
-    command += ["--min-worker-port=0", "--max-worker-port=0"]
-    command += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
-    with _log(cluster, len(cluster.nodes), role).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=_environment(cluster),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    node = Node(role=role, pid=process.pid, metrics_port=ports[0])
+    labelled = [*arguments, f"--labels={_ROLE}={role}"]
+    pid = start_node(labelled, ports, _environment(cluster), _log(cluster, len(cluster.nodes), role))
+    node = Node(role=role, pid=pid, metrics_port=ports[0])
     cluster = cluster.model_copy(update={"nodes": [*cluster.nodes, node]})
     (state_folder() / "cluster.json").write_text(cluster.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return cluster
@@ -173,7 +157,9 @@ def _wait(cluster: Cluster) -> None:
     while len(alive(cluster)) < len(cluster.nodes):
         for number, node in enumerate(cluster.nodes):
             if not carries(node.pid, cluster.mark):
-                raise RunError(f"the Ray node {node.role} ended: {_reason(_log(cluster, number, node.role))}")
+                raise RunError(
+                    f"the Ray node {node.role} ended: {last_words(_log(cluster, number, node.role))}"
+                )
         if time.monotonic() > deadline:
             raise RunError(f"a Ray node is not up after {_START_S:g} s; is there memory and a core for it?")
         time.sleep(0.5)
@@ -183,33 +169,10 @@ def _log(cluster: Cluster, number: int, role: str) -> Path:
     return cluster.folder / f"{number}-{role}.log"
 
 
-def _reason(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    errors = [line for line in lines if "Error" in line or "Exception:" in line]
-    return (errors or lines or ["it said nothing"])[-1]
-
-
 def _end(cluster: Cluster) -> None:
-    """Workers first: a worker that loses its head tries to find it again."""
-    end(cluster.mark, [node.pid for node in reversed(cluster.nodes)], _STOP_S)
+    """Workers first: a worker whose head is gone waits for it."""
+    pids = [node.pid for node in cluster.nodes]
+    end(cluster.mark, [pids[1:], pids[:1]], _STOP_S)
     shutil.rmtree(cluster.folder, ignore_errors=True)
     (state_folder() / "cluster.json").unlink(missing_ok=True)
     cluster.token_file.unlink(missing_ok=True)
-
-
-def _make_token(path: Path) -> Path:
-    """A new token, which nobody else may read at any time."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def _free_ports(count: int) -> list[int]:
-    """All different; if another program takes one before Ray does, the start fails."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -6,7 +6,7 @@ By the time a signal is sent a number may belong to another process; a handle ca
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,31 +29,30 @@ def marked(mark: str) -> list[int]:
     return [pid for pid in numbers if pid != os.getpid() and carries(pid, mark)]
 
 
-def end(mark: str, first: list[int], patience_s: float) -> int:
-    """End every process that carries the mark: how many had to be killed.
+def end(mark: str, groups: Sequence[Sequence[int]], patience_s: float) -> None:
+    """End every process that carries the mark.
 
     Args:
-        first: asked to end, in this order; they end the others. All must go within `patience_s`.
+        groups: asked to end, a group when those before it are gone; the others end with them.
+        patience_s: what is still there then is killed.
     """
-    for pid in first:
-        _send(pid, mark, signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while marked(mark) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    killed = 0
+    for group in groups:
+        for pid in group:
+            _send(pid, mark, signal.SIGTERM)
+        while any(carries(pid, mark) for pid in group) and time.monotonic() < deadline:
+            time.sleep(0.1)
     while left := marked(mark):
-        killed += sum(_send(pid, mark, signal.SIGKILL) for pid in left)
+        for pid in left if time.monotonic() > deadline else ():
+            _send(pid, mark, signal.SIGKILL)
         time.sleep(0.1)
-    return killed
 
 
-def _send(pid: int, mark: str, number: signal.Signals) -> bool:
+def _send(pid: int, mark: str, number: signal.Signals) -> None:
     with suppress(OSError), _handle(pid) as handle:
         # Looked at after the handle was taken: what carries the mark now is what the signal goes to.
         if carries(pid, mark):
             signal.pidfd_send_signal(handle, number)
-            return True
-    return False
 
 
 @contextmanager
