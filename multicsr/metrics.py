@@ -35,6 +35,7 @@ COUNTERS: Mapping[str, str] = {
 GAUGES: Mapping[str, str] = {
     "shards_waiting": "shards that the stage of the tag has not done yet",
     "generate_pairs_in_flight": "pairs that vLLM decodes now",
+    "train_steps_left": "optimizer steps to go; 0 when a training ends early, too",
     "train_loss": "loss of the last step",
     "train_masked": "share of the N x 2N cells that the mask removed in the last step",
     "train_step_seconds": "wall time of the last step",

@@ -239,7 +239,7 @@ class Training:
             folder=self.job.events,
             resume_after=self.done,
         )
-        return [RayMetrics(), *asked]
+        return [RayMetrics(self.steps), *asked]
 
     def steps_to_come(self) -> Iterator[Step]:
         """Do one optimizer step after another."""

@@ -91,16 +91,21 @@ def _figures(line: Step | DevScore) -> dict[str, float]:
 class RayMetrics:
     """What a cluster's monitoring collects."""
 
+    def __init__(self, steps: int) -> None:
+        """`steps`: of the whole training."""
+        self._steps = steps
+
     def write(self, lines: Sequence[Step | DevScore]) -> None:
         for line in lines:
             if isinstance(line, DevScore):
                 publish("train", {}, {"dev": line.dev})
                 continue
             waits = {"ingest_wait_seconds": line.ingest_wait_s, "mask_wait_seconds": line.mask_wait_s}
-            levels = {"loss": line.loss, "masked": line.masked, "step_seconds": line.seconds}
-            publish("train", {"steps": 1, **waits}, levels)
+            figures = {"loss": line.loss, "masked": line.masked, "step_seconds": line.seconds}
+            publish("train", {"steps": 1, **waits}, {**figures, "steps_left": self._steps - line.step})
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        publish("train", {}, {"steps_left": 0})
 
 
 class _EventFile:
