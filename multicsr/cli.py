@@ -339,6 +339,7 @@ def audit(
 
     def call() -> None:
         from multicsr.audit import audit as find_differences
+        from multicsr.audit import remarks
         from multicsr.errors import RunError
 
         rooms = _rooms(store, overrides, version)
@@ -347,6 +348,8 @@ def audit(
             _console().print(difference)
         if differences:
             raise RunError(f"{rooms.store.uri()}: {len(differences)} differences; see above")
+        for remark in remarks(rooms):
+            _console().print(remark)
         _console().print(f"{rooms.store.uri()}: every count and checksum holds")
 
     _exit(call, debug)

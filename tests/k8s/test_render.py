@@ -1,0 +1,47 @@
+"""An overlay is a directory for kubectl, or a file that was rendered before."""
+
+import shutil
+
+import pytest
+
+from multicsr.errors import ConfigError
+from multicsr.kube.render import render
+from tests.k8s.manifests import K8S
+
+
+def test_a_rendered_file_is_read_as_it_is(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    path.write_text("kind: RayJob\n---\n---\nkind: RayCluster\n")
+    assert render(path) == [{"kind": "RayJob"}, {"kind": "RayCluster"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not YAML"), ("- a\n- b\n", "a document is no mapping"), (None, "no such overlay")],
+)
+def test_what_is_no_manifest_is_refused(tmp_path, text, message):
+    path = tmp_path / "jobs.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        render(path)
+
+
+def test_a_directory_without_kubectl_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(
+        ConfigError, match="kubectl, which renders a directory, is not installed; install it, or"
+    ):
+        render(K8S / "overlays/dev")
+
+
+def test_a_directory_that_is_no_overlay_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no kustomization\.yaml"):
+        render(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_what_kustomize_says_is_passed_on(tmp_path):
+    (tmp_path / "kustomization.yaml").write_text("resources: [gone.yaml]\n")
+    with pytest.raises(ConfigError, match=r"kubectl kustomize: .*gone\.yaml"):
+        render(tmp_path)
