@@ -2,8 +2,8 @@
 
     python cluster/prepare_aws.py --ssh-from 198.51.100.7/32 --bucket corpora > my-aws.yaml
 
-Prints aws.yaml with the security group's id. What is there already is left as it is. The account that runs
-this needs rights to make roles; the one that runs `ray up` does not.
+Prints aws.yaml with the security group's id. A group that is there is taken if it is closed; roles get their
+rights anew. Who runs this needs the right to make roles; who runs `ray up` does not.
 """
 
 import argparse
@@ -53,6 +53,14 @@ def _network(text: str) -> str:
     return text
 
 
+def _check(source: str) -> None:
+    """Of a rule that somebody made before."""
+    try:
+        _network(source)
+    except argparse.ArgumentTypeError as error:
+        raise SystemExit(f"error: the security group {_GROUP} has a rule for {error}") from error
+
+
 def _security_group(session: boto3.session.Session, ssh_from: str, vpc: str | None) -> str:
     """Its id: nodes reach each other, SSH comes from one network, everything may go out."""
     ec2 = session.client("ec2")
@@ -60,6 +68,9 @@ def _security_group(session: boto3.session.Session, ssh_from: str, vpc: str | No
         vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     of_name = [{"Name": "group-name", "Values": [_GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
     if found := ec2.describe_security_groups(Filters=of_name)["SecurityGroups"]:
+        for rule in found[0]["IpPermissions"]:
+            for source in (*rule.get("IpRanges", ()), *rule.get("Ipv6Ranges", ())):
+                _check(source.get("CidrIp") or source["CidrIpv6"])
         return str(found[0]["GroupId"])
     told = {"Description": "Ray nodes of MultiCSR", "VpcId": vpc}
     group = ec2.create_security_group(GroupName=_GROUP, **told)["GroupId"]

@@ -106,13 +106,10 @@ def test_only_a_named_network_may_use_ssh(capsys):
     assert "lets too many in" in capsys.readouterr().err
 
 
-def test_a_cluster_in_moto(monkeypatch, tmp_path, capsys):
-    """Ray's own launcher makes a spot node of the prepared file, behind a group that is closed."""
-    import boto3
+@pytest.fixture
+def aws(monkeypatch, tmp_path):
+    """An account that is moto's."""
     from moto import mock_aws
-    from ray.autoscaler._private.aws.config import bootstrap_aws
-    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-    from ray.autoscaler._private.util import prepare_config, validate_config
 
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the new key there
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -120,26 +117,48 @@ def test_a_cluster_in_moto(monkeypatch, tmp_path, capsys):
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
-        for _ in range(2):  # the second time everything is there
-            assert prepare(["--ssh-from", "198.51.100.7/32", "--bucket", "corpora"]) == 0
-        texts = capsys.readouterr().out.split("cluster_name:")
-        prepared = yaml.safe_load("cluster_name:" + texts[2])
-        assert findings(prepared) == []
-        ready = prepare_config(prepared)
-        validate_config(ready)
-        ready = bootstrap_aws(ready)
-        provider = AWSNodeProvider(ready["provider"], ready["cluster_name"])
-        for name in ("head", "cpu"):
-            node = ready["available_node_types"][name]["node_config"]
-            provider.create_node(node, {"ray-node-type": name, "ray-node-name": name}, 1)
-        ec2 = boto3.client("ec2", region_name="eu-central-1")
-        machines = [one for made in ec2.describe_instances()["Reservations"] for one in made["Instances"]]
-        groups = {group["GroupId"]: group for group in ec2.describe_security_groups()["SecurityGroups"]}
-        iam = boto3.client("iam")
-        worker, head = (
-            iam.get_role_policy(RoleName=name, PolicyName=name)["PolicyDocument"]["Statement"]
-            for name in ("multicsr-worker", "multicsr-head")
-        )
+        yield
+
+
+def test_a_group_of_that_name_that_is_open_is_refused(aws):
+    import boto3
+
+    ec2 = boto3.client("ec2", region_name="eu-central-1")
+    [vpc] = ec2.describe_vpcs()["Vpcs"]
+    group = ec2.create_security_group(GroupName="multicsr-ray", Description="x", VpcId=vpc["VpcId"])
+    rule = {"IpProtocol": "tcp", "FromPort": 8265, "ToPort": 8265, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[rule])
+    with pytest.raises(SystemExit, match=r"multicsr-ray has a rule for 0\.0\.0\.0/0"):
+        prepare(["--ssh-from", "198.51.100.7/32", "--bucket", "corpora"])
+
+
+def test_a_cluster_in_moto(aws, capsys):
+    """Ray's own launcher makes a spot node of the prepared file, behind a group that is closed."""
+    import boto3
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    for _ in range(2):  # the second time everything is there
+        assert prepare(["--ssh-from", "198.51.100.7/32", "--bucket", "corpora"]) == 0
+    texts = capsys.readouterr().out.split("cluster_name:")
+    prepared = yaml.safe_load("cluster_name:" + texts[2])
+    assert findings(prepared) == []
+    ready = prepare_config(prepared)
+    validate_config(ready)
+    ready = bootstrap_aws(ready)
+    provider = AWSNodeProvider(ready["provider"], ready["cluster_name"])
+    for name in ("head", "cpu"):
+        node = ready["available_node_types"][name]["node_config"]
+        provider.create_node(node, {"ray-node-type": name, "ray-node-name": name}, 1)
+    ec2 = boto3.client("ec2", region_name="eu-central-1")
+    machines = [one for made in ec2.describe_instances()["Reservations"] for one in made["Instances"]]
+    groups = {group["GroupId"]: group for group in ec2.describe_security_groups()["SecurityGroups"]}
+    iam = boto3.client("iam")
+    worker, head = (
+        iam.get_role_policy(RoleName=name, PolicyName=name)["PolicyDocument"]["Statement"]
+        for name in ("multicsr-worker", "multicsr-head")
+    )
     by_type = {one["InstanceType"]: one for one in machines}
     assert by_type["m7i.4xlarge"]["InstanceLifecycle"] == "spot"
     assert "InstanceLifecycle" not in by_type["m7i.2xlarge"]

@@ -16,23 +16,27 @@ _QUOTED = re.compile(r"``\s(.+?)\s``|`([^`\n]+)`")
 QUOTES = [double or single for double, single in _QUOTED.findall(TEXT)]
 
 
-def templates():
-    """Every text in the library, as a pattern: what is filled in matches anything."""
+def texts(node):
+    """The pieces of a text in the code; None is what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def messages():
+    """Of every error that the library raises, as texts() has them."""
     for path in (ROOT / "multicsr").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                parts = [re.escape(part) for part in node.value.split("%s")]
-                yield node.value, ".+".join(parts)
-            elif isinstance(node, ast.JoinedStr):
-                texts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
-                yield (
-                    "".join(text or "" for text in texts),
-                    "".join(".+" if text is None else re.escape(text) for text in texts),
-                )
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith(("Error", "Lost")):
+                yield from (found for argument in node.args if (found := texts(argument)))
 
 
-# A pattern with hardly a word of its own would match whatever is quoted.
-PATTERNS = [re.compile(pattern) for literal, pattern in templates() if len(re.findall("[a-z]", literal)) >= 5]
+def pattern(message):
+    return re.compile("".join(".+" if text is None else re.escape(text) for text in message))
+
+
+# One with hardly a word of its own would match whatever is quoted.
+PATTERNS = [pattern(message) for message in messages() if len(re.findall("[a-z]", str(message))) >= 9]
 
 
 @pytest.mark.parametrize("quote", [quote for quote in QUOTES if quote.startswith("error: ")])
@@ -43,7 +47,8 @@ def test_a_quoted_error_is_one_of_ours(quote):
 
 @pytest.mark.parametrize("quote", [quote for quote in QUOTES if quote.startswith("; ")])
 def test_a_quoted_end_of_a_line_is_one_of_ours(quote):
-    assert any(literal.endswith(quote) for literal, _ in templates())
+    logged = f'_log.error("%s{quote}", error)' in (ROOT / "multicsr" / "ray_stage.py").read_text()
+    assert logged or any(message[-1] and message[-1].endswith(quote) for message in messages())
 
 
 def test_an_error_that_we_do_not_have_is_found():
@@ -92,7 +97,19 @@ def test_every_setting_exists():
 
 
 def test_every_file_exists():
-    names = re.findall(r"((?:cluster|k8s/base/monitoring)/?[\w./-]*\w)", TEXT)
-    found = {name for name in names if "/" in name}
-    assert {"cluster/prepare_aws.py", "cluster/onprem"} <= found
+    found = set(re.findall(r"(?:cluster|k8s)/[\w./-]*\w", TEXT))
+    assert {"cluster/prepare_aws.py", "cluster/onprem", "k8s/base"} <= found
     assert not [name for name in found if not (ROOT / name).exists()]
+
+
+def test_every_command_exists():
+    import typer
+
+    from multicsr.cli import app
+
+    main = typer.main.get_command(app)
+    mentioned = set(re.findall(r"^multicsr ([a-z]+)(?: (up|down))?", "\n".join(QUOTES), re.M))
+    assert len(mentioned) >= 8
+    for name, inner in mentioned - {(name, "") for name in ("submit", "jobs", "status", "logs", "stop")}:
+        command = main.commands[name]
+        assert not inner or inner in command.commands
