@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from multicsr import __version__
+from multicsr import __version__, cli_cluster
 from multicsr.config_file import load_config
 from multicsr.job import guarded, progress_for_terminal
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_cluster.app, name="cluster")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
 Overrides = Annotated[

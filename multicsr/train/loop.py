@@ -35,7 +35,7 @@ from multicsr.train.mask_vectors import Asked, MaskVectors
 from multicsr.train.plan import identity, learning_rate, make_plan
 from multicsr.train.source import Source, from_table
 from multicsr.train.survey import Survey
-from multicsr.train.tracking import Tracker, open_trackers
+from multicsr.train.tracking import RayMetrics, Tracker, open_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -234,13 +234,14 @@ class Training:
 
     def trackers(self) -> list[Tracker]:
         """For worker 0's figures."""
-        return open_trackers(
+        asked = open_trackers(
             self.job.config,
             run=f"{self.job.name}-{self._run}",
             settings={**self.job.config.model_dump(mode="json"), "seed": self.job.seed},
             folder=self.job.events,
             resume_after=self.done,
         )
+        return [RayMetrics(self.steps), *asked]
 
     def steps_to_come(self) -> Iterator[Step]:
         """Do one optimizer step after another."""
