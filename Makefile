@@ -7,7 +7,7 @@ STAMP_VLLM := $(VENV)/.installed-vllm
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-slow test-vllm check format bench bench-vllm clean
+.PHONY: help install vllm demo test test-slow test-vllm check format manifests lock bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,13 @@ check: install ## format, lint, types
 format: install ## rewrite the code in house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+manifests: ## render what is kept rendered (needs kubectl)
+	kubectl kustomize k8s/overlays/nightly/refresh > k8s/overlays/nightly/jobs.yaml
+
+lock: install ## write the images' lock files anew (fetches much)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash cluster/lock.sh
 
 bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/generation.py

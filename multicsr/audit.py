@@ -37,9 +37,26 @@ def audit(rooms: Rooms) -> list[str]:
         before = manifest
     for room in ("model", "evaluation"):
         if room in rooms:
-            found = _audit_files(store, rooms.manifest(room), manifests.get("curated"))
+            found = _audit_files(store, rooms.manifest(room))
             differences += [f"{room}: {difference}" for difference in found]
+    if (
+        "evaluation" in rooms
+        and rooms.manifest("evaluation").settings["model"] != rooms.fingerprints["model"]
+    ):
+        differences.append("evaluation: measured another model; run `multicsr evaluate`")
     return differences
+
+
+def remarks(rooms: Rooms) -> list[str]:
+    """What is as it may be and worth knowing all the same."""
+    if "model" not in rooms or "curated" not in rooms:
+        return []
+    model, curated = rooms.manifest("model"), rooms.manifest("curated")
+    if (model.rows_in, model.rows_digest) == (curated.rows_out, curated.rows_digest):
+        return []
+    return [
+        "the model was trained on other triplets than this version holds; `multicsr train` makes a new one"
+    ]
 
 
 def _audit_room(store: Store, room: str, manifest: Manifest, before: Manifest | None) -> Iterator[str]:
@@ -64,13 +81,10 @@ def _audit_room(store: Store, room: str, manifest: Manifest, before: Manifest | 
         yield f"was made from other rows than the room before holds; run `multicsr {manifest.stage}`"
 
 
-def _audit_files(store: Store, manifest: Manifest, curated: Manifest | None) -> Iterator[str]:
+def _audit_files(store: Store, manifest: Manifest) -> Iterator[str]:
     """Of a room that holds no rows: a model or its figures."""
     for entry in manifest.files:
         yield from _audit_bytes(store, entry)
-    of_model = (manifest.rows_in, manifest.rows_digest)
-    if manifest.stage == "train" and curated and of_model != (curated.rows_out, curated.rows_digest):
-        yield "was trained on other rows than curated/ holds; run `multicsr train`"
 
 
 class _Room:

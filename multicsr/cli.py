@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from multicsr import __version__, cli_jobs
+from multicsr import __version__, cli_cluster, cli_jobs
 from multicsr.config_file import load_config
 from multicsr.job import guarded, progress_for_terminal
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_cluster.app, name="cluster")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
 Overrides = Annotated[
@@ -338,6 +339,7 @@ def audit(
 
     def call() -> None:
         from multicsr.audit import audit as find_differences
+        from multicsr.audit import remarks
         from multicsr.errors import RunError
 
         rooms = _rooms(store, overrides, version)
@@ -346,6 +348,8 @@ def audit(
             _console().print(difference)
         if differences:
             raise RunError(f"{rooms.store.uri()}: {len(differences)} differences; see above")
+        for remark in remarks(rooms):
+            _console().print(remark)
         _console().print(f"{rooms.store.uri()}: every count and checksum holds")
 
     _exit(call, debug)

@@ -143,8 +143,8 @@ class GenerateConfig(Section):
     actors: Count = 1
     """Size of the actor pool, each with its own copy of the model."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1
-    """CPUs Ray reserves for an actor, and threads it computes with; 0 beside a GPU, where a cluster's GPU nodes
-    offer no CPU."""
+    """CPUs Ray reserves for an actor, and threads it computes with; 0 where the cluster's GPU nodes offer no
+    CPU."""
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0
     """GPUs Ray reserves for an actor."""
     nodes: dict[str, str] = {}
@@ -314,8 +314,8 @@ class TrainConfig(Section):
     min_workers: Count | None = None
     """Start with as few as this when not all can be had; unset: wait for all."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1
-    """CPUs Ray reserves for a worker, and threads it computes with; 0 beside a GPU, where a cluster's GPU nodes
-    offer no CPU."""
+    """CPUs Ray reserves for a worker, and threads it computes with; 0 where the cluster's GPU nodes offer no
+    CPU."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs Ray reserves for a worker."""
     nodes: dict[str, str] = {}

@@ -44,6 +44,8 @@ class Draft:
     def add(self, room: str, manifest: Manifest) -> Manifest:
         """Put a finished room in. Raises RunError when another job took over the store."""
         self._lease.check()
+        if room == "model" and self._rooms.get(room) != manifest.fingerprint:
+            self._rooms.pop("evaluation", None)  # the figures are those of another model
         self._rooms[room] = manifest.fingerprint
         return manifest
 

@@ -31,6 +31,7 @@ from multicsr.manifest import (
     rows_digest,
     write_manifest,
 )
+from multicsr.metrics import publish
 from multicsr.progress import Progress
 from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
@@ -251,7 +252,9 @@ def map_shards(
     done = {report.key: report for report in _finished(store, folder)}
     yield from (done[shard.key] for shard in shards if shard.key in done)
     todo = [shard for shard in shards if shard.key not in done]
-    yield from map_items(name, make, todo, pool)
+    for report in map_items(name, make, todo, pool):
+        publish(name, {"rows_kept": report.rows_out, "rows_rejected": sum(report.rejected.values())})
+        yield report
 
 
 def _finished(store: Store, folder: str) -> list[ShardReport]:
@@ -337,7 +340,9 @@ def map_items(name: str, make: Callable[[], Callable[[I], R]], items: Sequence[I
                 **resources,
             )
     try:
-        for row in results.iter_rows():
+        publish(name, {}, {"shards_waiting": len(items)})
+        for done, row in enumerate(results.iter_rows(), 1):
+            publish(name, {}, {"shards_waiting": len(items) - done})
             result = pickle.loads(row["result"])
             if isinstance(result, MulticsrError):
                 raise result

@@ -5,12 +5,13 @@ before anything starts.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from multicsr.config import Config
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """So many pieces of one size, all at the same time."""
 
     stage: str
@@ -19,18 +20,18 @@ class Request(NamedTuple):
     count: int
     cpus: float
     gpus: float
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
     """Ray labels that a node must have; none: any node."""
 
 
 def requests_of(config: Config, job: str) -> list[Request]:
     """What a job asks for: that of every stage it runs, in their order."""
     generate, train = config.generate, config.train
-    task = Request("ingest", "a task", 1, 1, 0, {})
+    task = Request("ingest", "a task", 1, 1, 0)
     asked = {
         "ingest": [task],
         "generate": [
-            task._replace(stage="generate"),
+            replace(task, stage="generate"),
             Request(
                 "generate",
                 "an actor",
@@ -40,9 +41,9 @@ def requests_of(config: Config, job: str) -> list[Request]:
                 generate.nodes,
             ),
         ],
-        "curate": [task._replace(stage="curate")],
+        "curate": [replace(task, stage="curate")],
         "train": [
-            task._replace(stage="train"),
+            replace(task, stage="train"),
             Request(
                 "train",
                 "a worker",

@@ -1,31 +1,43 @@
-"""The job that tests/test_kill_jobs.py kills: `python -m tests.job_side CONFIG LOG`, in a process of its own.
+"""The job that tests/test_kill_jobs.py kills: `python -m tests.job_side CONFIG`, in a process of its own.
 
-The engine is the fake one, but it takes its time, and every shard it begins leaves a line in the folder LOG.
+The engine is the fake one, but it takes its time, and every shard it begins leaves a file that tells its rows
+and the node it is on.
 """
 
-import os
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 import pyarrow as pa
+import ray
 
+from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.generate import run as generate_run
 from multicsr.generate.stage import TripletStage, Written
 from multicsr.job import guarded
 from multicsr.progress import LineProgress
 
-MS_PER_ROW = float(os.environ.get("MS_PER_ROW", "1"))
+_S_PER_ROW = 0.002
+
+
+def begun(config: Config) -> Path:
+    """The folder of those files: beside the sentences, because a bucket has no folders."""
+    return Path(config.input.paths[0]).parent / f"{PurePosixPath(config.store).name}.begun"
 
 
 class SlowStage(TripletStage):
     """Says what it begins, and needs a while for it."""
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._begun = begun(config)
+
     def __call__(self, sentences: pa.Table, hypotheses: pa.Table | None = None) -> Written:
-        Path(os.environ["JOB_LOG"], uuid4().hex).write_text(str(sentences.num_rows))
-        time.sleep(sentences.num_rows * MS_PER_ROW / 1000)
+        node = ray.get_runtime_context().get_node_id()
+        (self._begun / uuid4().hex).write_text(f"{sentences.num_rows} {node}")
+        time.sleep(sentences.num_rows * _S_PER_ROW)
         return super().__call__(sentences, hypotheses)
 
 

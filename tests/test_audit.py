@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from multicsr.audit import audit
+from multicsr.audit import audit, remarks
 from multicsr.errors import RunError
 from multicsr.store import Store
 from multicsr.versions import current
@@ -89,10 +89,21 @@ def test_a_model_trained_on_other_rows(store):
     curated = current(store).manifest("curated")
     model = curated.model_copy(update={"stage": "train", "rows_in": curated.rows_out, "files": []})
     publish(store, "model", model)
-    assert audit(current(store)) == []
+    assert audit(current(store)) == remarks(current(store)) == []
     publish(store, "model", model.model_copy(update={"rows_digest": "1" * 32}))
-    (found,) = audit(current(store))
-    assert found == "model: was trained on other rows than curated/ holds; run `multicsr train`"
+    assert audit(current(store)) == []
+    (remark,) = remarks(current(store))
+    assert remark.startswith("the model was trained on other triplets than this version holds")
+
+
+def test_figures_of_another_model(store):
+    curated = current(store).manifest("curated")
+    model = curated.model_copy(update={"stage": "train", "rows_in": curated.rows_out, "files": []})
+    publish(store, "model", model)
+    publish(store, "evaluation", model.model_copy(update={"settings": {"model": model.fingerprint}}))
+    assert audit(current(store)) == []
+    publish(store, "evaluation", model.model_copy(update={"settings": {"model": "another"}}))
+    assert audit(current(store)) == ["evaluation: measured another model; run `multicsr evaluate`"]
 
 
 def test_the_schema_version_is_in_every_file(store):

@@ -1,4 +1,4 @@
-"""Jobs under kill -9, at random moments of their lives: the driver, an actor, a node, everything.
+"""Jobs under kill -9, at random moments of their lives: the driver, an actor, a node, the head, everything.
 
 `make test-slow` runs this, with KILLS kills of each kind on a directory and in a bucket. The published rows
 must be those of a run that nobody disturbed, and only what was in the air may have been written twice.
@@ -24,12 +24,14 @@ from multicsr.config_file import load_config
 from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.store import Store
 from multicsr.versions import current
+from tests.job_side import begun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("KILLS", "20"))
 ROWS, ROWS_PER_SHARD, ACTORS = 5000, 100, 2
 LEASE_S = 2
+LABELS = {"multicsr.io/role": "generate"}
 
 
 @dataclass
@@ -37,11 +39,10 @@ class Job:
     """A configuration with a store of its own, and the processes that work on it."""
 
     config: Path
-    log: Path
     address: str | None
 
     def start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JOB_LOG": str(self.log)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if self.address:
             environment["RAY_ADDRESS"] = self.address
         return subprocess.Popen(
@@ -75,20 +76,68 @@ class Job:
 
     def rows_begun(self) -> int:
         """By the LLM, those begun twice counted twice."""
-        return sum(int(path.read_text() or 0) for path in self.log.iterdir())
+        return sum(rows for rows, _ in self._begun())
+
+    def shards_begun(self) -> int:
+        """The same in shards."""
+        return sum(1 for _ in begun(load_config(self.config)).iterdir())
+
+    def nodes(self) -> set[str]:
+        """Where the LLM was."""
+        return {node for _, node in self._begun()}
+
+    def _begun(self) -> Iterator[tuple[int, str]]:
+        for path in begun(load_config(self.config)).iterdir():
+            rows, _, node = path.read_text().partition(" ")
+            if node:  # else it was killed while it wrote this
+                yield int(rows), node
+
+
+class Nodes:
+    """A head and two nodes that can each hold all actors, and are the only ones that may."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        self._add()
+        self._add()
+        self._cluster.wait_for_nodes()
+
+    def _add(self) -> None:
+        self._cluster.add_node(num_cpus=4, object_store_memory=128 * 2**20, labels=LABELS)
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    @property
+    def head(self) -> str:
+        return str(self._cluster.head_node.node_id)
+
+    def lose_one(self) -> None:
+        """kill -9 of a node; another one comes."""
+        self._cluster.remove_node(random.choice(list(self._cluster.worker_nodes)), allow_graceful=False)
+        self._add()
+
+    def lose_head(self) -> None:
+        """kill -9 of the head, which ends the cluster; another one comes."""
+        self._cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        self.shutdown()
+        self._start()
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
-    """A head and two nodes that can each hold all actors."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    for _ in range(2):
-        cluster.add_node(num_cpus=4, object_store_memory=128 * 2**20)
-    cluster.wait_for_nodes()
-    yield cluster
-    cluster.shutdown()
+def cluster() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.shutdown()
 
 
 @pytest.fixture(scope="module", params=["disk", "bucket"])
@@ -111,13 +160,18 @@ def make_job(request, tmp_path_factory):
             "input": {"paths": [str(folder / "in.txt")]},
             "ingest": {"rows_per_file": 1500},
             "llm": {"engine": "fake"},
-            "generate": {"rows_per_shard": ROWS_PER_SHARD, "actors": ACTORS},
+            "generate": {
+                "rows_per_shard": ROWS_PER_SHARD,
+                "actors": ACTORS,
+                "nodes": LABELS if address else {},
+            },
             "score": {"method": "both"},
             "lease_s": LEASE_S,
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
-        (folder / f"{name}.log").mkdir()
-        return Job(folder / f"{name}.yaml", folder / f"{name}.log", address)
+        job = Job(folder / f"{name}.yaml", address)
+        begun(load_config(job.config)).mkdir()
+        return job
 
     return make
 
@@ -140,7 +194,18 @@ def _processes(below: psutil.Process, title: str) -> list[psutil.Process]:
     return found
 
 
-def _kill(kind: str, job: subprocess.Popen[str], cluster: object) -> bool:
+def _wait_for_a_moment(draw: random.Random, job: Job, process: subprocess.Popen[str], seconds: float) -> None:
+    """Half of them anywhere in a job's life, half while the LLM writes."""
+    if draw.random() < 0.5:
+        time.sleep(draw.uniform(0.2, 0.95) * seconds)
+        return
+    shards = draw.randrange(1, ROWS // ROWS_PER_SHARD)
+    while process.poll() is None and job.shards_begun() < shards:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0, 0.2))
+
+
+def _kill(kind: str, job: subprocess.Popen[str], cluster: Nodes) -> bool:
     """kill -9; False when there was nothing of that kind at this moment."""
     us = psutil.Process()
     if kind == "driver":
@@ -155,22 +220,23 @@ def _kill(kind: str, job: subprocess.Popen[str], cluster: object) -> bool:
         if not actors:
             return False
         os.kill(random.choice(actors).pid, signal.SIGKILL)
+    elif kind == "head":
+        job.kill()  # a job's driver lives on the head
+        cluster.lose_head()
     else:
-        node = random.choice(list(cluster.worker_nodes))
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=4, object_store_memory=128 * 2**20)
+        cluster.lose_one()
     return True
 
 
-@pytest.mark.parametrize("kind", ["driver", "everything", "actor", "node"])
+@pytest.mark.parametrize("kind", ["driver", "everything", "actor", "node", "head"])
 def test_a_killed_job_publishes_what_an_undisturbed_one_does(make_job, undisturbed, cluster, kind):
     expected, seconds = undisturbed
     most_again, killed, draw = 0, 0, random.Random(kind)
     while killed < KILLS:
-        address = cluster.address if kind in ("actor", "node") else None
+        address = cluster.address if kind in ("actor", "node", "head") else None
         job = make_job(f"{kind}-{killed}-{draw.randrange(10**9)}", address)
         process = job.start()
-        time.sleep(draw.uniform(0.3, 0.95) * seconds)
+        _wait_for_a_moment(draw, job, process, seconds)
         if process.poll() is not None or not _kill(kind, process, cluster):
             process.wait(timeout=300)
             continue
@@ -178,8 +244,10 @@ def test_a_killed_job_publishes_what_an_undisturbed_one_does(make_job, undisturb
         process.wait(timeout=300)
         process.stderr.close()
         if process.returncode != 0:
+            job.address = cluster.address if address else None
             job.run()
         assert job.published() == expected
+        assert cluster.head not in job.nodes(), "an actor ran on a node without the label"
         again = job.rows_begun() - ROWS
         most_again = max(most_again, again)
         assert 0 <= again <= ACTORS * ROWS_PER_SHARD, "more than was in the air was written again"

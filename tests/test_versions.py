@@ -63,6 +63,21 @@ def test_a_version_is_its_rooms_and_the_next_one_leaves_it_as_it_was(place):
         find(place, 7)
 
 
+def test_figures_go_with_the_model_they_are_of(place):
+    with hold(place) as lease:
+        draft = Draft(place, lease, "t", "train")
+        add(draft, "model", "one")
+        add(draft, "evaluation", "of one")
+        draft.publish()
+        add(draft, "model", "one")
+        assert "evaluation" in draft.rooms, "it is the same model"
+        add(draft, "model", "two")
+        draft.publish()
+        assert "evaluation" not in current(place)
+        draft.keep("model", "evaluation")
+        assert draft.rooms.fingerprints == {"model": "two"}
+
+
 def test_of_many_writers_of_an_entry_one_wins(place):
     log, wins, barrier = Log(place), [], threading.Barrier(8)
 

@@ -19,8 +19,8 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.generate.engine import Completion, Refusal, load_engine
-from multicsr.generate.metrics import publish_metrics
 from multicsr.manifest import Manifest
+from multicsr.metrics import publish
 from multicsr.models import digest_model, resolve_model
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.rows import WRITING_REASONS, WRITTEN, Reason, normalise
@@ -134,11 +134,16 @@ class TripletStage:
             self._score(to_score)
         scored = time.perf_counter()
         amounts = self._engine.usage.take()
-        publish_metrics(amounts, self._engine.usage.levels)
+        rows = {"rows_written": len(to_write), "rows_scored": len(to_score)}
+        refused = sum(draft.refusal is not None for draft in batch)
+        publish(
+            "generate",
+            {**amounts, **rows, "rows": len(batch), "rows_refused": refused},
+            self._engine.usage.levels,
+        )
         return {
             **amounts,
-            "rows_written": len(to_write),
-            "rows_scored": len(to_score),
+            **rows,
             "generate_seconds": generated - started,
             "score_seconds": scored - generated,
         }

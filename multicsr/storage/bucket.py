@@ -8,7 +8,7 @@ does not know is told at once.
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from multicsr.config import S3Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.metrics import publish
 from multicsr.storage.files import FileInfo, first_line
 
 _TRIES = 10
@@ -258,11 +259,21 @@ def _client(s3: S3Config) -> Any:  # noqa: ANN401 - boto3 makes its classes at r
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.session.Session().client(
+        client = boto3.session.Session().client(
             "s3", endpoint_url=s3.endpoint, region_name=s3.region, config=config
         )
+        client.meta.events.register("response-received.s3", _count_failure)
+        return client
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"s3: {first_line(error)}") from error
+
+
+def _count_failure(
+    exception: Exception | None = None, response_dict: Mapping[str, Any] | None = None, **_: object
+) -> None:
+    """Called with every answer, before the client decides to try again."""
+    if exception is not None or (response_dict and response_dict["status_code"] >= 500):
+        publish("store", {"errors": 1})
 
 
 def _cut_short() -> tuple[type[Exception], ...]:

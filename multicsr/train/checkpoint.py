@@ -64,23 +64,27 @@ class Checkpoint:
             raise RunError(f"store: cannot write checkpoint {path}: {error}") from error
 
     @classmethod
-    def load(cls, path: Path, run: str) -> Self | None:
+    def load(cls, path: Path, run: str, kept_at: str | None = None) -> Self | None:
         """The checkpoint at `path`; None when there is none.
+
+        Args:
+            kept_at: the folder that it is a copy from, for messages.
 
         Raises:
             RunError: it is damaged, or another run's.
         """
         if not path.exists():
             return None
+        place = f"{kept_at}/{path.name}" if kept_at else path
         try:
             _verify(path)
             plain = torch.load(path, map_location="cpu", weights_only=True)
         except _DAMAGE as error:
             reason = str(error).partition("\n")[0]
-            raise RunError(f"checkpoint {path} is damaged: {reason}; delete it to start anew") from error
+            raise RunError(f"checkpoint {place} is damaged: {reason}; delete it to start anew") from error
         if plain.get("run") != run:
             raise RunError(
-                f"checkpoint {path} is of a run with other settings or triplets; delete it to start anew"
+                f"checkpoint {place} is of a run with other settings or triplets; delete it to start anew"
             )
         return cls(
             run=run,

@@ -35,7 +35,7 @@ from multicsr.train.mask_vectors import Asked, MaskVectors
 from multicsr.train.plan import identity, learning_rate, make_plan
 from multicsr.train.source import Source, from_table
 from multicsr.train.survey import Survey
-from multicsr.train.tracking import Tracker, open_trackers
+from multicsr.train.tracking import RayMetrics, Tracker, open_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class Job:
     """Where the encoder lies that `config.encoder` names; None: it is found by its name."""
     keep: Callable[..., None] = lambda *names: None
     """Called with the names of files in `out` that a later worker will need, when they are complete."""
+    kept_at: str | None = None
+    """Where that puts them, for messages; None: they stay in `out`."""
 
 
 def fit(
@@ -208,7 +210,7 @@ class Training:
             logger.warning("%d triplets repeat a sentence within themselves: left out", index.num_left_out)
         self._plan = make_plan(config, index, job.seed)
         self._run = identity(config, index, job.seed)
-        checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run)
+        checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run, job.kept_at or str(job.out))
         self.done = checkpoint.step if checkpoint else 0
         # It was loaded to be used, and would be trained without dropout.
         encoder = _new_encoder(job).train().to(job.device)
@@ -232,13 +234,14 @@ class Training:
 
     def trackers(self) -> list[Tracker]:
         """For worker 0's figures."""
-        return open_trackers(
+        asked = open_trackers(
             self.job.config,
             run=f"{self.job.name}-{self._run}",
             settings={**self.job.config.model_dump(mode="json"), "seed": self.job.seed},
             folder=self.job.events,
             resume_after=self.done,
         )
+        return [RayMetrics(self.steps), *asked]
 
     def steps_to_come(self) -> Iterator[Step]:
         """Do one optimizer step after another."""

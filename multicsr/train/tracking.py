@@ -1,4 +1,4 @@
-"""Where a training's figures go besides its log: event files for TensorBoard, and an MLflow server."""
+"""Where a training's figures go besides its log: event files for TensorBoard, MLflow, Ray's metrics."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError
+from multicsr.metrics import publish
 from multicsr.train.log import DevScore, Step
 
 if TYPE_CHECKING:
@@ -85,6 +86,26 @@ def _figures(line: Step | DevScore) -> dict[str, float]:
         "train/learning_rate": line.learning_rate,
         "train/steps_per_s": 1 / line.seconds,
     }
+
+
+class RayMetrics:
+    """What a cluster's monitoring collects."""
+
+    def __init__(self, steps: int) -> None:
+        """`steps`: of the whole training."""
+        self._steps = steps
+
+    def write(self, lines: Sequence[Step | DevScore]) -> None:
+        for line in lines:
+            if isinstance(line, DevScore):
+                publish("train", {}, {"dev": line.dev})
+                continue
+            waits = {"ingest_wait_seconds": line.ingest_wait_s, "mask_wait_seconds": line.mask_wait_s}
+            figures = {"loss": line.loss, "masked": line.masked, "step_seconds": line.seconds}
+            publish("train", {"steps": 1, **waits}, {**figures, "steps_left": self._steps - line.step})
+
+    def close(self) -> None:
+        publish("train", {}, {"steps_left": 0})
 
 
 class _EventFile:

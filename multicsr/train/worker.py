@@ -112,6 +112,7 @@ def _train(task: Task) -> Trained:
         events=workspace.events,
         name=config.name,
         keep=workspace.keep,
+        kept_at=workspace.uri,
     )
     with workspace.mirrored(LOG):
         result = run_job(job, SilentProgress())

@@ -33,6 +33,11 @@ class Workspace:
         """Of TensorBoard."""
         self._putting = threading.Lock()
 
+    @property
+    def uri(self) -> str:
+        """Of the folder in the store."""
+        return self._store.uri(self._folder)
+
     def fetch(self, *names: str) -> None:
         """Begin with what an earlier worker kept of these files."""
         self.clear()

@@ -1,5 +1,7 @@
 """What a cluster offers, read by Ray's own code, and what of a job does not fit."""
 
+from dataclasses import replace
+
 import pytest
 
 from multicsr.errors import ConfigError
@@ -49,22 +51,22 @@ def test_what_fits_passes(cluster):
     ("request_", "message"),
     [
         (
-            ACTOR._replace(cpus=1),
+            replace(ACTOR, cpus=1),
             "generate: an actor asks for 1 CPU and 1 GPU on multicsr.io/role=generate; no group fits, "
             "gpu-generate comes nearest: it offers 0 CPU a node; change the section generate, or the group",
         ),
         (
-            ACTOR._replace(gpus=2),
+            replace(ACTOR, gpus=2),
             "no group fits, gpu-generate comes nearest: it offers 1 GPU a node",
         ),
         (
-            ACTOR._replace(labels={"multicsr.io/role": "generation"}),
+            replace(ACTOR, labels={"multicsr.io/role": "generation"}),
             "no group fits, gpu-generate comes nearest: its multicsr.io/role is generate",
         ),
-        (TASK._replace(cpus=9), "ingest: a task asks for 9 CPU and 0 GPU; no group fits, cpu comes nearest"),
-        (TASK._replace(labels={"zone": "a"}), "cpu comes nearest: it has no label zone"),
+        (replace(TASK, cpus=9), "ingest: a task asks for 9 CPU and 0 GPU; no group fits, cpu comes nearest"),
+        (replace(TASK, labels={"zone": "a"}), "cpu comes nearest: it has no label zone"),
         (
-            WORKER._replace(count=5),
+            replace(WORKER, count=5),
             "train: a worker asks for 0 CPU and 1 GPU on multicsr.io/role=train, 5 at a time; "
             "gpu-train at full size holds 4",
         ),
@@ -77,9 +79,9 @@ def test_what_would_wait_for_ever_is_refused_with_the_nearest_group(cluster, req
 
 
 def test_shares_of_a_gpu_are_counted_per_node(cluster):
-    preflight([ACTOR._replace(gpus=1 / 3, count=24)], groups(cluster))
+    preflight([replace(ACTOR, gpus=1 / 3, count=24)], groups(cluster))
     with pytest.raises(ConfigError, match="25 at a time; gpu-generate at full size holds 24"):
-        preflight([ACTOR._replace(gpus=1 / 3, count=25)], groups(cluster))
+        preflight([replace(ACTOR, gpus=1 / 3, count=25)], groups(cluster))
 
 
 def test_a_group_of_no_nodes_takes_nothing(cluster):

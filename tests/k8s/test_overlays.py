@@ -66,9 +66,12 @@ def test_an_overlay_has_every_job_on_the_cluster_that_is_written_once(name):
     whole_groups = {group["groupName"]: group for group in standing["workerGroupSpecs"]}
     for document in jobs.values():
         cluster = cluster_of(document)
-        pod = cluster["headGroupSpec"]["template"]["spec"]
-        assert pod["volumes"].pop() == {"name": "config", "configMap": {"name": CONFIG_MAP}}
-        assert pod["containers"][0]["volumeMounts"].pop()["mountPath"] == "/etc/multicsr"
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            (config,) = (volume for volume in pod["volumes"] if volume["name"] == "config")
+            assert config["configMap"]["name"] == CONFIG_MAP
+            mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+            assert mounts["config"] == "/etc/multicsr"
         for group in cluster.pop("workerGroupSpecs"):
             assert group == whole_groups[group["groupName"]]
         assert cluster == {key: value for key, value in standing.items() if key != "workerGroupSpecs"}

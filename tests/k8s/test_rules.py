@@ -65,7 +65,7 @@ def test_what_is_made_elsewhere_can_be_used():
     (job,) = written("overlays/nightly/jobs.yaml")
     pod = cluster_of(job)["headGroupSpec"]["template"]["spec"]
     pod["imagePullSecrets"] = [{"name": "registry"}]
-    pod["volumes"][1] = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
+    pod["volumes"][-1] = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
     where = "RayJob refresh: spec.rayClusterSpec.headGroupSpec.template.spec"
     assert check([job]) == [
         f"{where}.imagePullSecrets: no Secret is called registry",

@@ -13,6 +13,7 @@ from multicsr.config import TrainConfig
 from multicsr.train import world
 from multicsr.train.encoder import Encoder, load_encoder
 from multicsr.train.engine import TrainState, load_engine
+from tests.train.gloo import meet
 
 ENGINES = {
     "torch": {},
@@ -38,10 +39,8 @@ def steps(engine_name: str, encoder_name: str, state: TrainState | None) -> Trai
 
 def main() -> None:
     rank, workers, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    torch.set_num_threads(1)
     name = (folder / "encoder.txt").read_text()
-    meeting_place = folder / f"meet-{sys.argv[4].rpartition(':')[2]}"
-    dist.init_process_group("gloo", init_method=f"file://{meeting_place}", rank=rank, world_size=workers)
+    meet(folder / f"meet-{sys.argv[4].rpartition(':')[2]}", rank, workers)
     for leg in sys.argv[4:]:
         engine_name, source, target = leg.split(":")
         state = None if source == "start" else TrainState(**torch.load(folder / f"{source}.pt"))

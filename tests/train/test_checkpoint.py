@@ -78,6 +78,8 @@ def assert_refused(path) -> None:
         Checkpoint.load(path, "this")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match=r"^checkpoint s3://bucket/training/7/checkpoint.pt is damaged"):
+        Checkpoint.load(path, "this", "s3://bucket/training/7")
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.7, 0.99, 0.9999])

@@ -17,6 +17,7 @@ from multicsr.train.index import Index, digest, digest_rows, join_index
 from multicsr.train.mask_model import InsideEmbedder, MaskModel, mask_model_fingerprint
 from multicsr.train.mask_vectors import MaskVectors, exact_cosines
 from multicsr.train.scorer import ActorEmbedder
+from tests.train.gloo import meet
 
 COLUMNS = ["text", "entailment", "contradiction"]
 WIDTH = 6
@@ -311,13 +312,11 @@ def moved(batches):
 
 
 def worker(rank: int, folder: str, corpus: Corpus) -> None:
-    torch.set_num_threads(1)
     for workers, capacity in itertools.product((3, 2), (None, 40)):
         if rank >= workers:
             continue
         name = f"{workers}-{capacity}"
-        meeting_place = f"file://{folder}/{name}"
-        dist.init_process_group("gloo", init_method=meeting_place, rank=rank, world_size=workers)
+        meet(Path(folder, name), rank, workers)
         result = work(corpus, Store.open(f"{folder}/store-{name}"), capacity)
         torch.save(result, f"{folder}/{name}-{rank}.pt")
         dist.destroy_process_group()
@@ -327,7 +326,7 @@ def worker(rank: int, folder: str, corpus: Corpus) -> None:
 def folder(tmp_path_factory, corpus) -> Path:
     """Results of 3 and of 2 real processes."""
     folder = tmp_path_factory.mktemp("workers")
-    spawn(worker, (str(folder), corpus), nprocs=3)
+    spawn(worker, (str(folder), corpus), nprocs=3, daemon=True)
     return folder
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import column_merging_disabled
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -16,6 +15,7 @@ from multicsr.st_loss import MaskedInfoNCELoss, _token_ids
 from multicsr.train.encoder import load_encoder
 from multicsr.train.loss import LossInputs, masked_infonce
 from multicsr.train.mask import keep_cells, similarity
+from tests.train.gloo import leave, meet
 
 SIGMA, TAU, ROWS = 0.92, 0.1, 12
 
@@ -206,20 +206,17 @@ def global_loss(path: Path) -> MaskedInfoNCELoss:
 
 def work(rank: int, world_size: int, path: Path, columns: Columns, folder: Path) -> None:
     """One process of a training: its slice of the batch, gradients as DDP averages them."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
-    )
+    meet(folder / "meeting", rank, world_size)
     loss = global_loss(path)
     loss.model = DistributedDataParallel(loss.model)
     n = len(columns[0]) // world_size
     own = [texts[rank * n : (rank + 1) * n] for texts in columns]
     torch.save(loss_and_gradients(loss, own), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_processes_that_gather_are_one(tiny_bert, columns, tmp_path):
-    multiprocessing.spawn(work, (2, tiny_bert, columns, tmp_path), nprocs=2)
+    multiprocessing.spawn(work, (2, tiny_bert, columns, tmp_path), nprocs=2, daemon=True)
     (loss_0, gradients_0), (loss_1, gradients_1) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     loss, gradients = loss_and_gradients(global_loss(tiny_bert), columns)
     assert loss_0 != loss_1, "each process has the mean over its own anchors"

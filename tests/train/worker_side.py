@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-import torch.distributed as dist
 
 from multicsr.config import TrainConfig
 from multicsr.train import engine, gradient, mask, world
@@ -19,6 +18,7 @@ from multicsr.train.mask_model import InsideEmbedder, MaskModel
 from multicsr.train.mask_vectors import MaskVectors
 from multicsr.train.plan import make_plan
 from multicsr.train.source import from_table
+from tests.train.gloo import meet
 
 CASES = {
     "float64": ({}, torch.float64),
@@ -105,9 +105,7 @@ def break_on_purpose(what: str) -> None:
 
 def main() -> None:
     rank, workers, folder, broken = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-    torch.set_num_threads(1)
-    meeting_place = folder / f"meet-{workers}-{broken}"
-    dist.init_process_group("gloo", init_method=f"file://{meeting_place}", rank=rank, world_size=workers)
+    meet(folder / f"meet-{workers}-{broken}", rank, workers)
     break_on_purpose(broken)
     cases = ["float64", "float32", "ZeRO 1", "ZeRO 2"]
     if broken == "nothing":
