@@ -13,6 +13,7 @@ COMMANDS = [
     *("run", "ingest", "generate", "curate", "sweep", "train", "evaluate"),
     *("report", "ablate", "audit", "explain", "doctor"),
     *("refresh", "versions", "rollback", "gc", "fetch"),
+    *("submit", "jobs", "status", "logs", "stop"),
 ]
 
 

@@ -57,7 +57,8 @@ def ray_job(template: Document, parcel: Parcel, attempt: Attempt, namespace: str
     if not volumes:
         raise ConfigError(f"--overlay: the RayJob mounts no volume named {VOLUME} with the configuration")
     for volume in volumes:
-        volume["configMap"] = {**_section(volume, "configMap"), "name": config_name(attempt.name)}
+        # Not optional, as in the template: the pods wait for it.
+        volume["configMap"] = {"name": config_name(attempt.name), "optional": False}
     return made
 
 

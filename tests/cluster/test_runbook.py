@@ -110,6 +110,6 @@ def test_every_command_exists():
     main = typer.main.get_command(app)
     mentioned = set(re.findall(r"^multicsr ([a-z]+)(?: (up|down))?", "\n".join(QUOTES), re.M))
     assert len(mentioned) >= 8
-    for name, inner in mentioned - {(name, "") for name in ("submit", "jobs", "status", "logs", "stop")}:
+    for name, inner in mentioned:
         command = main.commands[name]
         assert not inner or inner in command.commands
