@@ -24,7 +24,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.add_typer(cli_cluster.app, name="cluster")
+_MAKE = "From sentences to an encoder"
+_MEASURE = "What it is worth"
+_STORE = "What was made"
+_MACHINE = "Machines"
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
 Overrides = Annotated[
@@ -83,7 +86,9 @@ def _run(name: str, config: Path, overrides: list[str] | None, debug: bool) -> N
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr run configs/demo.yaml --set generate.omega=0.2"))
+@app.command(
+    rich_help_panel=_MAKE, epilog=_example("multicsr run configs/demo.yaml --set generate.omega=0.2")
+)
 def run(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """All stages: ingest, generate, curate, train, evaluate, report. What is done already is not redone."""
 
@@ -103,13 +108,17 @@ def run(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr ingest configs/demo.yaml --set input.paths=[my.txt.gz]"))
+@app.command(
+    rich_help_panel=_MAKE, epilog=_example("multicsr ingest configs/demo.yaml --set input.paths=[my.txt.gz]")
+)
 def ingest(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Read, normalise and filter sentences; give each its id."""
     _run("ingest", config, overrides, debug)
 
 
-@app.command(epilog=_example("multicsr generate configs/demo.yaml --set generate.actors=2"))
+@app.command(
+    rich_help_panel=_MAKE, epilog=_example("multicsr generate configs/demo.yaml --set generate.actors=2")
+)
 def generate(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Write an entailment and a contradiction for every sentence, and score both."""
     _run("generate", config, overrides, debug)
@@ -120,7 +129,9 @@ Beta = Annotated[float | None, typer.Option(help="Greatest score of (premise, co
 Gamma = Annotated[float | None, typer.Option(help="Least distance between the two scores.")]
 
 
-@app.command(epilog=_example("multicsr curate configs/demo.yaml --alpha 3.5 --gamma 1.5"))
+@app.command(
+    rich_help_panel=_MAKE, epilog=_example("multicsr curate configs/demo.yaml --alpha 3.5 --gamma 1.5")
+)
 def curate(
     config: ConfigPath,
     alpha: Alpha = None,
@@ -135,7 +146,10 @@ def curate(
     _run("curate", config, [*(overrides or ()), *thresholds], debug)
 
 
-@app.command(epilog=_example("multicsr sweep configs/demo.yaml --alpha 2,3,4 --beta 2,3 --gamma 0,1,2"))
+@app.command(
+    rich_help_panel=_MEASURE,
+    epilog=_example("multicsr sweep configs/demo.yaml --alpha 2,3,4 --beta 2,3 --gamma 0,1,2"),
+)
 def sweep(
     config: ConfigPath,
     alpha: Annotated[str, typer.Option(help="Comma-separated values.")] = "2,2.5,3,3.5,4",
@@ -155,17 +169,20 @@ def sweep(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr train configs/demo.yaml --set train.mask.sigma=0.85"))
+@app.command(
+    rich_help_panel=_MAKE, epilog=_example("multicsr train configs/demo.yaml --set train.mask.sigma=0.85")
+)
 def train(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Fine-tune the encoder on the curated triplets with the masked loss."""
     _run("train", config, overrides, debug)
 
 
 @app.command(
+    rich_help_panel=_MEASURE,
     epilog=_example(
         "multicsr evaluate runs/demo/model all-MiniLM-L6-v2 --data sts/ --json figures.json",
         "multicsr evaluate runs/demo/model --data sts/ --join sick=sick_train,sick_trial,sick_test",
-    )
+    ),
 )
 def evaluate(
     models: Annotated[
@@ -193,7 +210,7 @@ def evaluate(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr report configs/demo.yaml --out demo.html"))
+@app.command(rich_help_panel=_MEASURE, epilog=_example("multicsr report configs/demo.yaml --out demo.html"))
 def report(
     store: StorePlace,
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the store.")] = None,
@@ -217,7 +234,8 @@ def report(
 
 
 @app.command(
-    epilog=_example("multicsr ablate configs/ablation.yaml --data sts/ --human triplets.tsv.gz --seeds 3")
+    rich_help_panel=_MEASURE,
+    epilog=_example("multicsr ablate configs/ablation.yaml --data sts/ --human triplets.tsv.gz --seeds 3"),
 )
 def ablate(
     config: ConfigPath,
@@ -240,7 +258,7 @@ def ablate(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr refresh configs/nightly.yaml"))
+@app.command(rich_help_panel=_MAKE, epilog=_example("multicsr refresh configs/nightly.yaml"))
 def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """A night: write for what is new at the source, train when enough changed, promote what is not worse."""
 
@@ -255,7 +273,10 @@ def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = Fals
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"))
+@app.command(
+    rich_help_panel=_STORE,
+    epilog=_example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"),
+)
 def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = False) -> None:
     """List what was published, newest last, with the rows of every room."""
 
@@ -268,7 +289,8 @@ def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = Fals
 
 
 @app.command(
-    epilog=_example("multicsr rollback configs/demo.yaml", "multicsr rollback configs/demo.yaml --to 3")
+    rich_help_panel=_STORE,
+    epilog=_example("multicsr rollback configs/demo.yaml", "multicsr rollback configs/demo.yaml --to 3"),
 )
 def rollback(
     config: ConfigPath,
@@ -289,7 +311,8 @@ def rollback(
 
 
 @app.command(
-    epilog=_example("multicsr gc configs/demo.yaml", "multicsr gc configs/demo.yaml --keep 5 --delete")
+    rich_help_panel=_STORE,
+    epilog=_example("multicsr gc configs/demo.yaml", "multicsr gc configs/demo.yaml --keep 5 --delete"),
 )
 def gc(
     config: ConfigPath,
@@ -312,7 +335,7 @@ def gc(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr fetch s3://bucket/corpus my-encoder"))
+@app.command(rich_help_panel=_STORE, epilog=_example("multicsr fetch s3://bucket/corpus my-encoder"))
 def fetch(
     store: StorePlace,
     target: Annotated[Path, typer.Argument(help="Directory that does not exist yet.")],
@@ -331,7 +354,10 @@ def fetch(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr audit configs/demo.yaml", "multicsr audit s3://bucket/corpus"))
+@app.command(
+    rich_help_panel=_STORE,
+    epilog=_example("multicsr audit configs/demo.yaml", "multicsr audit s3://bucket/corpus"),
+)
 def audit(
     store: StorePlace, version: VersionNumber = None, overrides: Overrides = None, debug: Debug = False
 ) -> None:
@@ -355,7 +381,7 @@ def audit(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr explain configs/demo.yaml 3f2a"))
+@app.command(rich_help_panel=_STORE, epilog=_example("multicsr explain configs/demo.yaml 3f2a"))
 def explain(
     store: StorePlace,
     row_id: Annotated[str, typer.Argument(help="A row's id, or the first digits of it.")],
@@ -373,7 +399,9 @@ def explain(
     _exit(call, debug)
 
 
-@app.command(epilog=_example("multicsr doctor", "multicsr doctor configs/demo.yaml"))
+@app.command(
+    rich_help_panel=_MACHINE, epilog=_example("multicsr doctor", "multicsr doctor configs/demo.yaml")
+)
 def doctor(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check this run.")] = None,
     debug: Debug = False,
@@ -389,6 +417,7 @@ def doctor(
 
 
 cli_jobs.add_to(app)
+app.add_typer(cli_cluster.app, name="cluster", rich_help_panel=_MACHINE)
 
 
 @app.callback(invoke_without_command=True)

@@ -41,7 +41,8 @@ def add_to(app: typer.Typer) -> None:
     ):
         name = command.__name__
         start = f"{name} generate" if name == "submit" else name
-        app.command(epilog=f"Example:\n\nmulticsr {start} {words}")(command)
+        epilog = f"Example:\n\nmulticsr {start} {words}"
+        app.command(rich_help_panel="Jobs on a cluster", epilog=epilog)(command)
 
 
 def submit(
