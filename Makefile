@@ -33,7 +33,7 @@ demo: install ## 3,300 real sentences through every stage to a measured encoder 
 	$(BIN)/multicsr run configs/demo.yaml
 
 test: install ## all tests, without network or GPU
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
 
 test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s

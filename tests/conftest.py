@@ -12,6 +12,8 @@ from multicsr.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray's workers step back behind other processes, and two tests at a time would then starve one another.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 pytest_plugins = ["tests.s3.fixtures"]
 

@@ -32,7 +32,7 @@ def test_a_day_is_that_of_the_time_zone():
     now = datetime(2026, 11, 25, 23, 30, tzinfo=UTC)
     assert daily_name("n", "UTC", now) == "n-20261125"
     assert daily_name("n", "Europe/Berlin", now) == "n-20261126"
-    with pytest.raises(ConfigError, match="--daily Berlin: no such time zone; write UTC or one like"):
+    with pytest.raises(ConfigError, match="--daily Berlin: no such time zone; write UTC, or one like"):
         daily_name("n", "Berlin", now)
 
 
