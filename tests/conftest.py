@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,14 +35,22 @@ def ray_cluster() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=6,
-        include_dashboard=False,
-        object_store_memory=512 * 2**20,
-        logging_level="warning",
-        log_to_driver=False,
-    )
+    for last in (False, False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=6,
+                include_dashboard=False,
+                object_store_memory=512 * 2**20,
+                logging_level="warning",
+                log_to_driver=False,
+            )
+            break
+        except Exception as error:  # Ray gives its own processes 30 s to start, and is vague in its errors
+            warnings.warn(f"Ray did not start: {error}", stacklevel=1)
+            ray.shutdown()
+            if last:
+                raise
     yield
     ray.shutdown()
 

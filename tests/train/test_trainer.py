@@ -152,6 +152,7 @@ def test_a_model_is_trained_once_and_the_old_one_stays_until_a_version_names_the
     assert store.exists(f"model/{model.fingerprint}/encoder/config.json")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_model_is_trained_further(config, store, rooms):
     """Also in an actor of its own, dev is measured on what training started from."""
