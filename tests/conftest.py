@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,22 +34,15 @@ def ray_cluster() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
-    for last in (False, False, True):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=6,
-                include_dashboard=False,
-                object_store_memory=512 * 2**20,
-                logging_level="warning",
-                log_to_driver=False,
-            )
-            break
-        except Exception as error:  # Ray gives its own processes 30 s to start, and is vague in its errors
-            warnings.warn(f"Ray did not start: {error}", stacklevel=1)
-            ray.shutdown()
-            if last:
-                raise
+    ray.shutdown()  # a call of Ray in a test without this fixture starts one by itself
+    ray.init(
+        address="local",
+        num_cpus=6,
+        include_dashboard=False,
+        object_store_memory=512 * 2**20,
+        logging_level="warning",
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 

@@ -26,10 +26,13 @@ def night(kube, monkeypatch):
     return kube
 
 
-def follow(*steps):
-    """What is shown while the steps are taken, one every 0.2 s."""
+def follow(night, *steps):
+    """What is shown while the steps are taken: one every 0.2 s, from the first look at the job on."""
+    over = threading.Event()
 
     def take():
+        while not night.requests and not over.is_set():
+            time.sleep(0.01)
         for step in steps:
             time.sleep(0.2)
             step()
@@ -37,12 +40,14 @@ def follow(*steps):
     thread = threading.Thread(target=take)
     thread.start()
     shown = CliRunner().invoke(app, ["logs", "night", "--to", "k8s", "--follow"])
+    over.set()
     thread.join()
     return shown
 
 
 def test_states_and_log_are_shown_to_the_end(night):
     shown = follow(
+        night,
         lambda: night.status("night", "Initializing"),
         lambda: night.status("night", "Running", "PENDING"),
         lambda: night.pod("night", "night-a", "Running", "2026-11-25T00:00:01Z begins"),
@@ -66,6 +71,7 @@ def test_states_and_log_are_shown_to_the_end(night):
 
 def test_a_failed_job_fails_though_its_pod_exited_well(night):
     shown = follow(
+        night,
         lambda: night.pod("night", "night-a", "Succeeded", "2026-11-25T00:00:01Z error: no file"),
         lambda: night.status("night", "Failed", "FAILED", reason="AppFailed", message="exit code 2"),
     )
@@ -79,14 +85,14 @@ def test_a_failed_job_fails_though_its_pod_exited_well(night):
     [("ValidationFailed", ""), ("Complete", "STOPPED"), ("Failed", "RUNNING"), ("Complete", "")],
 )
 def test_only_success_is_success(night, deployment, job):
-    assert follow(lambda: night.status("night", deployment, job)).exit_code == 1
+    assert follow(night, lambda: night.status("night", deployment, job)).exit_code == 1
 
 
 def test_a_watch_that_breaks_is_begun_anew(night):
     night.watch_ends_after = [0, 1, 0]
     states = [("Initializing", ""), ("Running", "PENDING"), ("Running", "RUNNING"), ("Running", "SUCCEEDED")]
     steps = [lambda state=state: night.status("night", *state) for state in states]
-    shown = follow(*steps, lambda: night.status("night", "Complete", "SUCCEEDED"))
+    shown = follow(night, *steps, lambda: night.status("night", "Complete", "SUCCEEDED"))
     assert shown.exit_code == 0, shown.output
     assert night.watch_ends_after == []
     assert sum("watch=1" in request for request in night.requests) >= 4
@@ -94,7 +100,7 @@ def test_a_watch_that_breaks_is_begun_anew(night):
 
 def test_versions_that_are_gone_are_read_anew(night):
     night.gone_versions = True
-    shown = follow(lambda: night.status("night", "Complete", "SUCCEEDED"))
+    shown = follow(night, lambda: night.status("night", "Complete", "SUCCEEDED"))
     assert shown.exit_code == 0, shown.output
     assert night.gone_versions is False
 
@@ -106,7 +112,7 @@ def test_servers_in_trouble_are_waited_for(night):
         Trouble("GET", "/rayjobs/night", 503, times=2),
         Trouble("GET", "/pods", 500, times=2),
     ]
-    shown = follow(*[lambda: None] * 8, lambda: night.status("night", "Complete", "SUCCEEDED"))
+    shown = follow(night, *[lambda: None] * 8, lambda: night.status("night", "Complete", "SUCCEEDED"))
     assert shown.exit_code == 0, shown.output
     assert not any(trouble.times for trouble in night.troubles)
 
@@ -114,6 +120,7 @@ def test_servers_in_trouble_are_waited_for(night):
 def test_a_log_that_breaks_is_told_once(night):
     night.troubles = [Trouble("GET", "/log", 500, times=2)]
     shown = follow(
+        night,
         lambda: night.pod(
             "night", "night-a", "Running", *[f"2026-11-25T00:00:{n:02d}Z {n}" for n in range(9)]
         ),
@@ -127,20 +134,20 @@ def test_a_log_that_breaks_is_told_once(night):
 
 def test_a_log_that_may_not_be_read_does_not_end_the_watch(night):
     night.troubles = [Trouble("GET", "/pods", 403, times=99)]
-    shown = follow(lambda: None, lambda: night.status("night", "Complete", "SUCCEEDED"))
+    shown = follow(night, lambda: None, lambda: night.status("night", "Complete", "SUCCEEDED"))
     assert shown.exit_code == 0, shown.output
     assert "the log cannot be told: kubernetes: you may not list pods in namespace multicsr" in shown.stdout
 
 
 def test_a_watch_that_is_forbidden_is_one_line(night):
     night.troubles = [Trouble("GET", "watch=1", 403, times=99)]
-    shown = follow()
+    shown = follow(night)
     assert shown.exit_code == 1
     assert "you may not watch rayjobs.ray.io in namespace multicsr" in shown.stderr
 
 
 def test_a_job_that_is_deleted_meanwhile_is_one_line(night):
-    shown = follow(lambda: night.remove("rayjobs", "night"))
+    shown = follow(night, lambda: night.remove("rayjobs", "night"))
     assert shown.exit_code == 1
     assert shown.stderr == "error: night was deleted; submit it again to go on where it stopped\n"
 
