@@ -1,7 +1,6 @@
 """The command line. Each command parses its words, then imports the heavy world and makes one call."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +8,9 @@ import typer
 from rich.console import Console
 
 from multicsr import __version__, cli_cluster, cli_jobs
+from multicsr.cli_words import Debug, Overrides, example, run_and_exit
 from multicsr.config_file import load_config
-from multicsr.job import guarded, progress_for_terminal
+from multicsr.job import progress_for_terminal
 
 if TYPE_CHECKING:
     from multicsr.store import Store
@@ -30,13 +30,6 @@ _STORE = "What was made"
 _MACHINE = "Machines"
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="section.key=value", help="Override one setting; may be repeated."),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and more logging.")]
-
-
 StorePlace = Annotated[
     str, typer.Argument(metavar="STORE", help="Directory or s3:// URI, or the YAML file of a run.")
 ]
@@ -45,17 +38,8 @@ VersionNumber = Annotated[
 ]
 
 
-def _example(*lines: str) -> str:
-    """An epilog; a blank line keeps typer from joining the lines."""
-    return "Example:\n\n" + "\n\n".join(lines)
-
-
 def _console() -> Console:
     return Console(highlight=False)
-
-
-def _exit(call: Callable[[], None], debug: bool) -> None:
-    raise typer.Exit(guarded(call, debug=debug))
 
 
 def _store(place: str, overrides: list[str] | None) -> "Store":
@@ -83,12 +67,10 @@ def _run(name: str, config: Path, overrides: list[str] | None, debug: bool) -> N
         with progress_for_terminal() as progress:
             run_step(name, load_config(config, overrides or ()), progress)
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(
-    rich_help_panel=_MAKE, epilog=_example("multicsr run configs/demo.yaml --set generate.omega=0.2")
-)
+@app.command(rich_help_panel=_MAKE, epilog=example("multicsr run configs/demo.yaml --set generate.omega=0.2"))
 def run(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """All stages: ingest, generate, curate, train, evaluate, report. What is done already is not redone."""
 
@@ -105,11 +87,11 @@ def run(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -
         _console().print(summary(current(store)))
         _console().print(f"\nencoder  {store.uri(ENCODER)}\nreport   {store.uri(REPORT)}")
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
-    rich_help_panel=_MAKE, epilog=_example("multicsr ingest configs/demo.yaml --set input.paths=[my.txt.gz]")
+    rich_help_panel=_MAKE, epilog=example("multicsr ingest configs/demo.yaml --set input.paths=[my.txt.gz]")
 )
 def ingest(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Read, normalise and filter sentences; give each its id."""
@@ -117,7 +99,7 @@ def ingest(config: ConfigPath, overrides: Overrides = None, debug: Debug = False
 
 
 @app.command(
-    rich_help_panel=_MAKE, epilog=_example("multicsr generate configs/demo.yaml --set generate.actors=2")
+    rich_help_panel=_MAKE, epilog=example("multicsr generate configs/demo.yaml --set generate.actors=2")
 )
 def generate(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Write an entailment and a contradiction for every sentence, and score both."""
@@ -130,7 +112,7 @@ Gamma = Annotated[float | None, typer.Option(help="Least distance between the tw
 
 
 @app.command(
-    rich_help_panel=_MAKE, epilog=_example("multicsr curate configs/demo.yaml --alpha 3.5 --gamma 1.5")
+    rich_help_panel=_MAKE, epilog=example("multicsr curate configs/demo.yaml --alpha 3.5 --gamma 1.5")
 )
 def curate(
     config: ConfigPath,
@@ -148,7 +130,7 @@ def curate(
 
 @app.command(
     rich_help_panel=_MEASURE,
-    epilog=_example("multicsr sweep configs/demo.yaml --alpha 2,3,4 --beta 2,3 --gamma 0,1,2"),
+    epilog=example("multicsr sweep configs/demo.yaml --alpha 2,3,4 --beta 2,3 --gamma 0,1,2"),
 )
 def sweep(
     config: ConfigPath,
@@ -166,11 +148,11 @@ def sweep(
         settings = load_config(config, overrides or ())
         _console().print(sweep_table(settings, alpha, beta, gamma))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
-    rich_help_panel=_MAKE, epilog=_example("multicsr train configs/demo.yaml --set train.mask.sigma=0.85")
+    rich_help_panel=_MAKE, epilog=example("multicsr train configs/demo.yaml --set train.mask.sigma=0.85")
 )
 def train(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Fine-tune the encoder on the curated triplets with the masked loss."""
@@ -179,7 +161,7 @@ def train(config: ConfigPath, overrides: Overrides = None, debug: Debug = False)
 
 @app.command(
     rich_help_panel=_MEASURE,
-    epilog=_example(
+    epilog=example(
         "multicsr evaluate runs/demo/model all-MiniLM-L6-v2 --data sts/ --json figures.json",
         "multicsr evaluate runs/demo/model --data sts/ --join sick=sick_train,sick_trial,sick_test",
     ),
@@ -207,10 +189,10 @@ def evaluate(
             json.write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _console().print(render(evaluation))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(rich_help_panel=_MEASURE, epilog=_example("multicsr report configs/demo.yaml --out demo.html"))
+@app.command(rich_help_panel=_MEASURE, epilog=example("multicsr report configs/demo.yaml --out demo.html"))
 def report(
     store: StorePlace,
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the store.")] = None,
@@ -230,12 +212,12 @@ def report(
             write_report(rooms, out)
             _console().print(str(out))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
     rich_help_panel=_MEASURE,
-    epilog=_example("multicsr ablate configs/ablation.yaml --data sts/ --human triplets.tsv.gz --seeds 3"),
+    epilog=example("multicsr ablate configs/ablation.yaml --data sts/ --human triplets.tsv.gz --seeds 3"),
 )
 def ablate(
     config: ConfigPath,
@@ -255,10 +237,10 @@ def ablate(
             table = run_ablation(settings, data=data, human=human, seeds=seeds, progress=progress)
         _console().print(table)
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(rich_help_panel=_MAKE, epilog=_example("multicsr refresh configs/nightly.yaml"))
+@app.command(rich_help_panel=_MAKE, epilog=example("multicsr refresh configs/nightly.yaml"))
 def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """A night: write for what is new at the source, train when enough changed, promote what is not worse."""
 
@@ -270,12 +252,12 @@ def refresh(config: ConfigPath, overrides: Overrides = None, debug: Debug = Fals
             night = bring_up_to_date(load_config(config, overrides or ()), progress)
         _console().print(told(night))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
     rich_help_panel=_STORE,
-    epilog=_example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"),
+    epilog=example("multicsr versions configs/demo.yaml", "multicsr versions s3://bucket/corpus"),
 )
 def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = False) -> None:
     """List what was published, newest last, with the rows of every room."""
@@ -285,12 +267,12 @@ def versions(store: StorePlace, overrides: Overrides = None, debug: Debug = Fals
 
         _console().print(table(_store(store, overrides)))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
     rich_help_panel=_STORE,
-    epilog=_example("multicsr rollback configs/demo.yaml", "multicsr rollback configs/demo.yaml --to 3"),
+    epilog=example("multicsr rollback configs/demo.yaml", "multicsr rollback configs/demo.yaml --to 3"),
 )
 def rollback(
     config: ConfigPath,
@@ -307,12 +289,12 @@ def rollback(
             version = roll_back(load_config(config, overrides or ()), to, progress)
         _console().print(f"version {version.number} is what version {version.restores} was")
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
     rich_help_panel=_STORE,
-    epilog=_example("multicsr gc configs/demo.yaml", "multicsr gc configs/demo.yaml --keep 5 --delete"),
+    epilog=example("multicsr gc configs/demo.yaml", "multicsr gc configs/demo.yaml --keep 5 --delete"),
 )
 def gc(
     config: ConfigPath,
@@ -332,10 +314,10 @@ def gc(
             found = clean_up(settings, keep, older_than_days * 86400, progress, delete=delete)
         _console().print(found)
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(rich_help_panel=_STORE, epilog=_example("multicsr fetch s3://bucket/corpus my-encoder"))
+@app.command(rich_help_panel=_STORE, epilog=example("multicsr fetch s3://bucket/corpus my-encoder"))
 def fetch(
     store: StorePlace,
     target: Annotated[Path, typer.Argument(help="Directory that does not exist yet.")],
@@ -351,12 +333,12 @@ def fetch(
         fetch_encoder(_rooms(store, overrides, version), target)
         _console().print(str(target))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 @app.command(
     rich_help_panel=_STORE,
-    epilog=_example("multicsr audit configs/demo.yaml", "multicsr audit s3://bucket/corpus"),
+    epilog=example("multicsr audit configs/demo.yaml", "multicsr audit s3://bucket/corpus"),
 )
 def audit(
     store: StorePlace, version: VersionNumber = None, overrides: Overrides = None, debug: Debug = False
@@ -378,10 +360,10 @@ def audit(
             _console().print(remark)
         _console().print(f"{rooms.store.uri()}: every count and checksum holds")
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(rich_help_panel=_STORE, epilog=_example("multicsr explain configs/demo.yaml 3f2a"))
+@app.command(rich_help_panel=_STORE, epilog=example("multicsr explain configs/demo.yaml 3f2a"))
 def explain(
     store: StorePlace,
     row_id: Annotated[str, typer.Argument(help="A row's id, or the first digits of it.")],
@@ -396,12 +378,10 @@ def explain(
 
         _console().print(life_of(_rooms(store, overrides, version), row_id))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
-@app.command(
-    rich_help_panel=_MACHINE, epilog=_example("multicsr doctor", "multicsr doctor configs/demo.yaml")
-)
+@app.command(rich_help_panel=_MACHINE, epilog=example("multicsr doctor", "multicsr doctor configs/demo.yaml"))
 def doctor(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check this run.")] = None,
     debug: Debug = False,
@@ -413,7 +393,7 @@ def doctor(
 
         examine(load_config(config) if config else None, _console())
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 cli_jobs.add_to(app)

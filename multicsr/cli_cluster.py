@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from multicsr.job import guarded
+from multicsr.cli_words import Debug, example, run_and_exit
 
 if TYPE_CHECKING:
     from multicsr.cluster import Cluster
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Several Ray nodes on this machine, to rehearse what a cluster will do.", no_args_is_help=True
 )
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and more logging.")]
 
 
-@app.command(epilog="Example:\n\nmulticsr cluster up --nodes 3")
+@app.command(epilog=example("multicsr cluster up --nodes 3"))
 def up(
     nodes: Annotated[int, typer.Option(help="A head and its workers; 4 for one of each role.")] = 3,
     cpus: Annotated[float, typer.Option(min=1, help="Logical CPUs of each worker.")] = 4,
@@ -31,10 +30,10 @@ def up(
         cluster = running()
         _say("is up already" if cluster else "is up", cluster or start(nodes, cpus))
 
-    raise typer.Exit(guarded(call, debug=debug))
+    run_and_exit(call, debug)
 
 
-@app.command(epilog="Example:\n\nmulticsr cluster status")
+@app.command(epilog=example("multicsr cluster status"))
 def status(debug: Debug = False) -> None:
     """Say which nodes are up, and how to submit."""
 
@@ -46,10 +45,10 @@ def status(debug: Debug = False) -> None:
             raise RunError("no cluster is up here; `multicsr cluster up` starts one")
         _say(f"is up, {len(alive(cluster))} of {len(cluster.nodes)} nodes answer", cluster)
 
-    raise typer.Exit(guarded(call, debug=debug))
+    run_and_exit(call, debug)
 
 
-@app.command(epilog="Example:\n\nmulticsr cluster down")
+@app.command(epilog=example("multicsr cluster down"))
 def down(debug: Debug = False) -> None:
     """End the cluster that `up` started, with its jobs, and nothing else."""
 
@@ -59,7 +58,7 @@ def down(debug: Debug = False) -> None:
         cluster = end()
         Console(highlight=False).print(f"the cluster at {cluster.address} is down")
 
-    raise typer.Exit(guarded(call, debug=debug))
+    run_and_exit(call, debug)
 
 
 def _say(state: str, cluster: "Cluster") -> None:

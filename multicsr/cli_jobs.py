@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multicsr.cli_words import Debug, Overrides, example, run_and_exit
 from multicsr.submit.words import To, require_effect
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ Namespace = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="Of the kubeconfig; default: the current one.")]
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="As `multicsr jobs` shows it.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and more logging.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
     ):
         name = command.__name__
         start = f"{name} generate" if name == "submit" else name
-        epilog = f"Example:\n\nmulticsr {start} {words}"
+        epilog = example(f"multicsr {start} {words}")
         app.command(rich_help_panel="Jobs on a cluster", epilog=epilog)(command)
 
 
@@ -67,10 +67,7 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be sent, send nothing.")
     ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="section.key=value", help="Override one setting; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
     """Run a job on a cluster. The same job with the same configuration is not run twice."""
@@ -94,7 +91,7 @@ def submit(
         if follow:
             _judge(cluster.follow(made, typer.echo))
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 def jobs(
@@ -116,7 +113,7 @@ def jobs(
             table.add_row(seen.name, seen.job, str(seen.attempt), seen.phase, seen.since)
         Console(highlight=False).print(table)
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 def logs(
@@ -137,7 +134,7 @@ def logs(
         else:
             cluster.logs(name, typer.echo)
 
-    _exit(call, debug)
+    run_and_exit(call, debug)
 
 
 def _command(name: str, do: "Callable[[Cluster, str], None]") -> Callable[..., None]:
@@ -151,7 +148,7 @@ def _command(name: str, do: "Callable[[Cluster, str], None]") -> Callable[..., N
         context: Context = None,
         debug: Debug = False,
     ) -> None:
-        _exit(lambda: do(_cluster(to, address, namespace, context), job), debug)
+        run_and_exit(lambda: do(_cluster(to, address, namespace, context), job), debug)
 
     command.__name__, command.__doc__ = name, do.__doc__
     return command
@@ -198,9 +195,3 @@ def _judge(last: "Seen") -> None:
     if last.phase is not Phase.SUCCEEDED:
         raise RunError(str(last))
     typer.echo(str(last))
-
-
-def _exit(call: Callable[[], None], debug: bool) -> None:
-    from multicsr.job import guarded
-
-    raise typer.Exit(guarded(call, debug=debug))

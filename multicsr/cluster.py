@@ -21,9 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from multicsr.errors import ConfigError, RunError
 from multicsr.marked import carries, end, marked
 from multicsr.ray_node import free_ports, last_words, make_token, start_node
+from multicsr.resources import ROLE_LABEL, ROLES
 
-_ROLE = "multicsr.io/role"
-_ROLES = ("cpu", "generate", "train")
 _START_S = 120.0
 _STOP_S = 15.0
 
@@ -104,7 +103,7 @@ def up(nodes: int, cpus_per_node: float) -> Cluster:
     worker = [f"--address={cluster.address}", f"--num-cpus={cpus_per_node:g}"]
     try:
         for number in range(nodes):
-            role = _ROLES[(number - 1) % len(_ROLES)] if number else "head"
+            role = ROLES[(number - 1) % len(ROLES)] if number else "head"
             cluster = _start(cluster, role, worker if number else head, ports[2 * number :])
             _wait(cluster)  # one after the other: two that start at once take the same socket
     except BaseException:
@@ -135,7 +134,7 @@ def alive(cluster: Cluster) -> list[Mapping[str, object]]:
 
 def _start(cluster: Cluster, role: str, arguments: Sequence[str], ports: Sequence[int]) -> Cluster:
     """Start a node, and write down that it is there."""
-    labelled = [*arguments, f"--labels={_ROLE}={role}"]
+    labelled = [*arguments, f"--labels={ROLE_LABEL}={role}"]
     pid = start_node(labelled, ports, _environment(cluster), _log(cluster, len(cluster.nodes), role))
     node = Node(role=role, pid=pid, metrics_port=ports[0])
     cluster = cluster.model_copy(update={"nodes": [*cluster.nodes, node]})

@@ -49,8 +49,8 @@ def _text(path: Path | str) -> str:
         return Path(path).read_text(encoding="utf-8")
     from multicsr.store import Store
 
-    folder, _, name = f"s3://{folded[1]}".rpartition("/")
-    return Store.open(folder).read_text(name)
+    store, name = Store.holding(f"s3://{folded[1]}")
+    return store.read_text(name)
 
 
 def _override(tree: dict[str, object], override: str) -> None:

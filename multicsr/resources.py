@@ -9,6 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from multicsr.config import Config
 
+JOBS = ("ingest", "generate", "curate", "train", "evaluate", "refresh")
+"""Every job; `refresh` does what all the others do."""
+JOB_LABEL = "multicsr.io/job"
+"""On what runs a job: which."""
+ROLE_LABEL = "multicsr.io/role"
+"""Ray's label of a node: what it is for, one of ROLES."""
+ROLES = ("cpu", "generate", "train")
+
 
 @dataclass(frozen=True)
 class Request:

@@ -92,6 +92,12 @@ class Store:
         """The store of a run."""
         return cls.open(config.store, config.s3)
 
+    @classmethod
+    def holding(cls, uri: str, s3: S3Config | None = None) -> tuple[Self, str]:
+        """The store that holds a file in a bucket, and the file's name in it."""
+        folder, _, name = uri.rpartition("/")
+        return cls.open(folder, s3), name
+
     def child(self, name: str) -> Self:
         """The store whose root is the folder `name` of this one."""
         return type(self)(self._files.child(name))

@@ -19,6 +19,12 @@ LIGHT = [
     "models",
     "job",
     "cli",
+    "cluster",
+    "resources",
+    "metrics",
+    "kube.rules",
+    "kube.groups",
+    "submit.places",
     "score.parse",
 ]
 

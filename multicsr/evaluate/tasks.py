@@ -169,7 +169,7 @@ def _files(data: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
     seen: set[Path] = set()
     for given in map(local_copy, data):
         if given.is_dir():
-            found = sorted(path for path in given.rglob("*.tsv*") if path.name.endswith(_SUFFIXES))
+            found = tsv_files(given)
             named = [((path.parent.relative_to(given) / _stem(path)).as_posix(), path) for path in found]
         elif given.exists():
             named = [(_stem(given), given)]
@@ -179,6 +179,11 @@ def _files(data: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
             if path.resolve() not in seen:
                 seen.add(path.resolve())
                 yield name, path
+
+
+def tsv_files(folder: Path) -> list[Path]:
+    """Those under a folder, sorted."""
+    return sorted(path for path in folder.rglob("*.tsv*") if path.name.endswith(_SUFFIXES))
 
 
 def _stem(path: Path) -> str:

@@ -58,8 +58,8 @@ class InputFile:
         """
         if self.s3 is None:
             return pa.OSFile(self.path)
-        folder, _, name = self.path.rpartition("/")
-        return Store.open(folder, self.s3).files.open(name)
+        store, name = Store.holding(self.path, self.s3)
+        return store.files.open(name)
 
     @property
     def facts(self) -> list[JsonValue]:

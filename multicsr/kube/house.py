@@ -14,9 +14,8 @@ from multicsr.kube.documents import (
     mapping,
     templates_of,
 )
+from multicsr.resources import ROLE_LABEL, ROLES
 
-ROLE = "multicsr.io/role"
-ROLES = ("cpu", "generate", "train")
 _HEAD_ACCOUNT, _WORKER_ACCOUNT = "multicsr-head", "multicsr-worker"
 _RAY_IN_TAG = re.compile(r"(?<![A-Za-z0-9])ray(\d+\.\d+\.\d+)(?![0-9.])")
 
@@ -51,8 +50,8 @@ def _workers(path: str, group: Document) -> Iterator[str]:
         yield f"{path}.template.spec.serviceAccountName: must be {_WORKER_ACCOUNT}"
     if pod.get("automountServiceAccountToken") is not False:
         yield f"{path}.template.spec.automountServiceAccountToken: must be false"
-    if (role := at(group, "labels").get(ROLE)) not in ROLES:
-        yield f"{path}.labels: {ROLE} is {role}; it must be one of {', '.join(ROLES)}"
+    if (role := at(group, "labels").get(ROLE_LABEL)) not in ROLES:
+        yield f"{path}.labels: {ROLE_LABEL} is {role}; it must be one of {', '.join(ROLES)}"
     gpus = [name for container in items(pod.get("containers")) for name in _gpus(container)]
     offered = mapping(group.get("resources"))
     if gpus and (offered.get("CPU") or at(group, "rayStartParams").get("num-cpus")) != "0":
@@ -68,7 +67,7 @@ def _gpus(container: Document) -> list[str]:
 def _place(template: Template) -> Iterator[str]:
     """Spot nodes vanish: good enough where a lost node costs a shard."""
     where = f"{template.where}.spec.tolerations"
-    writes = template.part == "worker" and at(template.group, "labels").get(ROLE) == "generate"
+    writes = template.part == "worker" and at(template.group, "labels").get(ROLE_LABEL) == "generate"
     for place, toleration in enumerate(items(template.spec.get("tolerations"))):
         if "spot" in f"{toleration.get('key')} {toleration.get('value')}" and not writes:
             yield f"{where}.{place}: spot nodes are for the role generate only"

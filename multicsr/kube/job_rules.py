@@ -8,9 +8,8 @@ import yaml
 from multicsr.kube.documents import Document, at, items, labels_of
 from multicsr.kube.model import JobSpec
 from multicsr.kube.pods import looks_secret
+from multicsr.resources import JOB_LABEL, JOBS
 
-JOBS = ("ingest", "generate", "curate", "train", "evaluate", "refresh")
-JOB_LABEL = "multicsr.io/job"
 _UNSAFE = re.compile(r"[^A-Za-z0-9 _./:=@%+,-]")
 
 

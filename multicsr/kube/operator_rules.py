@@ -8,8 +8,9 @@ from packaging.version import InvalidVersion, Version
 from multicsr.kube.documents import items
 from multicsr.kube.model import ClusterSpec, HeadGroup, JobSpec, Pod, WorkerGroup
 
-_NAME_LIMITS = {"RayCluster": 53, "RayJob": 47}
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+NAME_LIMITS = {"RayCluster": 53, "RayJob": 47}
+"""Characters: KubeRay makes other names from these."""
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _SIZES = {"num-cpus", "num-gpus", "memory", "resources"}
@@ -33,8 +34,8 @@ _START_PARAMS = _SIZES | {
 
 
 def name_problems(kind: str, name: str) -> Iterator[str]:
-    limit = _NAME_LIMITS[kind]
-    if not _DNS_1035.fullmatch(name):
+    limit = NAME_LIMITS[kind]
+    if not DNS_1035.fullmatch(name):
         yield f"metadata.name: {name!r} must be small letters, digits and dashes, a letter first"
     if len(name) > limit:
         yield f"metadata.name: longer than {limit} characters"

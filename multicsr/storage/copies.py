@@ -21,9 +21,9 @@ def local_copy(path: str | Path) -> Path:
 def _copied(uri: str) -> Path:
     from multicsr.store import Store
 
-    folder, _, name = uri.rpartition("/")
+    store, name = Store.holding(uri)
     target = Path(tempfile.mkdtemp(dir=_folder().name), name)
-    Store.open(folder).download_file(name, target)
+    store.download_file(name, target)
     return target
 
 

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from multicsr.errors import ConfigError, MulticsrError
+from multicsr.errors import ConfigError
+from multicsr.kube.documents import Document
 from multicsr.kube.groups import Group, groups
 from multicsr.kube.preflight import preflight
 from multicsr.kube.rules import check
 from multicsr.resources import requests_of
 from multicsr.submit.jobs import Say
-from multicsr.submit.manifests import Document
 from multicsr.submit.parcel import Parcel
 
 
@@ -42,7 +42,7 @@ def look_at_nodes(parcel: Parcel, nodes: Sequence[Any], say: Say) -> None:
     """Say when a stage fits no node that is up now: then only an autoscaler, if there is one, would help."""
     try:
         preflight(requests_of(parcel.config, parcel.job), groups_of_nodes(nodes))
-    except MulticsrError as error:
+    except ConfigError as error:
         say(f"note: of the nodes that are up now none would do: {error}; without an autoscaler the job waits")
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 Say = Callable[[str], None]
 """Takes a line for the user."""
 
-JOB = "multicsr.io/job"
 RUN = "multicsr.io/run"
 ATTEMPT = "multicsr.io/attempt"
 CONFIG = "multicsr.io/config"

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from multicsr.errors import RunError
-from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB, JOB_STATUS, RUN, Cluster, Phase, Say, Seen
+from multicsr.kube.documents import Document
+from multicsr.resources import JOB_LABEL
+from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB_STATUS, RUN, Cluster, Phase, Say, Seen
 from multicsr.submit.kube_api import KubeApi
 from multicsr.submit.kube_follow import follow, tell_log
 from multicsr.submit.kube_objects import CONFIGMAPS, RAYJOBS, RayJob
-from multicsr.submit.manifests import PART_OF, Document, config_map, config_name, ray_job
+from multicsr.submit.manifests import PART_OF, config_map, config_name, ray_job
 from multicsr.submit.names import Attempt
 from multicsr.submit.parcel import Parcel
 
@@ -31,7 +33,7 @@ def seen(job: RayJob) -> Seen:
         name=meta.name,
         phase=_phase(job),
         detail="; ".join([*facts, *([why] if why else [])]),
-        job=meta.labels.get(JOB, ""),
+        job=meta.labels.get(JOB_LABEL, ""),
         run=meta.labels.get(RUN, ""),
         attempt=int(meta.annotations.get(ATTEMPT, "1")),
         digest=meta.annotations.get(CONFIG, ""),

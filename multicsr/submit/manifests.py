@@ -8,11 +8,12 @@ from copy import deepcopy
 import yaml
 
 from multicsr.errors import ConfigError
-from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB, RUN
+from multicsr.kube.documents import Document
+from multicsr.resources import JOB_LABEL
+from multicsr.submit.jobs import ATTEMPT, CONFIG, RUN
 from multicsr.submit.names import Attempt
 from multicsr.submit.parcel import CONFIG_FILE, Parcel, values
 
-Document = Mapping[str, object]
 Tree = dict[str, object]
 MOUNT = "/etc/multicsr"
 """Where the ConfigMap lies in the pods."""
@@ -31,7 +32,9 @@ def template(documents: Sequence[Document], job: str) -> Document:
     """
     found = [document for document in documents if _is_template(document, job)]
     if len(found) != 1:
-        raise ConfigError(f"--overlay: {len(found)} RayJobs with the label {JOB}: {job}; there must be one")
+        raise ConfigError(
+            f"--overlay: {len(found)} RayJobs with the label {JOB_LABEL}: {job}; there must be one"
+        )
     return found[0]
 
 
@@ -47,12 +50,12 @@ def ray_job(template: Document, parcel: Parcel, attempt: Attempt, namespace: str
     made["metadata"] = {
         "name": attempt.name,
         "namespace": namespace,
-        "labels": {**_section(old, "labels"), **PART_OF, JOB: parcel.job, RUN: attempt.run},
+        "labels": {**_section(old, "labels"), **PART_OF, JOB_LABEL: parcel.job, RUN: attempt.run},
         "annotations": {**_section(old, "annotations"), **marks, "multicsr.io/submission": submission},
     }
     spec = _section(made, "spec")
     spec["jobId"] = attempt.name
-    spec["metadata"] = {**_section(spec, "metadata"), JOB: parcel.job, **marks}
+    spec["metadata"] = {**_section(spec, "metadata"), JOB_LABEL: parcel.job, **marks}
     volumes = [volume for volume in _volumes(spec) if volume.get("name") == VOLUME]
     if not volumes:
         raise ConfigError(f"--overlay: the RayJob mounts no volume named {VOLUME} with the configuration")
@@ -86,7 +89,7 @@ def config_map(parcel: Parcel, name: str, namespace: str, owner_uid: str | None 
     metadata: Tree = {
         "name": config_name(name),
         "namespace": namespace,
-        "labels": {**PART_OF, JOB: parcel.job},
+        "labels": {**PART_OF, JOB_LABEL: parcel.job},
         "annotations": {CONFIG: parcel.digest},
     }
     if owner_uid:
@@ -121,7 +124,7 @@ def as_yaml(documents: Sequence[Document]) -> str:
 
 def _is_template(document: Document, job: str) -> bool:
     labels = _section(_section(dict(document), "metadata"), "labels")
-    return document.get("kind") == "RayJob" and labels.get(JOB) == job
+    return document.get("kind") == "RayJob" and labels.get(JOB_LABEL) == job
 
 
 def _section(tree: Tree, key: str) -> Tree:

@@ -9,10 +9,9 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from multicsr.errors import ConfigError
+from multicsr.kube.operator_rules import DNS_1035, NAME_LIMITS
 
-LONGEST = 47
-"""KubeRay makes other names from that of a RayJob."""
-_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+LONGEST = NAME_LIMITS["RayJob"]
 _ATTEMPT = len("-99")
 _DAY = len("-20261231")
 _DIGEST = 8
@@ -62,7 +61,7 @@ def checked(name: str, *, daily: bool = False) -> str:
         ConfigError: Kubernetes would refuse it.
     """
     longest = LONGEST - _ATTEMPT - (_DAY if daily else 0)
-    if not _LABEL.fullmatch(name) or len(name) > longest:
+    if not DNS_1035.fullmatch(name) or len(name) > longest:
         raise ConfigError(
             f"--name {name}: write at most {longest} lower-case letters, digits and hyphens, a letter first"
         )

@@ -16,7 +16,6 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.prompts import shipped_prompt_sets
 
-JOBS = ("ingest", "generate", "curate", "train", "evaluate", "refresh")
 CONFIG_FILE = "config.yaml"
 _READS = {
     "generate": ("generate.prompts",),
@@ -26,7 +25,6 @@ _READS = {
 }
 """Settings that name data files, by the job that reads them."""
 _MODELS = ("llm.model", "llm.vllm.lora", "train.encoder", "train.mask.model")
-_ENDINGS = (".tsv", ".tsv.gz")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,9 @@ def _data_files(config: Config, setting: str) -> Iterator[Path]:
             continue
         path = Path(value)
         if path.is_dir() and setting == "evaluate.data":
-            yield from sorted(file for file in path.rglob("*.tsv*") if file.name.endswith(_ENDINGS))
+            from multicsr.evaluate.tasks import tsv_files
+
+            yield from tsv_files(path)
         elif path.is_file():
             yield path
         else:

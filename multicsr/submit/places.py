@@ -6,9 +6,11 @@ from typing import NamedTuple, Protocol
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.kube.documents import Document
+from multicsr.resources import JOBS
 from multicsr.submit.jobs import Cluster, Say
 from multicsr.submit.names import Attempt, checked, daily_name, run_name, stem
-from multicsr.submit.parcel import JOBS, Parcel, pack
+from multicsr.submit.parcel import Parcel, pack
 from multicsr.submit.send import submit
 
 
@@ -79,18 +81,14 @@ def cluster_at(where: Where) -> Cluster:
 
 def preview(order: Order, where: Where, overlay: Path | None) -> str:
     """What would be sent, as YAML. No server is asked anything."""
-    attempt = Attempt(order.run, 1)
     if where.to == "ray":
         from multicsr.submit import ray_send
 
         ray_send.require_shared_places(order.parcel)
-        return ray_send.as_yaml(order.parcel, attempt)
-    from multicsr.submit import manifests
+        return ray_send.as_yaml(order.parcel, Attempt(order.run, 1))
+    from multicsr.submit.manifests import as_yaml
 
-    template = _checked_template(order, where, overlay)
-    made = manifests.ray_job(template, order.parcel, attempt, where.namespace, "dry-run")
-    configuration = manifests.config_map(order.parcel, attempt.name, where.namespace)
-    return manifests.as_yaml([configuration, made])
+    return as_yaml(_checked(order, where, overlay).made)
 
 
 def send(order: Order, where: Where, overlay: Path | None, say: Say) -> tuple[Cluster, str]:
@@ -131,13 +129,22 @@ def _kubernetes(order: Order, where: Where, overlay: Path | None) -> tuple[Clust
     from multicsr.submit.kube_api import KubeApi
     from multicsr.submit.kube_door import connect
 
-    template = _checked_template(order, where, overlay)
+    template = _checked(order, where, overlay).template
     api = KubeApi(connect(where.context), where.namespace)
     return KubeCluster(api), KubeSender(api, template, order.parcel)
 
 
-def _checked_template(order: Order, where: Where, overlay: Path | None) -> "dict[str, object]":
-    """The overlay's RayJob, after all that can be said against it and the configuration together."""
+class _Checked(NamedTuple):
+    """What may be sent."""
+
+    template: Document
+    """The overlay's RayJob."""
+    made: list[Document]
+    """The first attempt's ConfigMap and RayJob, as they would be created."""
+
+
+def _checked(order: Order, where: Where, overlay: Path | None) -> _Checked:
+    """After all that can be said against the overlay and the configuration together."""
     from multicsr.kube.render import render
     from multicsr.submit import manifests
     from multicsr.submit.checks import check_groups, check_manifests
@@ -148,8 +155,8 @@ def _checked_template(order: Order, where: Where, overlay: Path | None) -> "dict
     documents = render(overlay)
     template = manifests.template(documents, order.parcel.job)
     attempt = Attempt(order.run, 1)
-    made = manifests.ray_job(template, order.parcel, attempt, where.namespace, "check")
+    job = manifests.ray_job(template, order.parcel, attempt, where.namespace, "dry-run")
     configuration = manifests.config_map(order.parcel, attempt.name, where.namespace)
-    check_manifests([made, configuration], documents)
-    check_groups(order.parcel, made)
-    return dict(template)
+    check_manifests([job, configuration], documents)
+    check_groups(order.parcel, job)
+    return _Checked(template, [configuration, job])

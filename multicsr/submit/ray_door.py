@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from multicsr.errors import ConfigError, RunError
+from multicsr.storage.files import first_line
 from multicsr.submit.retry import Fault, patiently
 
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -109,7 +110,7 @@ class Door:
             with _faults(self.address):
                 nodes = list_nodes(address=self.address, detail=True, limit=10_000)
         except RayStateApiException as error:
-            raise Fault(0, _line(error)) from error
+            raise Fault(0, first_line(error)) from error
         return [node for node in nodes if node.state == "ALIVE"]
 
 
@@ -128,19 +129,15 @@ def _faults(address: str) -> Iterator[None]:
         raise Fault(error.status, error.message) from error
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise Fault(status, _line(error)) from error
+        raise Fault(status, first_line(error)) from error
     except RuntimeError as error:
         found = _STATUS.search(str(error))
-        raise Fault(int(found[1]) if found else 0, _line(error)) from error
+        raise Fault(int(found[1]) if found else 0, first_line(error)) from error
     except (requests.RequestException, aiohttp.ClientError, OSError) as error:
-        raise Fault(0, _line(error)) from error
+        raise Fault(0, first_line(error)) from error
 
 
 def _refused(address: str, text: str) -> str:
     if text.startswith("Authentication failed"):
         return f"ray: the cluster at {address} refuses this token (403); {_TOKEN} to the cluster's own"
     return f"ray: the cluster at {address} asks for a token (401); {_TOKEN}"
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

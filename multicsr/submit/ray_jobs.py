@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from multicsr.errors import RunError
-from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB, JOB_STATUS, RUN, Phase, Say, Seen
+from multicsr.resources import JOB_LABEL
+from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB_STATUS, RUN, Phase, Say, Seen
 from multicsr.submit.ray_door import Door
 from multicsr.submit.retry import Fault, patiently, pause_s
 
@@ -28,7 +29,7 @@ def seen(job: Any) -> Seen:  # noqa: ANN401 - ray is not typed
         name=str(job.submission_id),
         phase=JOB_STATUS.get(str(job.status), Phase.WAITING),
         detail=_why(job),
-        job=marks.get(JOB, ""),
+        job=marks.get(JOB_LABEL, ""),
         run=marks.get(RUN, ""),
         attempt=int(marks.get(ATTEMPT, "1")),
         digest=marks.get(CONFIG, ""),

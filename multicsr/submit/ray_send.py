@@ -8,8 +8,9 @@ from pathlib import PurePath
 import yaml
 
 from multicsr.errors import ConfigError
+from multicsr.resources import JOB_LABEL
 from multicsr.store import Store
-from multicsr.submit.jobs import ATTEMPT, CONFIG, JOB, RUN
+from multicsr.submit.jobs import ATTEMPT, CONFIG, RUN
 from multicsr.submit.names import Attempt
 from multicsr.submit.parcel import CONFIG_FILE, Parcel, values
 from multicsr.submit.ray_door import Door
@@ -86,7 +87,7 @@ def send_files(parcel: Parcel, attempt: Attempt) -> None:
 def marks(parcel: Parcel, attempt: Attempt) -> dict[str, str]:
     """Metadata by which the job is known again."""
     numbered = {RUN: attempt.run, ATTEMPT: str(attempt.number)}
-    return {JOB: parcel.job, CONFIG: parcel.digest, **numbered}
+    return {JOB_LABEL: parcel.job, CONFIG: parcel.digest, **numbered}
 
 
 def variables(parcel: Parcel) -> dict[str, str]:

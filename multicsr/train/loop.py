@@ -210,7 +210,7 @@ class Training:
             logger.warning("%d triplets repeat a sentence within themselves: left out", index.num_left_out)
         self._plan = make_plan(config, index, job.seed)
         self._run = identity(config, index, job.seed)
-        checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run, job.kept_at or str(job.out))
+        checkpoint = Checkpoint.load(job.out / CHECKPOINT, self._run, job.kept_at)
         self.done = checkpoint.step if checkpoint else 0
         # It was loaded to be used, and would be trained without dropout.
         encoder = _new_encoder(job).train().to(job.device)

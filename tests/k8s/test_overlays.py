@@ -12,11 +12,10 @@ from multicsr.config_file import load_config
 from multicsr.errors import ConfigError
 from multicsr.kube.documents import containers_of, templates_of
 from multicsr.kube.groups import groups
-from multicsr.kube.job_rules import JOB_LABEL, JOBS
 from multicsr.kube.preflight import preflight
 from multicsr.kube.references import CONFIG_MAP, PLATFORM
 from multicsr.kube.rules import check
-from multicsr.resources import requests_of
+from multicsr.resources import JOB_LABEL, JOBS, requests_of
 from tests.k8s.manifests import K8S, OVERLAYS, cluster_of, night, pick, platform, rendered, whole, written
 from tests.k8s.schemas import refusals
 

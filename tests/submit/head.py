@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from secrets import token_hex
 from typing import Self
 
 import psutil
+
+from multicsr.ray_node import free_ports
 
 ROOT = Path(__file__).parents[2]
 _START_S = 60
@@ -117,14 +118,3 @@ class Head:
     def logs(self) -> list[Path]:
         """Every log of the session."""
         return [path for path in Path(self._temp).rglob("*") if path.is_file() and not path.is_symlink()]
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

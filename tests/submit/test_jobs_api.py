@@ -20,9 +20,9 @@ from multicsr.audit import audit
 from multicsr.config import S3Config
 from multicsr.config_file import load_config
 from multicsr.manifest import iter_tables
+from multicsr.resources import JOBS
 from multicsr.store import Store
 from multicsr.submit import manifests, places
-from multicsr.submit.parcel import JOBS
 from multicsr.versions import current
 from tests.submit.conftest import ROOT
 from tests.submit.head import Head

@@ -11,9 +11,10 @@ from multicsr.cli import app
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.kube.render import render
+from multicsr.resources import JOBS
 from multicsr.submit.manifests import config_map, ray_job, template
 from multicsr.submit.names import Attempt
-from multicsr.submit.parcel import JOBS, pack
+from multicsr.submit.parcel import pack
 from tests.submit.conftest import RENDERED, ROOT, TREE
 from tests.submit.fake_server import manifest_problems
 
