@@ -50,7 +50,12 @@ def test_a_dry_run_prints_what_a_server_would_take_and_asks_none(config, monkeyp
 def test_every_pod_that_mounts_the_configuration_gets_this_job_s(parcel):
     made = ray_job(template(render(RENDERED), "refresh"), parcel, Attempt("night", 2), "there", "x")
     assert "multicsr-config" not in yaml.safe_dump(made)
-    assert yaml.safe_dump(made).count("name: night-2-config") >= 1
+    cluster = made["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    volumes = [volume for group in groups for volume in group["template"]["spec"]["volumes"]]
+    mounted = [volume["configMap"] for volume in volumes if "configMap" in volume]
+    waited_for = {"name": "night-2-config", "optional": False}  # it is made after the job
+    assert mounted == [waited_for] * len(groups)
     assert made["metadata"]["namespace"] == "there"
     marks = {
         key: made["metadata"]["annotations"][f"multicsr.io/{key}"] for key in ("run", "attempt", "config")
