@@ -1,10 +1,12 @@
 """What Ray Train costs a training, and how soon a killed worker is replaced: one run on this machine.
 
-python benchmarks/training_ray.py [--layers 2] [--batch 64] [--epochs 2] [--checkpoint-every 5]
+python benchmarks/training_ray.py [--layers 2] [--batch 64] [--epochs 2] [--checkpoint-every 5] [--gpu]
+    [--triplets FILE]
 
-The demo's triplets are trained on twice with one worker in one Ray: undisturbed, for the share of the time
-that the worker waits for rows and for P's vectors; and for one epoch, to kill the worker after a checkpoint.
-Run it where nobody else computes: a worker that replaces another imports and loads everything anew.
+The demo's triplets, or those of a TSV, are trained on twice with one worker in one Ray: undisturbed, for the
+share of the time that the worker waits for rows and for P's vectors; and for one epoch, to kill the worker
+after a checkpoint. Run it where nobody else computes: a worker that replaces another imports and loads
+everything anew. With --gpu the worker has a GPU, and DeepSpeed (ZeRO 1) in bfloat16.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import torch
-from training import read_triplets
+from training import Bench, read_triplets
 
 from multicsr.config import Config
 from multicsr.manifest import Manifest, now, rows_digest, write_manifest
@@ -126,19 +128,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--checkpoint-every", type=float, default=5.0, help="seconds")
+    parser.add_argument("--gpu", action="store_true", help="on one GPU, through DeepSpeed in bfloat16")
+    parser.add_argument("--triplets", help="TSV (anchor, positive, negative); the demo's unless given")
     given = parser.parse_args()
+    bench = Bench(given.layers, read_triplets(given.triplets), given.gpu)
     with tempfile.TemporaryDirectory() as folder, start_ray(1), ThreadPoolExecutor(1) as thread:
-        training = {
-            "layers": given.layers,
-            "pooling": "mean",
-            "global_batch": given.batch,
-            "epochs": given.epochs,
-            "checkpoint_every_s": given.checkpoint_every,
-        }
+        training = bench.config(
+            pooling="mean",
+            global_batch=given.batch,
+            epochs=given.epochs,
+            checkpoint_every_s=given.checkpoint_every,
+        ).model_dump(exclude_unset=True)
         tree = {"name": "bench", "store": f"{folder}/store", "input": {"paths": ["none"]}, "train": training}
         config = Config.model_validate(tree)
         store = Store.open(config.store)
-        rooms = make_curated(store, read_triplets())
+        rooms = make_curated(store, bench.triplets)
         model = train(config, rooms, SilentProgress())
         print_shares(read_steps(Path(store.uri("model"), model.fingerprint, LOG)))
         one_epoch = config.train.model_copy(update={"epochs": 1})
