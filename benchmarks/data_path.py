@@ -21,7 +21,7 @@ from multicsr import pipeline
 from multicsr.config import Config
 from multicsr.draft import drafting
 from multicsr.progress import LineProgress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import start_ray
 
 WORDS = ["man", "woman", "child", "dog", "walks", "sits", "plays", "in", "on", "near", "the", "park", "house"]
 STAGES = ("ingest", "generate", "curate")

@@ -30,7 +30,7 @@ from multicsr.generate.ledger import Cause
 from multicsr.generate.stage import scoring_settings, writing_settings
 from multicsr.manifest import iter_tables
 from multicsr.progress import LineProgress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import start_ray
 from multicsr.rows import WRITTEN
 
 ROWS_PER_FILE = 100_000

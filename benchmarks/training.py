@@ -27,7 +27,7 @@ import torch
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.evaluate import read_task
 from multicsr.models import ASSETS
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import start_ray
 from multicsr.train.index import digest_rows, join_index
 from multicsr.train.log import Step
 from multicsr.train.loop import Job, Training

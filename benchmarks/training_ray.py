@@ -23,7 +23,7 @@ from training import Bench, read_triplets
 from multicsr.config import Config
 from multicsr.manifest import Manifest, now, rows_digest, write_manifest
 from multicsr.progress import SilentProgress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import start_ray
 from multicsr.rows import CURATED, row_id
 from multicsr.store import Store
 from multicsr.train.log import LOG, Step, read_log

@@ -11,7 +11,6 @@ A draft (`draft.py`) is the version in the making: a stage reads its rooms and a
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -21,7 +20,8 @@ from multicsr.draft import Draft, drafting
 from multicsr.errors import ConfigError
 from multicsr.manifest import Manifest
 from multicsr.progress import Progress
-from multicsr.ray_stage import run_stage, start_ray
+from multicsr.ray_stage import run_stage
+from multicsr.ray_start import ray_at_need
 from multicsr.store import SCHEMA_VERSION, Store
 from multicsr.versions import current
 
@@ -87,9 +87,6 @@ STAGES: dict[str, Callable[[Config, Draft, Progress], object]] = {
 }
 
 
-_ON_RAY = {"ingest", "generate", "curate", "train"}
-
-
 def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """All stages in order, up to and with `until`; what is done already is not redone.
 
@@ -112,17 +109,13 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
     A version that only adds rooms is published stage by stage; where rooms are replaced, readers see the old
     ones until all new ones are there.
     """
-    with drafting(config, command, progress) as draft, _ray_for(config, names):
+    with drafting(config, command, progress) as draft, ray_at_need(largest_pool(config)):
         for name in names:
             STAGES[name](config, draft, progress)
             if not draft.replaces:
                 draft.publish()
         draft.publish()
     return draft.store
-
-
-def _ray_for(config: Config, names: Sequence[str]) -> AbstractContextManager[None]:
-    return start_ray(largest_pool(config)) if _ON_RAY.intersection(names) else nullcontext()
 
 
 def largest_pool(config: Config) -> float:

@@ -13,10 +13,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -33,15 +32,17 @@ from multicsr.manifest import (
 )
 from multicsr.metrics import publish
 from multicsr.progress import Progress
+from multicsr.ray_start import start_ray
 from multicsr.rows import rejects as rejects_of
 from multicsr.store import FileEntry, Store
 from multicsr.tally import ShardReport, Tally, count_reasons
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
 _log = logging.getLogger(__name__)
 _RETRIES = 2
 """Of a shard whose worker died. Ray's default has no end; a row that kills its process would never end."""
-_OBJECT_STORE_BYTES = 256 * 2**20
-"""Shard names and reports travel through it, no rows: Ray's default of 30% of the memory is not needed."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +302,25 @@ def map_items(name: str, make: Callable[[], Callable[[I], R]], items: Sequence[I
     """
     if not items:
         return
-    import ray.data
     from ray.exceptions import RayError
+
+    with start_ray(pool.cpus * (pool.actors or 1)):
+        results = _results(make, items, pool)
+        try:
+            publish(name, {}, {"shards_waiting": len(items)})
+            for done, row in enumerate(results.iter_rows(), 1):
+                publish(name, {}, {"shards_waiting": len(items) - done})
+                result = pickle.loads(row["result"])
+                if isinstance(result, MulticsrError):
+                    raise result
+                yield result
+        except RayError as error:
+            raise RunError(f"{name}: {_cause(error)}; the shards done so far are kept") from error
+
+
+def _results(make: Callable[[], Callable[[I], R]], items: Sequence[I], pool: Pool) -> "Dataset":
+    """Rows with a pickled `result` each, computed while they are read."""
+    import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
     context = ray.data.DataContext.get_current().copy()
@@ -321,34 +339,23 @@ def map_items(name: str, make: Callable[[], Callable[[I], R]], items: Sequence[I
         if pool.nodes:
             resources["label_selector"] = {**pool.nodes}
         if pool.actors is None:
-            results = names.map_batches(
+            return names.map_batches(
                 lambda batch: _Worker(make)(batch),
                 max_retries=_RETRIES,
                 **resources,
             )
-        else:
-            results = names.map_batches(
-                _Worker,
-                fn_constructor_args=(make,),
-                compute=ray.data.ActorPoolStrategy(
-                    size=min(pool.actors, len(items)),
-                    max_tasks_in_flight_per_actor=pool.shards_at_once + 1,
-                    max_concurrent_calls_per_actor=pool.shards_at_once,
-                    enable_true_multi_threading=pool.shards_at_once > 1,
-                ),
-                max_task_retries=_RETRIES,
-                **resources,
-            )
-    try:
-        publish(name, {}, {"shards_waiting": len(items)})
-        for done, row in enumerate(results.iter_rows(), 1):
-            publish(name, {}, {"shards_waiting": len(items) - done})
-            result = pickle.loads(row["result"])
-            if isinstance(result, MulticsrError):
-                raise result
-            yield result
-    except RayError as error:
-        raise RunError(f"{name}: {_cause(error)}; the shards done so far are kept") from error
+        return names.map_batches(
+            _Worker,
+            fn_constructor_args=(make,),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(pool.actors, len(items)),
+                max_tasks_in_flight_per_actor=pool.shards_at_once + 1,
+                max_concurrent_calls_per_actor=pool.shards_at_once,
+                enable_true_multi_threading=pool.shards_at_once > 1,
+            ),
+            max_task_retries=_RETRIES,
+            **resources,
+        )
 
 
 def _cause(error: Exception) -> str:
@@ -361,55 +368,3 @@ def _cause(error: Exception) -> str:
 def outcome(manifest: Manifest) -> str:
     """A stage's one line of result."""
     return f"{manifest.rows_out:,} kept, {sum(manifest.rejected.values()):,} rejected"
-
-
-@contextmanager
-def start_ray(cpus: float = 0) -> Iterator[None]:
-    """Ray for the duration: the cluster that RAY_ADDRESS names, one that is up already, or a local one.
-
-    Args:
-        cpus: what the largest pool reserves. A local Ray gets two logical CPUs more, because a pool that
-            takes them all would wait for ever for the tasks that feed it.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    with _quiet_start():
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level="error", log_to_driver=False)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus) + 2),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                logging_level="error",
-                log_to_driver=False,
-            )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep Ray's C++ side from talking to standard error, unless logging is at INFO.
-
-    It would warn of the way in which Ray Data starts actors; told by its variable to be silent, it says so
-    once, while it starts, past Python. Errors of the start are exceptions all the same.
-    """
-    if logging.getLogger().isEnabledFor(logging.INFO):
-        yield
-        return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

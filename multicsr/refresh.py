@@ -19,7 +19,7 @@ from multicsr.evaluate import evaluate_run
 from multicsr.history import Night, append
 from multicsr.manifest import Manifest, now, read_manifest
 from multicsr.progress import Progress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import ray_at_need
 from multicsr.train.plan import deciding_settings
 from multicsr.train.trainer import train
 from multicsr.versions import TOMBSTONES, Rooms
@@ -50,7 +50,7 @@ def refresh(config: Config, progress: Progress) -> Night:
     if not config.evaluate.data:
         raise ConfigError("evaluate.data is empty: a refresh promotes a model by its figures; name TSV files")
     started, began_s = now(), time.monotonic()
-    with drafting(config, "refresh", progress) as draft, start_ray(pipeline.largest_pool(config)):
+    with drafting(config, "refresh", progress) as draft, ray_at_need(pipeline.largest_pool(config)):
         before = draft.rooms
         news = _bring_rows_up_to_date(config, draft, progress)
         model = _model(config, draft, before, progress)

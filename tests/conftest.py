@@ -48,6 +48,14 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def ray_address(ray_cluster: None) -> str:
+    """Of that Ray, for commands that tests run: one of its own costs each some ten seconds of CPU."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="session")
 def fake_run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Config:
     """Configuration of a run from raw text to curated rows with the fake engine; its store is complete.
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help with examples, one-line errors, exit codes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +18,13 @@ COMMANDS = [
 ]
 
 
-def multicsr(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def multicsr(*words: str, cwd: Path = ROOT, ray: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command, with a Ray of its own where it needs one, or on the one at an address."""
     command = [sys.executable, "-m", "multicsr.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, check=False)
+    environment = {**os.environ, "RAY_ADDRESS": ray} if ray else None
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False
+    )
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def test_every_command_has_help_with_an_example(command):
 
 
 @pytest.mark.timeout(900)
-def test_the_whole_walk(config, tmp_path):
+def test_the_whole_walk(config, tmp_path, ray_address):
     triplets = (ROOT / "multicsr/assets/demo/test_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]
     (tmp_path / "triplets.tsv").write_text("\n".join(triplets) + "\n", encoding="utf-8")
     path = config(
@@ -71,7 +76,7 @@ def test_the_whole_walk(config, tmp_path):
     assert multicsr("audit", str(path)).returncode == 0
     swept = multicsr("sweep", str(path), "--alpha", "3,4", "--beta", "3", "--gamma", "1")
     assert swept.returncode == 0, swept.stderr
-    recurated = multicsr("curate", str(path), "--alpha", "4")
+    recurated = multicsr("curate", str(path), "--alpha", "4", ray=ray_address)
     assert recurated.returncode == 0, recurated.stderr
 
     listed = multicsr("versions", str(tmp_path / "store"))
@@ -114,8 +119,8 @@ def test_the_whole_walk(config, tmp_path):
         ),
     ],
 )
-def test_bad_input_is_one_line_with_the_remedy(config, tmp_path, words, code, message):
-    failed = multicsr("run", str(config()), *words, cwd=tmp_path)
+def test_bad_input_is_one_line_with_the_remedy(config, tmp_path, ray_address, words, code, message):
+    failed = multicsr("run", str(config()), *words, cwd=tmp_path, ray=ray_address)
     lines = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert failed.returncode == code, failed.stderr
     assert len(lines) == 1

@@ -11,7 +11,7 @@ from multicsr.config_file import load_config
 from multicsr.errors import ConfigError, RunError
 from multicsr.manifest import iter_rejects, iter_tables
 from multicsr.progress import SilentProgress
-from multicsr.ray_stage import start_ray
+from multicsr.ray_start import start_ray
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason
 from multicsr.store import Store
 from multicsr.versions import current, versions

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer, WeightedLayerPooling
@@ -37,8 +38,13 @@ class Encoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, cut at the model's greatest length."""
+        # Masks and types follow from the lengths; to have them made would take as long as the ids.
         ids: list[TokenIds] = self.model.tokenizer(
-            list(texts), truncation=True, max_length=self.model.max_seq_length
+            list(texts),
+            truncation=True,
+            max_length=self.model.max_seq_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )["input_ids"]
         return ids
 
@@ -57,10 +63,11 @@ class Encoder(nn.Module):
         return embedding_BD.to(torch.promote_types(embedding_BD.dtype, torch.float32))
 
     def _embed(self, sequences: Sequence[TokenIds]) -> Tensor:
-        rows = [torch.tensor(sequence) for sequence in sequences]
-        ids_BL = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
-        length_B1 = torch.tensor([[len(row)] for row in rows])
-        keep_BL = torch.arange(ids_BL.shape[1]) < length_B1
+        longest = max(len(sequence) for sequence in sequences)
+        padded = [[*sequence, *[self._pad] * (longest - len(sequence))] for sequence in sequences]
+        ids_BL = torch.from_numpy(np.array(padded, dtype=np.int64))
+        length_B1 = torch.tensor([[len(sequence)] for sequence in sequences])
+        keep_BL = torch.arange(longest) < length_B1
         features = {"input_ids": ids_BL, "attention_mask": keep_BL.long()}
         if self._has_types:
             features["token_type_ids"] = torch.zeros_like(ids_BL)

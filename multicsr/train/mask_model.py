@@ -90,6 +90,8 @@ class MaskModel:
             [self._prompt + text for text in texts],
             truncation=True,
             max_length=self._model.max_seq_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )["input_ids"]
         return ids
 

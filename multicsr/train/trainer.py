@@ -21,7 +21,8 @@ from multicsr.evaluate import read_task
 from multicsr.manifest import Manifest, fingerprint, new_manifest, write_manifest
 from multicsr.models import digest_model, resolve_model
 from multicsr.progress import Progress
-from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable, start_ray
+from multicsr.ray_stage import PartShard, Pool, commit, map_shards, reusable
+from multicsr.ray_start import start_ray
 from multicsr.rows import Reason
 from multicsr.storage.copies import local_copy
 from multicsr.store import Store

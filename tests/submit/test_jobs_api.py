@@ -195,6 +195,7 @@ def test_submit_runs_a_job_once_and_shows_its_log(world):
     assert "exists with another configuration (succeeded)" in other.stderr
 
 
+@pytest.mark.slow
 def test_what_is_stopped_leaves_the_store_intact_and_goes_on(world):
     world.bucket.put(
         "many.tsv", b"sentence\n" + b"".join(b"This is sentence %d of many.\n" % n for n in range(4000))

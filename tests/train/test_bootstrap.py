@@ -1,8 +1,10 @@
-"""An unsupervised start: SimCSE on captions makes a better encoder, and that one can be the mask model P.
+"""An unsupervised start: SimCSE on sentences of Wikipedia makes a better encoder, which can be P.
 
-On sentences of Wikipedia every start that was tried lost on STS-B dev: README says which.
+As in SimCSE the vector is the first token's. MiniLM was made to be read by its mean: that is where there is
+something to gain. README tells where there is not.
 """
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -18,29 +20,25 @@ from multicsr.train.loop import fit
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-CAPTIONS = Path(__file__).parents[2] / "multicsr/assets/demo/sentences.tsv"
-
-
 def test_unsupervised_simcse_beats_its_start_and_serves_as_p(shared_data, tmp_path):
-    sentences = sorted({*CAPTIONS.read_text(encoding="utf-8").splitlines()[1:]}, key=digest)
-    captions = pa.table({"row_id": [f"caption{n}" for n in range(len(sentences))], "text": sentences})
+    with gzip.open(shared_data / "mono" / "wiki_sentences_en.tsv.gz", "rt", encoding="utf-8") as file:
+        _, *lines = file.read().splitlines()
+    sentences = sorted({line for line in lines if len(line.split()) >= 4}, key=digest)
+    wikipedia = pa.table({"row_id": [f"w{n}" for n in range(len(sentences))], "text": sentences})
     config = TrainConfig(
-        layers=2,
-        pooling="mean",
-        mlp_head=False,
+        pooling="cls",
         objective="simcse_unsup",
         mask=None,
-        steps=40,
+        steps=25,
         global_batch=64,
-        learning_rate=1e-4,
+        learning_rate=3e-5,
         dev=str(shared_data / "sts" / "stsb_dev.tsv.gz"),
-        evaluate_every=20,
     )
-    result = fit(config, captions, seed=1, out=tmp_path / "unsupervised")
+    result = fit(config, wikipedia, seed=1, out=tmp_path / "unsupervised")
     dev = [line for line in read_log(tmp_path / "unsupervised" / "train.jsonl") if isinstance(line, DevScore)]
     sys.stdout.write(f"\nSTS-B dev {dev[0].dev:.2f} before, {result.best_dev:.2f} after\n")
     assert dev[0].step == 0
-    assert result.best_dev > dev[0].dev
+    assert result.best_dev > dev[0].dev + 2
 
     human = read_task(shared_data / "triplets" / "human_nli_triplets_en.tsv.gz").columns()
     columns = ("text", "entailment", "contradiction")

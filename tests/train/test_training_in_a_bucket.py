@@ -100,6 +100,7 @@ def test_a_killed_training_in_a_bucket_ends_as_an_undisturbed_one_in_a_directory
     assert figures == {"dev": pytest.approx(model.counters["best_dev"])}
 
 
+@pytest.mark.slow
 def test_a_model_in_a_bucket_is_trained_further(make_config, bucket, triplets, tiny_bert, dev_file, tmp_path):
     encoder = load_encoder(str(tiny_bert), pooling="cls")
     torch.manual_seed(0)
