@@ -7,7 +7,7 @@ STAMP_VLLM := $(VENV)/.installed-vllm
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-slow test-vllm check format manifests lock bench bench-vllm clean
+.PHONY: help install vllm demo test test-cluster test-slow test-vllm check format manifests lock bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,8 +32,11 @@ vllm: $(STAMP_VLLM) ## add vLLM for the CPU to the environment
 demo: install ## 3,300 real sentences through every stage to a measured encoder and a report
 	$(BIN)/multicsr run configs/demo.yaml
 
-test: install ## all tests, without network or GPU
+test: install ## the tests, without network or GPU: under 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+
+test-cluster: install ## jobs, nights and trainings on clusters that the tests start: as long again
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'cluster and not slow' --numprocesses 2 --dist loadscope
 
 test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s
@@ -62,6 +65,7 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/durable.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_ray.py
 

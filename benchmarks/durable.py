@@ -91,7 +91,7 @@ def stage_seconds(config: Config) -> dict[str, float]:
 
 
 def resume_seconds(config: Config, rows: int) -> tuple[float, float, float]:
-    """(reading the sources; of a job that did 90%, until its LLM's first new shard is done; until its end)."""
+    """(Reading; in a job that did 90%, until the LLM's first new shard is done; until its end)."""
     with drafting(config, "bench", SilentProgress()) as draft:
         started = time.perf_counter()
         pipeline.ingest(config, draft, SilentProgress())

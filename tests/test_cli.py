@@ -54,6 +54,7 @@ def test_every_command_has_help_with_an_example(command):
     assert re.search(rf"Example:\s+multicsr {command}", shown.stdout)
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_the_whole_walk(config, tmp_path, ray_address):
     triplets = (ROOT / "multicsr/assets/demo/test_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]

@@ -120,6 +120,7 @@ def written(tmp_path_factory, ray_cluster):
     return config
 
 
+@pytest.mark.cluster
 def test_the_shipped_lm_writes_the_same_bits(written, tmp_path):
     """With more actors, and other batches, shards and files."""
     generate = {"actors": 3, "batch_size": 7, "rows_per_shard": 20}

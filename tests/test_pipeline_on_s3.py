@@ -15,7 +15,7 @@ from multicsr.store import Store
 from multicsr.versions import current, latest
 from tests.s3.faults import Fault
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600), pytest.mark.cluster]
 RATE = 0.05
 FAULTS = {
     Fault.INTERNAL_ERROR: RATE,

@@ -24,7 +24,7 @@ from tests.test_versions import make_manifest
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "multicsr/assets/demo"
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600), pytest.mark.cluster]
 
 
 def lines(path, first, last):

@@ -21,6 +21,8 @@ import time
 import ray
 from multicsr import metrics
 
+pytestmark = pytest.mark.cluster
+
 ray.init(logging_level="error")
 for names, kind in ((metrics.COUNTERS, "amounts"), (metrics.GAUGES, "levels")):
     for name in names:

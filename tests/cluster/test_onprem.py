@@ -127,6 +127,7 @@ def run(tmp_path):
     shutil.rmtree("/tmp/" + tmp_path.name[-12:], ignore_errors=True)
 
 
+@pytest.mark.cluster
 def test_a_job_runs_on_machines_that_ray_starts_on(run, tmp_path):
     done = run("ingest", str(tmp_path / "small.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -135,6 +136,7 @@ def test_a_job_runs_on_machines_that_ray_starts_on(run, tmp_path):
     assert "t" * 64 not in done.stdout + done.stderr
 
 
+@pytest.mark.cluster
 def test_what_fails_is_not_called_done(run, tmp_path):
     """Ray's own command ends with 0 when Ray did not start."""
     refused = run("ingest", str(tmp_path / "small.yaml"), token=None)

@@ -10,11 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from multicsr.config_file import load_config
 from multicsr.kube.groups import HEAD, node_types
 from multicsr.resources import requests_of
 from tests.k8s.fake_nodes import HEAD_TYPE, FakeNodes
 from tests.k8s.manifests import K8S, cluster_of, pick, written
+
+pytestmark = pytest.mark.cluster
 
 IDLE_S = 4.0
 STAGES = Path(__file__).with_name("stages.py")

@@ -31,7 +31,7 @@ from tests.submit.operator import mounted, shell_line
 DEMO = ROOT / "multicsr/assets/demo"
 PROMPTS = ROOT / "multicsr/prompts/syncse.yaml"
 OVERLAY = ROOT / "k8s/overlays/autoscale"
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.timeout(500), pytest.mark.cluster]
 
 
 class World:
@@ -195,7 +195,6 @@ def test_submit_runs_a_job_once_and_shows_its_log(world):
     assert "exists with another configuration (succeeded)" in other.stderr
 
 
-@pytest.mark.slow
 def test_what_is_stopped_leaves_the_store_intact_and_goes_on(world):
     world.bucket.put(
         "many.tsv", b"sentence\n" + b"".join(b"This is sentence %d of many.\n" % n for n in range(4000))

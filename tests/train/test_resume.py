@@ -9,6 +9,8 @@ import torch
 
 from tests.train.resume_side import STEPS
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,6 +10,8 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.train.mask_model import MaskModel
 from multicsr.train.scorer import ActorEmbedder
 
+pytestmark = pytest.mark.cluster
+
 TEXTS = ["ba de", "mi no pu ra so te", "fa", "ki lo mu ki lo mu ki lo mu ki lo mu", "re so"]
 
 

@@ -19,6 +19,8 @@ from multicsr.train.trainer import check_resources, train
 from multicsr.versions import Rooms, current
 from tests.rooms import manifest, publish
 
+pytestmark = pytest.mark.cluster
+
 
 class Recorder(SilentProgress):
     """Remembers how much was done, and the summary."""
@@ -182,7 +184,6 @@ def test_refusals_before_anything_starts(config, rooms, tmp_path):
         train(config, current(Store.open(str(tmp_path / "empty"))), SilentProgress())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(config, store, rooms, tmp_path, tiny_bert):
     """P's weights are broken on disk: found out in the actors, long after the start."""

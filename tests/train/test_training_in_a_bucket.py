@@ -21,7 +21,7 @@ from tests.rooms import publish
 from tests.s3.server import Bucket
 from tests.train.test_trainer import Recorder, changed, encoder_files, publish_curated
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(900), pytest.mark.cluster]
 STEPS = 150
 
 
@@ -100,7 +100,6 @@ def test_a_killed_training_in_a_bucket_ends_as_an_undisturbed_one_in_a_directory
     assert figures == {"dev": pytest.approx(model.counters["best_dev"])}
 
 
-@pytest.mark.slow
 def test_a_model_in_a_bucket_is_trained_further(make_config, bucket, triplets, tiny_bert, dev_file, tmp_path):
     encoder = load_encoder(str(tiny_bert), pooling="cls")
     torch.manual_seed(0)

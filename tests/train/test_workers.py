@@ -11,6 +11,8 @@ import torch
 from multicsr.config import MaskConfig, TrainConfig
 from tests.train.worker_side import CASES, DROPOUT, NEEDS_WHOLE
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,9 +58,7 @@ def tolerance(case: str) -> float:
     return 1e-6 if "float64" in case else 1e-5
 
 
-@pytest.mark.parametrize(
-    "workers", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_loss_mask_and_gradient_are_those_of_one_worker(folder, alone, workers):
     """Three workers own 5, 5 and 6 of the 16 rows, and do not have whole micro-batches: no dropout there."""
     together = run(folder, workers)
@@ -81,14 +81,7 @@ def test_the_micro_batches_of_this_test_have_dropout(alone):
     assert distance(alone["float64, micro-batches"], alone["float64"]) > 1e-2
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        "offset",
-        pytest.param("average", marks=pytest.mark.slow),
-        pytest.param("diagonal", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("broken", ["offset", "average", "diagonal"])
 def test_the_comparison_notices_a_mistake(folder, alone, broken):
     """Rank offset flipped; gradient averaged instead of added; the diagonal of worker 0 masked everywhere."""
     together = run(folder, 2, broken)
