@@ -262,8 +262,11 @@ def test_without_the_token_nothing_is_started(world, token, status, word):
     assert not world.bucket.keys("closed/")
 
 
-def test_the_token_is_in_no_log_manifest_process_list_or_store(world):
-    """Last: of all that the tests before have left."""
+def test_the_token_is_in_no_log_manifest_process_list_store_or_report(world):
+    """Last: of all that the tests before have left, with a report of what one of them made."""
+    report = [sys.executable, "-m", "multicsr.cli", "report", str(world.config("rendered"))]
+    made = world.command(report)
+    assert made.returncode == 0, made.stderr
     token = world.head.token.encode()
     assert len(world.said) > 10
     assert token not in "".join(world.said).encode()
@@ -273,6 +276,7 @@ def test_the_token_is_in_no_log_manifest_process_list_or_store(world):
     assert token not in world.head.log.read_bytes()
     keys = world.bucket.keys()
     assert any("/jobs/" in key for key in keys)
+    assert any(key.endswith(".html") for key in keys)
     assert [key for key in keys if token in world.bucket.get(key)] == []
     assert [path for path in world.folder.rglob("*") if path.is_file() and token in path.read_bytes()] == []
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
