@@ -16,12 +16,11 @@ from multicsr.cluster import Cluster, alive
 from multicsr.marked import carries, end, marked
 from multicsr.metrics import published
 
+pytestmark = pytest.mark.cluster
 JOB = """
 import time
 import ray
 from multicsr import metrics
-
-pytestmark = pytest.mark.cluster
 
 ray.init(logging_level="error")
 for names, kind in ((metrics.COUNTERS, "amounts"), (metrics.GAUGES, "levels")):

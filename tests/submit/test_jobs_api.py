@@ -264,7 +264,7 @@ def test_without_the_token_nothing_is_started(world, token, status, word):
 
 def test_the_token_is_in_no_log_manifest_process_list_store_or_report(world):
     """Last: of all that the tests before have left, with a report of what one of them made."""
-    report = [sys.executable, "-m", "multicsr.cli", "report", str(world.config("rendered"))]
+    report = [sys.executable, "-m", "multicsr.cli", "report", str(world.config("once"))]
     made = world.command(report)
     assert made.returncode == 0, made.stderr
     token = world.head.token.encode()
