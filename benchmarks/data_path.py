@@ -19,8 +19,8 @@ from pathlib import Path
 
 from multicsr import pipeline
 from multicsr.config import Config
-from multicsr.draft import drafting
-from multicsr.progress import LineProgress
+from multicsr.draft import Draft, drafting
+from multicsr.progress import LineProgress, Progress
 from multicsr.ray_start import start_ray
 
 WORDS = ["man", "woman", "child", "dog", "walks", "sits", "plays", "in", "on", "near", "the", "park", "house"]
@@ -34,6 +34,16 @@ def write_sentences(path: Path, number: int) -> None:
         for i in range(number):
             words = " ".join(draw.choices(WORDS, k=11))
             file.write(f"{words} {i}.\n" if i % 100 else "The same sentence again and again.\n")
+
+
+def stage_seconds(config: Config, draft: Draft, progress: Progress) -> dict[str, float]:
+    """Raw text to curated rows."""
+    seconds = {}
+    for name in STAGES:
+        started = time.perf_counter()
+        pipeline.STAGES[name](config, draft, progress)
+        seconds[name] = time.perf_counter() - started
+    return seconds
 
 
 def measure(number: int, actors: int) -> dict[str, float]:
@@ -51,12 +61,8 @@ def measure(number: int, actors: int) -> dict[str, float]:
             }
         )
         progress = LineProgress()
-        seconds: dict[str, float] = {}
         with start_ray(actors), drafting(config, "bench", progress) as draft:
-            for name in STAGES:
-                started = time.perf_counter()
-                pipeline.STAGES[name](config, draft, progress)
-                seconds[name] = time.perf_counter() - started
+            seconds = stage_seconds(config, draft, progress)
             draft.publish()
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rate = number / sum(seconds.values())

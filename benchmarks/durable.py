@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import boto3
-from data_path import STAGES, write_sentences
+from data_path import stage_seconds, write_sentences
 
 from multicsr import pipeline
 from multicsr.config import Config
@@ -57,8 +57,7 @@ def bucket() -> Iterator[str]:
         port = server.stdout.readline().strip() if server.stdout else ""
         endpoint = f"http://127.0.0.1:{port}"
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
-        yield endpoint
-        server.kill()
+        yield endpoint  # the server ends when its standard input does
 
 
 def make_config(source: Path, store: str, endpoint: str, seed: int) -> Config:
@@ -76,14 +75,10 @@ def make_config(source: Path, store: str, endpoint: str, seed: int) -> Config:
     )
 
 
-def stage_seconds(config: Config) -> dict[str, float]:
+def run_seconds(config: Config) -> dict[str, float]:
     """From raw text to a published version."""
-    seconds = {}
     with drafting(config, "bench", SilentProgress()) as draft:
-        for name in STAGES:
-            started = time.perf_counter()
-            pipeline.STAGES[name](config, draft, SilentProgress())
-            seconds[name] = time.perf_counter() - started
+        seconds = stage_seconds(config, draft, SilentProgress())
         started = time.perf_counter()
         draft.publish()
         seconds[PUBLICATION] = time.perf_counter() - started
@@ -122,7 +117,7 @@ def main() -> None:
         places = {"disk": f"{folder}/store", "bucket": f"s3://{BUCKET}"}
         rounds = []
         for turn in range(given.rounds + 1):
-            rounds.append({name: stage_seconds(config(place, turn)) for name, place in places.items()})
+            rounds.append({name: run_seconds(config(place, turn)) for name, place in places.items()})
         rounds = rounds[1:]  # the first one starts workers
         print(f"{given.rows:,} rows, {given.rounds} rounds", flush=True)
         for name in places:

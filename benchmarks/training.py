@@ -49,6 +49,16 @@ class Bench:
     triplets: pa.Table
     gpu: bool
 
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """Those beside --layers, whose default is the caller's."""
+        parser.add_argument("--gpu", action="store_true", help="on one GPU, through DeepSpeed in bfloat16")
+        parser.add_argument("--triplets", help="TSV (anchor, positive, negative); the demo's unless given")
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> "Bench":
+        return cls(given.layers, read_triplets(given.triplets), given.gpu)
+
     @property
     def device(self) -> str:
         return "cuda" if self.gpu else "cpu"
@@ -210,12 +220,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro-batch", type=int, default=16, help="triplets of GradCache at once")
-    parser.add_argument("--gpu", action="store_true", help="on one GPU, through DeepSpeed in bfloat16")
-    parser.add_argument("--triplets", help="TSV (anchor, positive, negative); the demo's unless given")
+    Bench.add_options(parser)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(given.layers, read_triplets(given.triplets), given.gpu)
+    bench = Bench.of(given)
     if given.peak_of:
         print(peak_mib(bench, given.peak_of, given.micro_batch))
         return

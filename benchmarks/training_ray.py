@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import torch
-from training import Bench, read_triplets
+from training import Bench
 
 from multicsr.config import Config
 from multicsr.manifest import Manifest, now, rows_digest, write_manifest
@@ -128,10 +128,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--checkpoint-every", type=float, default=5.0, help="seconds")
-    parser.add_argument("--gpu", action="store_true", help="on one GPU, through DeepSpeed in bfloat16")
-    parser.add_argument("--triplets", help="TSV (anchor, positive, negative); the demo's unless given")
+    Bench.add_options(parser)
     given = parser.parse_args()
-    bench = Bench(given.layers, read_triplets(given.triplets), given.gpu)
+    bench = Bench.of(given)
     with tempfile.TemporaryDirectory() as folder, start_ray(1), ThreadPoolExecutor(1) as thread:
         training = bench.config(
             pooling="mean",

@@ -26,6 +26,19 @@ _SMALLEST_BUCKET = 32
 _PER_LAYER = ("layer_types", "mlp_layer_types", "attention_window")
 
 
+def token_ids(model: SentenceTransformer, texts: Sequence[str]) -> list[TokenIds]:
+    """Token ids of each text, cut at the model's greatest length."""
+    # Masks and types follow from the lengths; to have them made would take as long as the ids.
+    ids: list[TokenIds] = model.tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=model.max_seq_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    return ids
+
+
 class Encoder(nn.Module):
     """G with SimCSE's head: what the optimizer sees. `model` alone is what is saved."""
 
@@ -38,15 +51,7 @@ class Encoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, cut at the model's greatest length."""
-        # Masks and types follow from the lengths; to have them made would take as long as the ids.
-        ids: list[TokenIds] = self.model.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.model.max_seq_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return ids
+        return token_ids(self.model, texts)
 
     def forward(self, sequences: Sequence[TokenIds]) -> Tensor:
         """Training embeddings [len(sequences), D], in the order given, float32 or float64.

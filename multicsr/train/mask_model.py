@@ -19,6 +19,7 @@ from multicsr.config import MaskConfig
 from multicsr.errors import RunError
 from multicsr.manifest import fingerprint
 from multicsr.models import digest_model, loading_model, resolve_model
+from multicsr.train.encoder import token_ids
 
 Vectors = NDArray[np.float16]
 _ROWS = {"cpu": 8, "cuda": 64}
@@ -69,13 +70,14 @@ class MaskModel:
         Raises:
             RunError: a vector is not finite.
         """
-        lengths = [self._padded_length(ids) for ids in self._tokenize(texts)]
+        prompted = [self._prompt + text for text in texts]
+        lengths = [self._padded_length(ids) for ids in token_ids(self._model, prompted)]
         vector_BD = np.empty((len(texts), self.width), dtype=np.float16)
         for length in sorted(set(lengths)):
             members = [index for index, of_text in enumerate(lengths) if of_text == length]
             for start in range(0, len(members), self._rows):
                 some = members[start : start + self._rows]
-                vector_BD[some] = self._pass([texts[index] for index in some], length)
+                vector_BD[some] = self._pass([prompted[index] for index in some], length)
         if not np.isfinite(vector_BD).all():
             raise RunError("train.mask.model gives vectors that are not finite; its weights are broken")
         return vector_BD
@@ -85,20 +87,9 @@ class MaskModel:
         length = -(-len(ids) // _LENGTH_STEP) * _LENGTH_STEP
         return min(length, self._model.max_seq_length or length)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._model.tokenizer(
-            [self._prompt + text for text in texts],
-            truncation=True,
-            max_length=self._model.max_seq_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return ids
-
     @torch.inference_mode()
     def _pass(self, texts: Sequence[str], length: int) -> Vectors:
-        full = [self._prompt + text for text in [*texts, *[texts[0]] * (self._rows - len(texts))]]
-        features = self._model.preprocess(full)
+        features = self._model.preprocess([*texts, *[texts[0]] * (self._rows - len(texts))])
         padded = {name: self._pad(name, value, length) for name, value in features.items()}
         vector_BD = self._model(padded)["sentence_embedding"][: len(texts)]
         rounded: Vectors = F.normalize(vector_BD.float(), dim=-1).half().cpu().numpy()
