@@ -34,7 +34,7 @@ class Mask(NamedTuple):
     """What P makes of this worker's rows."""
 
     cosine_NC: Tensor
-    """float64, on the CPU."""
+    """float64."""
     keep_NC: Tensor
     """bool, True = stays."""
 
@@ -43,7 +43,7 @@ def read_mask(config: TrainConfig, vector_GSD: Tensor) -> Mask:
     """The mask of this worker's anchors against all candidates (MultiCSR Eq. 6).
 
     Args:
-        vector_GSD: P's vectors of the global batch, fp16.
+        vector_GSD: P's vectors of the global batch, fp16; the mask is made on their device.
     """
     keep = OBJECTIVES[config.objective].keep
     if keep is None or config.mask is None:
@@ -125,7 +125,7 @@ class Gradients:
                 negative_GD=candidate_GSD[:, 1] if candidate_GSD.shape[1] > 1 else None,
                 temperature=self._config.temperature,
                 anchor_offset=world.own_rows(num_rows).start,
-                keep_NC=None if keep_NC is None else keep_NC.to(device),
+                keep_NC=keep_NC,
                 score_N2=None if score_N2 is None else score_N2.to(device),
             )
         )

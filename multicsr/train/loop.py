@@ -352,7 +352,8 @@ class Training:
             return None
         with clock.waiting_for("mask"):
             vector_GSD = self._mask.vectors.take(asked)
-        mask = read_mask(self.job.config, vector_GSD)
+        # Exact on any device, so made where the loss is: of 512 x 1,024 one CPU thread makes 7 ms.
+        mask = read_mask(self.job.config, vector_GSD.to(self.job.device))
         if self._plan.epoch_B[batch.number] == 1:
             self._survey.add(batch.row_G, mask, self.job.index.row_R)
         return mask.keep_NC

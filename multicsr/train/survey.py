@@ -42,13 +42,14 @@ class Survey:
             digest_R: of every row.
         """
         num_rows, own = len(row_G), world.own_rows(len(row_G))
-        others_NC = ~own_row(own.stop - own.start, 2 * num_rows, own.start, mask.keep_NC.device)
-        self.counts += np.histogram(mask.cosine_NC[others_NC].clamp(-1, 1).numpy(), _EDGES)[0]
-        anchor_M, candidate_M = (~mask.keep_NC).nonzero().numpy().T
+        cosine_NC, keep_NC = mask.cosine_NC.cpu(), mask.keep_NC.cpu()
+        others_NC = ~own_row(own.stop - own.start, 2 * num_rows, own.start, keep_NC.device)
+        self.counts += np.histogram(cosine_NC[others_NC].clamp(-1, 1).numpy(), _EDGES)[0]
+        anchor_M, candidate_M = (~keep_NC).nonzero().numpy().T
         sign_M, at_M = np.divmod(candidate_M, num_rows)
         anchor_row_M, row_M = row_G[own][anchor_M], row_G[at_M]
         drawn_M = _mix(digest_R[anchor_row_M] ^ _mix(digest_R[row_M] + sign_M.astype(np.uint64)))
-        cosine_M = mask.cosine_NC.numpy()[anchor_M, candidate_M]
+        cosine_M = cosine_NC.numpy()[anchor_M, candidate_M]
         few = np.argsort(drawn_M)[:_NUM_PAIRS]
         columns = (column[few].tolist() for column in (drawn_M, anchor_row_M, row_M, sign_M, cosine_M))
         found: list[Cell] = [*zip(*columns, strict=True)]

@@ -375,6 +375,14 @@ def test_cosines_are_exact(width):
         assert Fraction(cosine_NC[n, c].item()) == sum(Fraction(x) * Fraction(y) for x, y in pairs)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("width", [384, 1024])
+def test_cosines_have_the_same_bits_on_a_gpu(width):
+    anchor_ND, candidate_CD = unit_vectors(512, width, 0), unit_vectors(1024, width, 1)
+    there_NC = exact_cosines(anchor_ND.cuda(), candidate_CD.cuda())
+    assert torch.equal(there_NC.cpu(), exact_cosines(anchor_ND, candidate_CD))
+
+
 @pytest.mark.parametrize("width", [384, 1024])
 def test_cosines_have_the_same_bits_for_any_slice_and_order_of_summation(width):
     anchor_ND, candidate_CD = unit_vectors(33, width, 0), unit_vectors(70, width, 1)
