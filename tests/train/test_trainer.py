@@ -1,8 +1,11 @@
 import json
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -135,6 +138,30 @@ def test_train_makes_what_fit_makes(config, store, rooms, triplets, tmp_path, mo
     assert {name.split("/")[0] for name in store.names("")} == {
         *("curated", "log", "mask_vectors", "model", "tensorboard"),
     }
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_no_process_of_a_training_waits_by_spinning(config, rooms):
+    """Workers, scorers and the evaluation share cores."""
+    waits: dict[str, set[str | None]] = {}
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    policy = process.environ().get("OMP_WAIT_POLICY")
+                    waits.setdefault("".join(process.cmdline()).partition(".")[0], set()).add(policy)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        train(config, rooms, SilentProgress())
+    finally:
+        is_over.set()
+        watcher.join()
+    for title in ("ray::RayTrainWorker", "ray::_Scorer", "ray::_DevActor"):
+        assert waits[title] == {"PASSIVE"}, waits
 
 
 @pytest.mark.usefixtures("ray_cluster")
