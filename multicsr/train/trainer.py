@@ -206,8 +206,8 @@ def _run_workers(config: Config, rooms: Rooms, key: str, start: str | None) -> T
 
 def _worker_environment() -> dict[str, str]:
     """Of workers, and of the scorers and the evaluation that they start, which share their cores."""
-    # A thread that waits by spinning takes the core from a neighbour: on two cores the demo's step took twice as
-    # long. A worker alone on its node would be a tenth or a fifth faster with ACTIVE.
+    # A thread that waits by spinning takes the core from a neighbour: on two cores the demo's step took twice
+    # as long. A worker alone on its node would be a tenth or a fifth faster with ACTIVE.
     return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
