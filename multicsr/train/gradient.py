@@ -67,8 +67,8 @@ class Gradients:
         """Add the gradient of a global batch, divided by `accumulate`. All workers call it together.
 
         Args:
-            keep_NC: of `read_mask`; None: no mask.
-            score_N2: a and b of this worker's rows, where the objective reads them.
+            keep_NC: of `read_mask`, on the engine's device; None: no mask.
+            score_N2: a and b of this worker's rows, there too, where the objective reads them.
             signal: a number to tell the other workers by the way.
 
         Raises:
@@ -112,7 +112,6 @@ class Gradients:
     ) -> tuple[BatchLoss, Tensor]:
         """(the loss of the global batch, this worker's share of it to differentiate)."""
         num_rows = len(batch.row_G)
-        device = embedding_SND.device
         candidate_GSD = world.gather(
             embedding_SND[1:].transpose(0, 1),
             num_rows,
@@ -126,7 +125,7 @@ class Gradients:
                 temperature=self._config.temperature,
                 anchor_offset=world.own_rows(num_rows).start,
                 keep_NC=keep_NC,
-                score_N2=None if score_N2 is None else score_N2.to(device),
+                score_N2=score_N2,
             )
         )
         masked = 0 if keep_NC is None else int((~keep_NC).sum())

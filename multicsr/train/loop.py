@@ -362,7 +362,8 @@ class Training:
         """a and b of this worker's rows, where the objective reads them."""
         if self.job.index.score_R2 is None:
             return None
-        return torch.from_numpy(self.job.index.score_R2[batch.row_G[world.own_rows(len(batch.row_G))]])
+        own_N = batch.row_G[world.own_rows(len(batch.row_G))]
+        return torch.from_numpy(self.job.index.score_R2[own_N]).to(self.job.device)
 
 
 class _Masks:

@@ -141,8 +141,9 @@ def test_train_makes_what_fit_makes(config, store, rooms, triplets, tmp_path, mo
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_no_process_of_a_training_waits_by_spinning(config, rooms):
+def test_no_process_of_a_training_waits_by_spinning(config, rooms, monkeypatch):
     """Workers, scorers and the evaluation share cores."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     waits: dict[str, set[str | None]] = {}
     is_over = threading.Event()
 
