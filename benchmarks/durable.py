@@ -30,6 +30,8 @@ from multicsr.ray_start import start_ray
 
 SERVER = Path(__file__).parents[1] / "tests" / "s3" / "serve.py"
 BUCKET = "bench"
+SHARD = 5000
+"""Rows."""
 PUBLICATION = "publication"
 
 
@@ -68,7 +70,7 @@ def make_config(source: Path, store: str, endpoint: str, seed: int) -> Config:
             "store": store,
             "input": {"paths": [str(source)]},
             "llm": {"engine": "fake"},
-            "generate": {"rows_per_shard": 5000, "actors": os.cpu_count() or 1, "batch_size": 1024},
+            "generate": {"rows_per_shard": SHARD, "actors": os.cpu_count() or 1, "batch_size": 1024},
             "seed": seed,
             **s3,
         }
@@ -107,6 +109,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    if given.rows < 20 * SHARD:
+        parser.error(f"--rows is below {20 * SHARD:,}: a job 90% done would have no two shards left")
     with tempfile.TemporaryDirectory() as folder, bucket() as endpoint, start_ray(os.cpu_count() or 1):
         source = Path(folder) / "sentences.txt"
         write_sentences(source, given.rows)
