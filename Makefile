@@ -1,13 +1,15 @@
 # `make help` lists the targets. Everything runs in .venv, which `make install` makes from the registries alone.
-PYTHON ?= python3.11
+# PYTHON=/path/to/python chooses one; else the first of python3.11, 3.12, ... on PATH or of pyenv that can make it.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_VLLM := $(VENV)/.installed-vllm
+STAMP_DOCS := $(VENV)/.installed-docs
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-cluster test-slow test-vllm check format manifests lock bench bench-vllm clean
+.PHONY: help install vllm demo test test-cluster test-pythons test-slow test-vllm check format docs manifests lock bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,7 +18,7 @@ install: $(STAMP) ## make the virtual environment
 
 # torch comes first and stays pinned: a later resolver would otherwise fetch the CUDA build.
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	python="$(PYTHON)" && python="$${python:-$$(.ci/find-python)}" && "$$python" -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[demo,ingest,dev]'
 	touch $@
@@ -30,13 +32,19 @@ $(STAMP_VLLM): $(STAMP)
 vllm: $(STAMP_VLLM) ## add vLLM for the CPU to the environment
 
 demo: install ## 3,300 real sentences through every stage to a measured encoder and a report
-	$(BIN)/multicsr run configs/demo.yaml
+	$(BIN)/multicsr demo
 
 test: install ## the tests, without network or GPU: under 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
 
-test-cluster: install ## jobs, nights and trainings on clusters that the tests start: as long again
+test-cluster: install ## jobs, refresh runs and trainings on clusters that the tests start: as long again
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'cluster and not slow' --numprocesses 2 --dist loadscope
+
+test-extras: install ## every extra alone in a fresh environment: what must work there, and what tells how to get it
+	.ci/test-extras
+
+test-pythons: install ## the tests that need neither torch nor Ray, on every other Python at hand
+	.ci/test-pythons
 
 test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s
@@ -44,14 +52,23 @@ test-slow: install ## jobs and trainings that are killed, and the long equality 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
 	$(BIN)/pytest -m vllm
 
-check: install ## format, lint, types
+check: install ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-format: install ## rewrite the code in house style
+format: install ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+$(STAMP_DOCS): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[docs]'
+	touch $@
+
+docs: install $(STAMP_DOCS) ## build the documentation
+	$(BIN)/python scripts/docs/generate.py
+	$(BIN)/mkdocs build --strict
 
 manifests: ## render what is kept rendered (needs kubectl)
 	kubectl kustomize k8s/overlays/nightly/refresh > k8s/overlays/nightly/jobs.yaml
@@ -64,8 +81,9 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/data_path.py
-	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/llm_cache.py
 	$(BIN)/python benchmarks/durable.py
+	$(BIN)/python benchmarks/verification.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_ray.py
 

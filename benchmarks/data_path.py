@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from multicsr import pipeline
 from multicsr.config import Config
-from multicsr.draft import Draft, drafting
-from multicsr.progress import LineProgress, Progress
-from multicsr.ray_start import start_ray
+from multicsr.execution.ray_session import start_ray
+from multicsr.observability.progress import LineProgress, Progress
+from multicsr.pipeline import full_run
+from multicsr.storage.transaction import Transaction, open_transaction
 
 WORDS = ["man", "woman", "child", "dog", "walks", "sits", "plays", "in", "on", "near", "the", "park", "house"]
 STAGES = ("ingest", "generate", "curate")
@@ -36,12 +36,12 @@ def write_sentences(path: Path, number: int) -> None:
             file.write(f"{words} {i}.\n" if i % 100 else "The same sentence again and again.\n")
 
 
-def stage_seconds(config: Config, draft: Draft, progress: Progress) -> dict[str, float]:
+def stage_seconds(config: Config, transaction: Transaction, progress: Progress) -> dict[str, float]:
     """Raw text to curated rows."""
     seconds = {}
     for name in STAGES:
         started = time.perf_counter()
-        pipeline.STAGES[name](config, draft, progress)
+        full_run.STAGES[name](config, transaction, progress)
         seconds[name] = time.perf_counter() - started
     return seconds
 
@@ -61,9 +61,9 @@ def measure(number: int, actors: int) -> dict[str, float]:
             }
         )
         progress = LineProgress()
-        with start_ray(actors), drafting(config, "bench", progress) as draft:
-            seconds = stage_seconds(config, draft, progress)
-            draft.publish()
+        with start_ray(actors), open_transaction(config, "bench", progress) as transaction:
+            seconds = stage_seconds(config, transaction, progress)
+            transaction.publish()
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rate = number / sum(seconds.values())
     return {"rows": number, **seconds, "rows_per_s": rate, "driver_peak_mib": peak_kib / 1024}

@@ -22,13 +22,13 @@ from statistics import median
 import boto3
 from data_path import stage_seconds, write_sentences
 
-from multicsr import pipeline
 from multicsr.config import Config
-from multicsr.draft import drafting
-from multicsr.progress import SilentProgress
-from multicsr.ray_start import start_ray
+from multicsr.execution.ray_session import start_ray
+from multicsr.observability.progress import SilentProgress
+from multicsr.pipeline import full_run
+from multicsr.storage.transaction import open_transaction
 
-SERVER = Path(__file__).parents[1] / "tests" / "s3" / "serve.py"
+SERVER = Path(__file__).parents[1] / "tests" / "support" / "s3" / "serve.py"
 BUCKET = "bench"
 SHARD = 5000
 """Rows."""
@@ -79,27 +79,27 @@ def make_config(source: Path, store: str, endpoint: str, seed: int) -> Config:
 
 def run_seconds(config: Config) -> dict[str, float]:
     """From raw text to a published version."""
-    with drafting(config, "bench", SilentProgress()) as draft:
-        seconds = stage_seconds(config, draft, SilentProgress())
+    with open_transaction(config, "bench", SilentProgress()) as transaction:
+        seconds = stage_seconds(config, transaction, SilentProgress())
         started = time.perf_counter()
-        draft.publish()
+        transaction.publish()
         seconds[PUBLICATION] = time.perf_counter() - started
     return seconds
 
 
 def resume_seconds(config: Config, rows: int) -> tuple[float, float, float]:
     """(Reading; in a job that did 90%, until the LLM's first new shard is done; until its end)."""
-    with drafting(config, "bench", SilentProgress()) as draft:
+    with open_transaction(config, "bench", SilentProgress()) as transaction:
         started = time.perf_counter()
-        pipeline.ingest(config, draft, SilentProgress())
+        full_run.ingest(config, transaction, SilentProgress())
         read_s = time.perf_counter() - started
         with suppress(KeyboardInterrupt):
-            pipeline.generate(config, draft, Watch(stop_after=0.9 * rows))
+            full_run.generate(config, transaction, Watch(stop_after=0.9 * rows))
     watch = Watch()
-    with drafting(config, "bench", SilentProgress()) as draft:
+    with open_transaction(config, "bench", SilentProgress()) as transaction:
         started = time.perf_counter()
-        pipeline.ingest(config, draft, SilentProgress())
-        pipeline.generate(config, draft, watch)
+        full_run.ingest(config, transaction, SilentProgress())
+        full_run.generate(config, transaction, watch)
     _known, first_new, *_ = watch.moments
     return read_s, first_new - started, time.perf_counter() - started
 

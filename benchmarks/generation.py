@@ -17,12 +17,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from multicsr.config import Config
-from multicsr.generate.branches import CausalBranches
-from multicsr.generate.decode import decode
-from multicsr.generate.hypothesis import Request, Rule
-from multicsr.generate.token_engine import TIE_GAP
-from multicsr.generate.transformers_engine import TransformersEngine
-from multicsr.models import ASSETS, quiet_loading, resolve_model
+from multicsr.llm.request import HypothesisRequest, SamplingParams
+from multicsr.llm.token_engine import TIE_GAP
+from multicsr.llm.transformers.decode import decode
+from multicsr.llm.transformers.engine import TransformersEngine
+from multicsr.llm.transformers.kv_cache import CausalBranches
+from multicsr.models.resolve import ASSETS, quiet_loading, resolve_model
 from multicsr.prompts import PromptPair, load_prompts
 from multicsr.rows import row_id
 
@@ -56,7 +56,7 @@ def ratio(slow: Callable[[], object], fast: Callable[[], object], rounds: int) -
     return statistics.median(a / b for a, b in pairs), medians[0], medians[1]
 
 
-def guided(model: PreTrainedModel, requests: Sequence[Request], num_tokens: int) -> None:
+def guided(model: PreTrainedModel, requests: Sequence[HypothesisRequest], num_tokens: int) -> None:
     """transformers' own path, which takes one sequence at a time."""
     for request in requests:
         model.generate(
@@ -76,11 +76,13 @@ def read_premises(count: int) -> list[str]:
         return [row["sentence"] for row, _ in zip(rows, range(count), strict=False)]
 
 
-def make_requests(engine: TransformersEngine, pairs: Sequence[PromptPair], omega: float) -> list[Request]:
+def make_requests(
+    engine: TransformersEngine, pairs: Sequence[PromptPair], omega: float
+) -> list[HypothesisRequest]:
     requests = []
     for i, pair in enumerate(pairs):
         e, c = engine.tokens.encode([pair.entailment, pair.contradiction])
-        requests += [Request(e, c, omega, str(i), "e"), Request(c, e, omega, str(i), "c")]
+        requests += [HypothesisRequest(e, c, omega, str(i), "e"), HypothesisRequest(c, e, omega, str(i), "c")]
     return requests
 
 
@@ -100,7 +102,7 @@ def main() -> None:
     premises = read_premises(arguments.premises)
     pairs = [PROMPTS.pair(premise, row_id(premise, "en"), seed=42) for premise in premises]
 
-    rule = Rule(arguments.tokens, temperature=0.0, top_p=1.0, seed=42, tie_gap=TIE_GAP)
+    rule = SamplingParams(arguments.tokens, temperature=0.0, top_p=1.0, seed=42, tie_gap=TIE_GAP)
     write = partial(decode, partial(CausalBranches, model), rule=rule, ends=NeverEnds())
     contrastive, plain = make_requests(engine, pairs, OMEGA), make_requests(engine, pairs, 0.0)
     found, slow_s, fast_s = ratio(lambda: write(contrastive), lambda: write(plain), arguments.rounds)

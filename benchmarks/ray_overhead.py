@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from multicsr import pipeline
 from multicsr.config import Config
 from multicsr.config_file import load_config
-from multicsr.generate.stage import TripletStage
-from multicsr.manifest import iter_tables
-from multicsr.progress import SilentProgress
-from multicsr.store import Store
-from multicsr.versions import current
+from multicsr.observability.progress import SilentProgress
+from multicsr.pipeline import full_run
+from multicsr.stages.generate.triplets import TripletStage
+from multicsr.storage.manifest import iter_tables
+from multicsr.storage.store import Store
+from multicsr.storage.versions import current
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,9 +51,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = configure(Path(folder), arguments.premises)
-        store = pipeline.run(config, SilentProgress(), until="ingest")
+        store = full_run.run(config, SilentProgress(), until="ingest")
         started = time.perf_counter()
-        pipeline.run(config, SilentProgress(), until="generate")
+        full_run.run(config, SilentProgress(), until="generate")
         whole_s = time.perf_counter() - started
         shards_s = current(store).manifest("scored").counters["worker_seconds"]
         loop_s = bare(config, store)

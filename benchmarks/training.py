@@ -24,16 +24,18 @@ from statistics import median
 import pyarrow as pa
 import torch
 
+from multicsr.artifacts import Step
 from multicsr.config import MaskConfig, TrainConfig
-from multicsr.evaluate import read_task
-from multicsr.models import ASSETS
-from multicsr.ray_start import start_ray
-from multicsr.train.index import digest_rows, join_index
-from multicsr.train.log import Step
-from multicsr.train.loop import Job, Training
-from multicsr.train.mask_model import Embedder, InsideEmbedder, MaskModel
-from multicsr.train.scorer import ActorEmbedder
-from multicsr.train.source import from_table
+from multicsr.execution.ray_session import start_ray
+from multicsr.models.resolve import ASSETS
+from multicsr.stages.evaluate import read_task
+from multicsr.stages.train.data.index import digest_rows, join_index
+from multicsr.stages.train.data.source import from_table
+from multicsr.stages.train.job import TrainingJob
+from multicsr.stages.train.loop import TrainingLoop
+from multicsr.stages.train.mask_model.actor import ActorEmbedder
+from multicsr.stages.train.mask_model.model import Embedder, InsideEmbedder, MaskModel
+from multicsr.stages.train.services import TrainingServices
 
 TIMES = 8
 """Global batch with GradCache over the one without."""
@@ -89,20 +91,18 @@ def start(
     """A training that goes on whenever its next step is asked for."""
     index = join_index([digest_rows(table, config.objective)])
     folder = Path(tempfile.gettempdir()) / "multicsr-bench"  # nothing is written
-    job = Job(
+    job = TrainingJob(
         config=config,
         seed=0,
+        run="bench",
         index=index,
-        source=from_table(table, index, config.objective),
-        out=folder,
         device=device,
-        embedder=embedder,
-        evaluator=None,
-        vectors=None,
-        events=folder,
         name="bench",
+        out=folder,
+        events=folder,
     )
-    return Training(job).steps_to_come()
+    services = TrainingServices(from_table(table, index, config.objective), embedder)
+    return TrainingLoop(job, services).steps()
 
 
 def seconds_of(training: Iterator[Step], steps: int) -> float:

@@ -20,24 +20,24 @@ import pyarrow as pa
 import torch
 from training import Bench
 
+from multicsr.artifacts import LOG, Step, read_log
 from multicsr.config import Config
-from multicsr.manifest import Manifest, now, rows_digest, write_manifest
-from multicsr.progress import SilentProgress
-from multicsr.ray_start import start_ray
+from multicsr.execution.ray_session import start_ray
+from multicsr.observability.progress import SilentProgress
 from multicsr.rows import CURATED, row_id
-from multicsr.store import Store
-from multicsr.train.log import LOG, Step, read_log
-from multicsr.train.loop import CHECKPOINT
-from multicsr.train.trainer import train
-from multicsr.versions import Rooms
+from multicsr.stages.train.checkpoint_folder import PATTERN
+from multicsr.stages.train.trainer import train
+from multicsr.storage.manifest import Manifest, now, rows_digest, write_manifest
+from multicsr.storage.store import Store
+from multicsr.storage.versions import Snapshot
 
 POLL_S = 0.05
 FILES = 4
 WORKER = "RayTrainWorker"
 
 
-def make_curated(store: Store, triplets: pa.Table) -> Rooms:
-    """A `curated` room of the triplets, in a few files."""
+def make_curated(store: Store, triplets: pa.Table) -> Snapshot:
+    """A `curated` artifact of the triplets, in a few files."""
     rows = []
     for position, row in enumerate(triplets.to_pylist()):
         filled = {name: None for name in CURATED.names} | row
@@ -63,7 +63,7 @@ def make_curated(store: Store, triplets: pa.Table) -> Rooms:
         counters={},
     )
     write_manifest(store, "curated", manifest)
-    return Rooms(store, {"curated": manifest.fingerprint})
+    return Snapshot(store, {"curated": manifest.fingerprint})
 
 
 def read_steps(log: Path) -> list[Step]:
@@ -88,7 +88,7 @@ def print_shares(steps: list[Step]) -> None:
 def first_checkpoint(store: Store, training: Future[Manifest]) -> Path:
     """Of the training under way, once it is there."""
     while not training.done():
-        if found := [*Path(store.uri("training")).glob(f"*/{CHECKPOINT}")]:
+        if found := [*Path(store.uri("training")).glob(f"*/{PATTERN}")]:
             return found[0]
         time.sleep(POLL_S)
     training.result()
@@ -141,12 +141,12 @@ def main() -> None:
         tree = {"name": "bench", "store": f"{folder}/store", "input": {"paths": ["none"]}, "train": training}
         config = Config.model_validate(tree)
         store = Store.open(config.store)
-        rooms = make_curated(store, bench.triplets)
-        model = train(config, rooms, SilentProgress())
+        snapshot = make_curated(store, bench.triplets)
+        model = train(config, snapshot, SilentProgress())
         print_shares(read_steps(Path(store.uri("model"), model.fingerprint, LOG)))
         one_epoch = config.train.model_copy(update={"epochs": 1})
         other = config.model_copy(update={"seed": config.seed + 1, "train": one_epoch})  # trained anew
-        print(disturb(store, thread.submit(train, other, rooms, SilentProgress())))
+        print(disturb(store, thread.submit(train, other, snapshot, SilentProgress())))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,15 @@ from generation import GUIDED_BATCH, OMEGA, PROMPTS, NeverEnds, guided, make_req
 from transformers import AutoModelForCausalLM
 
 from multicsr.config import Config
-from multicsr.generate.branches import CausalBranches
-from multicsr.generate.decode import decode
-from multicsr.generate.hypothesis import Request, Rule
-from multicsr.generate.token_engine import TIE_GAP
-from multicsr.generate.transformers_engine import TransformersEngine
-from multicsr.generate.vllm_engine import VllmEngine
-from multicsr.lockstep.client import PairClient
-from multicsr.lockstep.launch import Asked
-from multicsr.models import quiet_loading, resolve_model
+from multicsr.llm.request import HypothesisRequest, SamplingParams
+from multicsr.llm.token_engine import TIE_GAP
+from multicsr.llm.transformers.decode import decode
+from multicsr.llm.transformers.engine import TransformersEngine
+from multicsr.llm.transformers.kv_cache import CausalBranches
+from multicsr.llm.vllm.engine import VllmEngine
+from multicsr.llm.vllm.launch import TokenRequest
+from multicsr.llm.vllm.pair_client import PairClient
+from multicsr.models.resolve import quiet_loading, resolve_model
 from multicsr.rows import row_id
 
 SEQUENCES = 128
@@ -48,15 +48,15 @@ class Paired:
 
     def __init__(self, engine: VllmEngine, num_tokens: int, exact: bool) -> None:
         self._engine, self._vllm = engine, engine._vllm
-        self._client = PairClient(engine._vllm, NeverEnds(), engine._signals)  # type: ignore[arg-type]
-        self._rule = Rule(num_tokens, 0.0, 1.0, 42, TIE_GAP if exact else 0.0)
+        self._client = PairClient(engine._vllm, NeverEnds(), engine._sentinels)  # type: ignore[arg-type]
+        self._rule = SamplingParams(num_tokens, 0.0, 1.0, 42, TIE_GAP if exact else 0.0)
         self.num_tokens = num_tokens
 
-    def pairs(self, requests: Sequence[Request]) -> None:
+    def pairs(self, requests: Sequence[HypothesisRequest]) -> None:
         self._run([partial(self._client.write, request, self._rule) for request in requests])
 
-    def plain(self, requests: Sequence[Request]) -> None:
-        asked = Asked(self.num_tokens)
+    def plain(self, requests: Sequence[HypothesisRequest]) -> None:
+        asked = TokenRequest(self.num_tokens)
         prompts = [prompt for request in requests for prompt in (request.main, request.noisy)]
         self._run([partial(self._vllm.complete, prompt, asked) for prompt in prompts])
 
@@ -67,7 +67,7 @@ class Paired:
         asyncio.run_coroutine_threadsafe(everything(), self._engine._loop).result()
 
 
-def chunks(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
+def chunks(requests: Sequence[HypothesisRequest], size: int) -> list[Sequence[HypothesisRequest]]:
     return [requests[start : start + size] for start in range(0, len(requests), size)]
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     print(f"    {found:.1f} times as long ({slow_s:.2f} s, {fast_s:.2f} s); target at least 5")
 
     half = requests[: SEQUENCES // 2]
-    rule = Rule(arguments.tokens, 0.0, 1.0, 42, TIE_GAP)
+    rule = SamplingParams(arguments.tokens, 0.0, 1.0, 42, TIE_GAP)
     write = partial(decode, partial(CausalBranches, model), rule=rule, ends=NeverEnds())
     found, slow_s, fast_s = ratio(lambda: write(half), lambda: paired.pairs(half), arguments.rounds)
     print(f"our transformers engine / pairs, {SEQUENCES} sequences:")

@@ -17,13 +17,13 @@ from pathlib import Path
 import pyarrow as pa
 from generation import read_premises
 
-from multicsr import pipeline
 from multicsr.config import Config
-from multicsr.generate.stage import TripletStage
-from multicsr.manifest import iter_tables
-from multicsr.progress import SilentProgress
-from multicsr.store import Store
-from multicsr.versions import current
+from multicsr.observability.progress import SilentProgress
+from multicsr.pipeline import full_run
+from multicsr.stages.generate.triplets import TripletStage
+from multicsr.storage.manifest import iter_tables
+from multicsr.storage.store import Store
+from multicsr.storage.versions import current
 
 ROWS_PER_SHARD = 250
 
@@ -66,10 +66,12 @@ def bare(config: Config, store: Store) -> tuple[float, int]:
 
 
 def in_ray(config: Config, store: Store) -> float:
-    """Rows a second after the first shard, from the times of the ledger's files."""
-    pipeline.run(config, SilentProgress(), until="generate")
+    """Rows a second after the first shard, from the times of the LLM cache's files."""
+    full_run.run(config, SilentProgress(), until="generate")
+    changed_s = {info.name: info.changed_s for info in store.infos("llm_cache")}
     done = [
-        (info.changed_s, store.read_table(info.name, ["row_id"]).num_rows) for info in store.infos("ledger")
+        (changed_s[entry.path], store.read_table(entry, ["row_id"]).num_rows)
+        for entry in store.named_entries("llm_cache")
     ]
     return _rate(sorted(done))
 
@@ -84,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = configure(Path(folder), arguments.rows)
-        store = pipeline.run(config, SilentProgress(), until="ingest")
+        store = full_run.run(config, SilentProgress(), until="ingest")
         without, rows = bare(config, store)
         within = in_ray(config, store)
     print(f"{rows:,} rows: bare {without:.1f} rows/s, in Ray Data {within:.1f} rows/s")

@@ -1,3 +1,3 @@
-"""MultiCSR on Ray: unlabelled sentences in, a better sentence encoder out."""
+"""MultiCSR on Ray: training of a better sentence encoder from unlabelled sentences."""
 
 __version__ = "0.1.0"

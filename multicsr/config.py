@@ -1,11 +1,15 @@
-"""Every setting of every job: frozen, bounded, documented under each field.
+"""All settings of all jobs. They are immutable, have bounds, and are documented under each field.
 
-`config_file.py` reads them. Light on purpose: importing this module imports neither torch nor ray.
+`config_file.py` reads them. This module imports neither torch nor ray, so that importing it is fast.
 """
 
+import re
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from multicsr.messages.endpoint_address import check_address
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[float, Field(ge=0, le=5)]
@@ -13,44 +17,78 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """A section of the settings. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _input_place(path: str) -> str:
+    """Return the location of an input as a path or s3:// URI.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if path == "-":
+        raise ValueError("standard input cannot be read by several workers; write it to a file and name that")
+    scheme, separator, rest = path.partition("://")
+    match scheme.lower() if separator else "":
+        case "":
+            return path
+        case "s3" | "s3a" | "s3n":
+            return f"s3://{rest}"
+        case "file" if rest.removeprefix("localhost").startswith("/"):
+            return unquote(rest.removeprefix("localhost"))
+        case "file":
+            raise ValueError(f"{path} names another machine; write file:///absolute/path")
+    raise ValueError(f"cannot read {path}; copy it to a directory or to a bucket (s3://bucket/prefix)")
+
+
 class InputConfig(Section):
-    """Where the unlabelled sentences are."""
+    """Location and format of the unlabelled sentences."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories, globs, or s3:// prefixes; `.gz`, `.bz2` and `.zst` are decompressed."""
+    """Files, directories, globs or s3:// prefixes, also as `s3a://` and `file://` URIs. Files that end in
+    `.gz`, `.bz2`, `.xz` or `.zst` are decompressed. Names below a directory that begin with `.` or `_` are
+    ignored."""
     format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
-    """`auto` goes by the file's ending; `text` is one sentence (or document) a line; `wikipedia` is the XML
-    export of any MediaWiki (`*-pages-articles*.xml`), a record for each article that is no redirect."""
+    """`auto` chooses by the ending of the file name; `text` has one sentence (or document) per line;
+    `wikipedia` is the XML export of any MediaWiki (`*-pages-articles*.xml`), with one record for each article
+    that is not a redirect."""
     column: str | None = None
-    """The column that holds the text; needed for every format but `text` and `wikipedia`."""
+    """Column that contains the text; required by every format except `text` and `wikipedia`."""
     documents: bool = False
-    """Each record is a document to be split into sentences; `wikipedia` needs it."""
+    """Treat each record as a document and split it into sentences; `wikipedia` requires it."""
+
+    @field_validator("paths")
+    @classmethod
+    def _places(cls, paths: list[str]) -> list[str]:
+        return [_input_place(path) for path in paths]
 
 
 class IngestConfig(Section):
-    """What a sentence must be like to enter."""
+    """Filters of the sentences, applied when they are read."""
 
     language: str = "en"
-    """Language tag of the corpus; part of every row's identity."""
+    """Language tag of the corpus; it is part of the id of every row. `no` means `nb`."""
     language_filter: bool = False
-    """Reject sentences that are identified as another language than `language`."""
+    """Reject sentences whose detected language is not `language`."""
     min_words: Count = 3
-    """Fewer words than this: rejected as too short."""
+    """Minimum number of words; shorter sentences are rejected."""
     max_words: Count = 64
-    """More words than this: rejected as too long."""
+    """Maximum number of words; longer sentences are rejected."""
     near_duplicates: bool = False
-    """Reject near-duplicates, found by MinHash over word trigrams."""
+    """Reject near-duplicates, which are found by MinHash over word trigrams."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    """Jaccard similarity from which two sentences are near-duplicates; needs `near_duplicates`."""
+    """Minimum Jaccard similarity of near-duplicates; requires `near_duplicates`."""
     rows_per_file: Count = 1_000_000
-    """Sentences in one file of a room, some 100 MB; a smaller corpus is one file."""
+    """Maximum number of sentences in one file of an artifact, about 100 MB."""
     max_rejected: Fraction = 0.95
-    """Stop the job when more than this fraction of the records is rejected."""
+    """Maximum fraction of rejected records; the job fails if it is exceeded."""
+
+    @field_validator("language")
+    @classmethod
+    def _bokmal(cls, language: str) -> str:
+        return re.sub(r"^no(?=-|$)", "nb", language)
 
     @model_validator(mode="after")
     def _words(self) -> "IngestConfig":
@@ -62,24 +100,26 @@ class IngestConfig(Section):
 
 
 class VllmConfig(Section):
-    """How vLLM runs the LLM; the model itself is under `llm`."""
+    """Settings of the `vllm` engine; the model itself is set in `llm`."""
 
     max_model_len: Annotated[int, Field(ge=8)] | None = None
-    """Context in tokens, prompt and hypothesis together; unset: the model's."""
+    """Length of the context in tokens, for prompt and hypothesis together; unset: that of the model."""
     tokens_per_step: Annotated[int, Field(ge=8)] = 8_192
-    """Most tokens computed in one step; longer prompts are read in pieces."""
+    """Maximum number of tokens computed in one step; longer prompts are processed in several steps."""
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory for keys and values; unset: what `gpu_memory` leaves, on a CPU 1 GiB."""
+    """Memory of the KV cache in GiB; unset: the rest of `gpu_memory`, or 1 GiB on a CPU."""
     gpu_memory: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Fraction of the GPU's memory for weights, keys and values; without effect on a CPU."""
+    """Fraction of the GPU's memory for weights and KV cache; no effect on a CPU."""
     prefix_caching: bool = True
-    """Read what the prompts of a premise begin with only once."""
+    """Compute the common beginning of the prompts of a premise only once."""
     eager: bool | None = None
-    """No CUDA graphs and no compilation: starts faster, runs slower; unset: on a CPU."""
+    """Use neither CUDA graphs nor compilation: it starts faster and runs slower. Unset: true on a CPU
+    only."""
     tensor_parallel: Count = 1
-    """GPUs that one model is spread over; `generate.gpus_per_actor` must be as many."""
+    """Number of GPUs that one model is split over; `generate.gpus_per_actor` must be the same number."""
     quantization: str | None = None
-    """vLLM's name of the weights' format, such as `awq` or `fp8`; unset: as the model says."""
+    """Format of the weights as vLLM names it, such as `awq` or `fp8`; unset: that of the model's
+    configuration."""
     lora: str | None = None
     """Directory of a LoRA adapter."""
 
@@ -89,20 +129,28 @@ class LLMConfig(Section):
 
     engine: Literal["transformers", "vllm", "openai", "fake"] = "transformers"
     """`transformers` is the exact reference and runs any causal or encoder-decoder model; `vllm` runs
-    decoder-only models at scale; `openai` is any OpenAI-compatible endpoint, without stage 1; `fake` is
+    decoder-only models at scale; `openai` uses any OpenAI-compatible endpoint, without stage 1; `fake` is
     deterministic and for tests."""
     model: str = "tinylm"
     """`tinylm` (ships with the project), a directory, or a Hugging Face id."""
     revision: str | None = None
     """Revision of a Hugging Face id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Weights and arithmetic."""
+    """Data type of the weights and of the computation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU when the actor was given one."""
+    """Device of the model; `auto` uses a GPU if Ray assigned one to the actor."""
     chat_template: bool | None = None
-    """Wrap prompts in the tokenizer's chat template; unset: when it has one."""
+    """Apply the tokenizer's chat template to prompts; unset: if it has one."""
     base_url: str | None = None
-    """Endpoint of the `openai` engine; the key comes from OPENAI_API_KEY."""
+    """URL of the endpoint of the `openai` engine, such as https://host/v1. It is not part of the fingerprint,
+    so existing outputs stay valid if the endpoint moves. The key is read from OPENAI_API_KEY."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Number of concurrent requests of each actor (`generate.actors`) to an endpoint."""
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    """Timeout of one request to an endpoint in seconds; after it the request is repeated."""
+    patience_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
+    """Time in seconds for which requests are repeated if the endpoint is busy, failing or unreachable. After
+    it the job ends; answers received until then are kept."""
     vllm: VllmConfig = VllmConfig()
     """Settings of the `vllm` engine."""
 
@@ -110,6 +158,11 @@ class LLMConfig(Section):
     def _endpoint(self) -> "LLMConfig":
         if (self.base_url is not None) != (self.engine == "openai"):
             raise ValueError("base_url belongs to engine: openai, which needs it")
+        if self.base_url is not None:
+            check_address(self.base_url)
+        for name in ("concurrency", "timeout_s", "patience_s"):
+            if self.engine != "openai" and name in self.model_fields_set:
+                raise ValueError(f"{name} has no effect with engine: {self.engine}; it is for engine: openai")
         if self.engine != "vllm" and "vllm" in self.model_fields_set:
             raise ValueError(f"the section vllm has no effect with engine: {self.engine}")
         if self.engine == "vllm" and self.device != "auto":
@@ -123,34 +176,37 @@ class GenerateConfig(Section):
     """Stage 1, contrastive generation (MultiCSR Sec. 3.1)."""
 
     prompts: str = "syncse"
-    """A shipped prompt set (`syncse`, `reference`) or a YAML file."""
+    """Prompt set: a shipped one (`syncse`, `reference`) or a YAML file."""
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Weight of the noisy instruction's logits in Eq. 2; 0 is plain decoding; stable in [0.2, 0.4]."""
+    """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,
+    0.4]."""
     max_new_tokens: Count = 48
-    """Longest hypothesis, in tokens."""
+    """Maximum length of a hypothesis in tokens."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    """Before so many tokens the LLM may not end a hypothesis; a stop string of the prompt set may."""
+    """Number of tokens before which the LLM may not end a hypothesis; a stop string of the prompt set may."""
     bad_words: list[str] = []
     """Words that no hypothesis may contain."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0 is greedy; above, draws are seeded per row."""
+    """Sampling temperature; 0 is greedy decoding. Above 0, sampling is seeded per row."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus of the draw; needs a temperature above 0."""
+    """Probability mass of nucleus sampling; requires a temperature above 0."""
     batch_size: Count = 64
-    """Premises an actor works on at once; each is four rows in the decoder."""
+    """Number of premises that an actor processes at once; each is four rows in the decoder. At an endpoint:
+    the number of finished premises that are committed together."""
     rows_per_shard: Count = 2_000
-    """Sentences in one shard: the unit of the LLM's work, of retry and of commit."""
+    """Number of sentences in one shard, the unit of the LLM's work, of retry and of commit."""
     actors: Count = 1
-    """Size of the actor pool, each with its own copy of the model."""
+    """Number of actors; each has its own copy of the model."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1
-    """CPUs Ray reserves for an actor, and threads it computes with; 0 where the cluster's GPU nodes offer no
-    CPU."""
+    """Number of CPUs that Ray reserves for an actor, and of its threads; 0 if the GPU nodes of the cluster
+    offer no CPU."""
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0
-    """GPUs Ray reserves for an actor."""
+    """Number of GPUs that Ray reserves for an actor."""
     nodes: dict[str, str] = {}
-    """Ray labels of the nodes that actors may run on, such as `{multicsr.io/role: generate}`; empty: any."""
+    """Ray labels of the nodes that may run actors, such as `{multicsr.io/role: generate}`; empty: any
+    node."""
     max_rejected: Fraction = 0.5
-    """Stop the job when more than this fraction of the sentences is rejected."""
+    """Maximum fraction of rejected sentences; the job fails if it is exceeded."""
 
     @model_validator(mode="after")
     def _nucleus(self) -> "GenerateConfig":
@@ -160,34 +216,35 @@ class GenerateConfig(Section):
             raise ValueError("min_new_tokens is above max_new_tokens")
         if any(not word.strip() for word in self.bad_words):
             raise ValueError("bad_words holds an empty word")
-        if self.cpus_per_actor == 0 == self.gpus_per_actor:
+        if self.cpus_per_actor == 0 and self.gpus_per_actor == 0:
             raise ValueError("cpus_per_actor is 0, which is for actors with a GPU; set gpus_per_actor too")
         return self
 
 
 class ScoreConfig(Section):
-    """Stage 2, the LLM's own scores (MultiCSR Eq. 3)."""
+    """Stage 2, scoring by the LLM itself (MultiCSR Eq. 3)."""
 
     method: Literal["expected", "stated", "both"] = "expected"
-    """`expected`: from label probabilities, one prefill; `stated`: the number in the model's text."""
+    """`expected`: computed from label probabilities in one prefill; `stated`: the number in the model's
+    text."""
     max_new_tokens: Count = 8
-    """Longest reply to a scoring prompt, in tokens; used by `stated` and `both`."""
+    """Maximum length in tokens of the reply to a scoring prompt; used by `stated` and `both`."""
 
 
 class CurateConfig(Section):
     """Stage 2, self-curation: keep iff a >= alpha, b <= beta, a >= b + gamma (MultiCSR Eq. 4)."""
 
     rule: Literal["paper", "reference"] = "paper"
-    """`reference` is the authors' code: swap inverted pairs, drop rows whose lower score is above 4,
-    and ask only a != b where the paper asks a >= b + gamma."""
+    """`paper` is Eq. 4. `reference` is the authors' code: it swaps inverted pairs, rejects rows whose lower
+    score is above 4, and requires only a != b where the paper requires a >= b + gamma."""
     score: Literal["expected", "stated"] = "expected"
-    """Which score decides."""
+    """Score that is compared with the thresholds."""
     alpha: Score = 3.0
-    """Least score of (premise, entailment)."""
+    """Minimum of a, the score of (premise, entailment)."""
     beta: Score = 3.0
-    """Greatest score of (premise, contradiction)."""
+    """Maximum of b, the score of (premise, contradiction)."""
     gamma: Score = 1.0
-    """Least distance between the two."""
+    """Minimum difference a - b."""
 
     @model_validator(mode="after")
     def _something_can_pass(self) -> "CurateConfig":
@@ -204,39 +261,41 @@ class MaskConfig(Section):
     """Stage 3, the frozen encoder P that finds false negatives (MultiCSR Eq. 6)."""
 
     model: str = "all-MiniLM-L6-v2"
-    """`all-MiniLM-L6-v2` (demo package), a sentence-transformers directory, or a Hugging Face id."""
+    """Model P: `all-MiniLM-L6-v2` (demo package), a sentence-transformers directory, or a Hugging Face id."""
     sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Cosine under P from which another row's hypothesis is removed from the denominator."""
+    """Cosine under P from which the hypothesis of another row is removed from the denominator. At 1 only
+    equal texts are removed."""
     prompt: str | None = None
-    """Put before every sentence, for a P that wants one."""
+    """Text that is put before every sentence, for models that need a prompt."""
     place: Literal["actor", "worker"] = "actor"
-    """`actor`: P lives beside each worker and works a step ahead; `worker`: inside it, within the step."""
+    """`actor`: P runs in an actor beside each worker, one step ahead; `worker`: inside the worker, in the
+    step."""
     cache_gib: Annotated[float, Field(ge=0)] = 4.0
-    """Memory of a worker for P's vectors (fp16), so that a sentence is embedded once; what does not fit is
-    embedded in every epoch."""
+    """Memory in GiB of a worker's cache of P's vectors (fp16). A cached sentence is embedded only once;
+    sentences that do not fit are embedded in every epoch."""
 
 
 class LoraConfig(Section):
-    """Low-rank adapters instead of all parameters; merged into the model when it is saved."""
+    """Training of low-rank adapters instead of all parameters; saving the model merges them into it."""
 
     rank: Count = 16
-    """Width of an adapter."""
+    """Rank of an adapter."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
-    """An adapter's output is scaled by alpha / rank."""
+    """Scale: the output of an adapter is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of an adapter's input."""
+    """Dropout probability of the input of an adapter."""
     targets: list[str] | None = None
-    """Names of the linear layers that get one; unset: all of them."""
+    """Names of the linear layers that get an adapter; unset: all."""
 
 
 class DeepSpeedConfig(Section):
-    """Train through DeepSpeed."""
+    """Training with DeepSpeed."""
 
     zero: Annotated[int, Field(ge=0, le=3)] = 1
-    """ZeRO stage, what the workers split among them: 1 the optimizer's state, 2 gradients too, 3 parameters
-    too."""
+    """ZeRO stage, which decides what is partitioned among the workers: 1 the optimizer's state, 2 also the
+    gradients, 3 also the parameters."""
     offload: bool = False
-    """Keep the optimizer's state in the CPU's memory and update there."""
+    """Keep the optimizer's state in CPU memory and run the update on the CPU."""
 
     @model_validator(mode="after")
     def _something_to_offload(self) -> "DeepSpeedConfig":
@@ -246,88 +305,94 @@ class DeepSpeedConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stage 3, in-batch training (MultiCSR Sec. 3.3, SimCSE's settings)."""
+    """Stage 3, in-batch training (MultiCSR Sec. 3.3, with the settings of SimCSE)."""
 
     encoder: str = "all-MiniLM-L6-v2"
-    """Encoder G to start from: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id."""
+    """Initial encoder G: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id."""
     layers: Annotated[int, Field(ge=1)] | None = None
-    """Keep only the first so many transformer layers; unset keeps all."""
+    """Number of transformer layers to keep, from the first; unset: all."""
     pooling: Literal["cls", "mean", "first_last"] = "cls"
-    """Sentence vector: the first token's, the mean of all, or the mean over first and last layer."""
+    """Sentence vector: that of the first token, the mean of all tokens, or the mean over first and last
+    layer."""
     mlp_head: bool = True
-    """SimCSE's dense + tanh layer on top, in training only."""
+    """Add the dense + tanh layer of SimCSE on top, in training only."""
     lora: LoraConfig | None = None
-    """null: all parameters are trained."""
+    """Low-rank adapters; null: all parameters are trained."""
     objective: Literal[
         "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
     ] = "masked_infonce"
-    """`masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` the loss of the authors' public code;
-    `simcse_unsup` uses premises alone, dropout as augmentation; `simcse_sup` is Eq. 5; `claif` fits cosines
-    to the LLM's scores, `clhaif` weighs triplets by them (Cheng et al. 2023)."""
+    """Loss function: `masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` is the loss of the authors'
+    public code; `simcse_unsup` uses only premises, with dropout as augmentation; `simcse_sup` is Eq. 5;
+    `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023)."""
     mask: MaskConfig | None = MaskConfig()
-    """null: no mask, which makes masked_infonce supervised SimCSE (Eq. 5)."""
+    """Mask of false negatives; null: no mask, so that masked_infonce equals supervised SimCSE (Eq. 5)."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
-    """tau of Eq. 5 and 7."""
-    gather: Literal["with_gradient", "without_gradient"] = "with_gradient"
-    """`without_gradient` is SimCSE's and the authors' convention: candidates of other workers are constants,
-    and so the result depends on the number of workers."""
+    """Temperature tau in Eq. 5 and 7."""
     epochs: Count = 3
-    """Passes over the curated triplets."""
+    """Number of passes over the curated triplets."""
     steps: Count | None = None
-    """Optimizer steps instead of `epochs`: as many passes as that takes, the last one cut short."""
+    """Number of optimizer steps, instead of `epochs`; the last pass over the triplets may be incomplete."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    """Peak."""
+    """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up: to 0 after the last step, or not at all."""
+    """Course of the learning rate after the warm-up: a decrease to 0 after the last step, or `constant`."""
     warmup: Fraction = 0.0
-    """Fraction of the steps over which the learning rate rises."""
+    """Fraction of the steps in which the learning rate rises: step s of W, counted from 1, has s/W of the
+    peak. (The schedules of transformers count from 0, so that their first step has the rate 0.)"""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradient norm above which gradients are scaled down."""
+    """Maximum gradient norm; larger gradients are scaled down to it."""
     global_batch: Annotated[int, Field(ge=2)] = 256
-    """N of Eq. 7: triplets in one step over all workers together."""
+    """Number N of triplets in one batch of all workers together (Eq. 7)."""
     micro_batch: Count | None = None
-    """Triplets that go through the encoder at once, each such chunk with a dropout of its own; unset: all of
-    a worker's. Where every worker has whole chunks, dropout too is the same on any number of workers."""
+    """Number of triplets that the encoder processes at once; unset: all of a worker's. Each micro-batch has
+    its own dropout seed. If every worker has only whole micro-batches, dropout does not depend on the number
+    of workers."""
     grad_cache: bool = False
-    """Keep the activations of one micro-batch at a time and compute them twice: the same gradient, for a
-    global batch that would not fit (GradCache)."""
+    """Keep the activations of only one micro-batch at a time and compute them twice (GradCache). The gradient
+    is the same, and the global batch need not fit into memory."""
     accumulate: Count = 1
-    """Global batches whose gradients one optimizer step averages."""
+    """Number of global batches whose gradients are averaged in one optimizer step."""
     max_length: Annotated[int, Field(ge=4)] = 32
-    """Tokens of a sentence; the rest is cut."""
+    """Maximum length of a sentence in tokens; the rest is truncated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the encoder; parameters and loss stay in float32. float16 needs `deepspeed`, which
-    scales the loss."""
+    """Data type of the encoder's computation; parameters and loss stay in float32. float16 requires
+    `deepspeed`, which scales the loss."""
     deepspeed: DeepSpeedConfig | None = None
-    """null: plain torch, every worker with a whole copy of the optimizer."""
+    """DeepSpeed; null: plain torch, where every worker has a complete copy of the optimizer's state."""
     dev: str | None = None
-    """TSV that picks the best checkpoint: (score, sentence1, sentence2) or (anchor, positive, negative);
-    unset: the last checkpoint is kept."""
+    """TSV file on which the best checkpoint is selected, a path or URI: (score, sentence1, sentence2) or
+    (anchor, positive, negative); unset: the last checkpoint is kept."""
     evaluate_every: Count = 25
-    """Steps between two dev evaluations; needs `dev`."""
+    """Number of steps between two dev evaluations; requires `dev`."""
     patience: Count | None = None
-    """Stop after so many dev evaluations without a better one; needs `dev`; unset: never."""
+    """Number of dev evaluations without improvement after which training stops; requires `dev`. Unset:
+    never."""
     workers: Count = 1
-    """Ray Train workers; the global batch is divided among them."""
+    """Number of Ray Train workers; the global batch is divided among them."""
     min_workers: Count | None = None
-    """Start with as few as this when not all can be had; unset: wait for all."""
+    """Minimum number of workers to start with if not all are available; unset: wait for all."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1
-    """CPUs Ray reserves for a worker, and threads it computes with; 0 where the cluster's GPU nodes offer no
-    CPU."""
+    """Number of CPUs that Ray reserves for a worker, and of its threads; 0 if the GPU nodes of the cluster
+    offer no CPU."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
-    """GPUs Ray reserves for a worker."""
+    """Number of GPUs that Ray reserves for a worker."""
     nodes: dict[str, str] = {}
-    """Ray labels of the nodes that workers may run on; empty: any."""
+    """Ray labels of the nodes that may run workers; empty: any node."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds between two checkpoints: what a lost machine costs at most."""
+    """Seconds between two checkpoints: the maximum of training time that a lost machine costs."""
     max_restarts: Annotated[int, Field(ge=0)] = 5
-    """How often lost workers are replaced before the job gives up."""
+    """Number of times that lost workers are replaced before the job fails."""
     tensorboard: bool = True
     """Write event files for TensorBoard beside the log."""
     mlflow: str | None = None
-    """Tracking URI of an MLflow server that also gets the figures; needs the mlflow extra."""
+    """Tracking URI of an MLflow server that also receives the metrics; requires the extra `mlflow`."""
+
+    @field_validator("dev")
+    @classmethod
+    def _place_of_dev(cls, dev: str | None) -> str | None:
+        return None if dev is None else _input_place(dev)
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
@@ -337,8 +402,8 @@ class TrainConfig(Section):
             raise ValueError("objective: multicsr_reference needs a mask")
         if self.objective == "claif" and "temperature" in self.model_fields_set:
             raise ValueError("temperature has no effect with objective: claif")
-        if self.objective == "claif" and "gather" in self.model_fields_set:
-            raise ValueError("gather has no effect with objective: claif, which has no in-batch negatives")
+        if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:
+            raise ValueError("mask.sigma 1 masks nothing with objective: multicsr_reference; set it below 1")
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("epochs has no effect with steps; give one of the two")
         for name in ("evaluate_every", "patience"):
@@ -348,7 +413,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _work_can_be_divided(self) -> "TrainConfig":
-        if self.cpus_per_worker == 0 == self.gpus_per_worker:
+        if self.cpus_per_worker == 0 and self.gpus_per_worker == 0:
             raise ValueError("cpus_per_worker is 0, which is for workers with a GPU; set gpus_per_worker too")
         if self.workers > self.global_batch:
             raise ValueError("workers is above global_batch: a worker would have no triplet")
@@ -364,46 +429,58 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """What the trained encoder is measured on."""
+    """Settings of the evaluation of the trained encoder."""
 
     data: list[str] = []
-    """TSV files or directories of them; the kind of task follows from the columns."""
+    """TSV files, by path or URI, or directories of them; the columns decide the kind of task."""
     baseline: bool = True
-    """Also measure the encoder as it was before training."""
+    """Also measure the encoder before training."""
     batch_size: Count = 128
-    """Sentences encoded at once."""
+    """Number of sentences encoded at once."""
+
+    @field_validator("data")
+    @classmethod
+    def _places(cls, data: list[str]) -> list[str]:
+        return [_input_place(path) for path in data]
 
 
 class RefreshConfig(Section):
-    """What a night does with what changed."""
+    """Settings of the incremental refresh."""
 
     retrain_share: Fraction = 0.02
-    """Train when at least this share of the curated triplets differs from what the model was trained on."""
+    """Fraction of curated triplets that must differ from those the model was trained on, to train again."""
     start: Literal["scratch", "last"] = "scratch"
-    """Train from `train.encoder`, or go on from the model of the current version."""
+    """Initial encoder: `scratch` is `train.encoder`, `last` the model of the current version."""
     tolerance: Annotated[float, Field(ge=0)] = 0.5
-    """Points by which a metric of `evaluate.data` may fall; the model before stays when one falls further."""
+    """Points by which a metric of `evaluate.data` may fall. If one falls more, the previous model stays
+    current."""
     tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """The same for single tasks, by name."""
+    """Tolerances of single tasks, by name; they replace `tolerance`."""
+    best_of: Count = 10
+    """Number of previous versions with whose best metrics a new model is compared, so that small losses do
+    not add up over many runs; 1: only the current version."""
+    max_removed: Fraction = 0.2
+    """Maximum fraction of sentences that may be gone from the source; the run fails if it is exceeded, for
+    example because a file is missing. If it is intended, run once with `--set refresh.max_removed=1`."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
-    """For the cost in the history, in whatever currency."""
+    """Price of one GPU hour in any currency, for the cost in the refresh log."""
 
 
 class S3Config(Section):
-    """How buckets are reached. Credentials are no setting: they come from the standard AWS chain."""
+    """Access to buckets. Credentials are not a setting: they come from the standard AWS chain."""
 
     endpoint: str | None = None
-    """URL of a server that is not AWS, such as http://minio:9000; unset: AWS, or AWS_ENDPOINT_URL."""
+    """URL of a server other than AWS, such as http://minio:9000; unset: AWS, or AWS_ENDPOINT_URL."""
     region: str | None = None
-    """Unset: as the AWS chain says."""
+    """Region; unset: that of the AWS chain."""
     encryption: Literal["AES256", "aws:kms"] | None = None
-    """Server-side encryption of what is written; unset: as the bucket says."""
+    """Server-side encryption of written objects; unset: the default of the bucket."""
     kms_key: str | None = None
-    """Key of `aws:kms`; unset: the account's."""
+    """Key for `aws:kms`; unset: the key of the account."""
     requester_pays: bool = False
-    """The reader pays for requests to the bucket."""
+    """Pay for requests to the bucket instead of its owner."""
     read_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Silence of the server after which a request is made again."""
+    """Seconds without data from the server after which a request is repeated."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "S3Config":
@@ -411,22 +488,28 @@ class S3Config(Section):
             raise ValueError("kms_key has no effect without encryption: aws:kms")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError("endpoint begins with http:// or https://")
+        if self.endpoint is not None and ({"@", "?", "#"} & {*self.endpoint}):
+            raise ValueError(
+                "endpoint is a plain URL such as http://minio:9000; credentials belong into "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role"
+            )
         return self
 
 
 class Config(Section):
-    """One run: sentences in, a measured encoder out."""
+    """The configuration of one run, from sentences to an evaluated encoder."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the run, shown in progress, manifests and the report."""
     store: str
-    """Where everything the run makes goes: a directory, a file:// URI, or s3://bucket/prefix."""
+    """Store for everything the run makes: a directory, a file:// URI, or s3://bucket/prefix."""
     s3: S3Config = S3Config()
-    """How buckets are reached."""
+    """Access to buckets."""
     lease_s: Annotated[float, Field(ge=1)] = 60.0
-    """Silence after which the job that holds the store counts as dead; another one may then take it over."""
-    seed: int = 42
-    """Draws prompts, samples, batches and dropout."""
+    """Seconds without a heartbeat after which a job counts as dead and another one may take over the
+    store."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    """Seed of the choice of prompts, of sampling, batches and dropout."""
     input: InputConfig
     ingest: IngestConfig = IngestConfig()
     llm: LLMConfig = LLMConfig()

@@ -1,4 +1,4 @@
-"""From a YAML file and `--set section.key=value` to a configuration, or to one line on what is wrong."""
+"""Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
 import difflib
 import re
@@ -7,50 +7,69 @@ from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError
+from multicsr.yaml_file import load_yaml
 
 _FOLDED = re.compile(r"s3:/{1,2}(.+)")
-"""A URI; pathlib makes one slash of two."""
+"""An s3:// URI, also with one slash, because pathlib merges the two."""
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `section.key=value` overrides (the value is YAML).
 
     Args:
-        path: of a file, or an s3:// URI; the bucket is then reached as the AWS chain says (AWS_ENDPOINT_URL).
+        path: path of a file, or an s3:// URI; a bucket is accessed with the settings of the AWS chain
+            (AWS_ENDPOINT_URL), because no configuration has been read yet.
+        overrides: `section.key=value` strings, in the order in which they are applied.
 
     Raises:
-        ConfigError: one line naming the setting and the remedy.
-        RunError: the bucket cannot be reached, or the file is not there.
+        ConfigError: the configuration is not valid; one line for each mistake, with setting and remedy.
+        RunError: the bucket cannot be reached, or the file is not in it.
     """
+    tree, mistakes = _read(path)
+    for override in overrides:
+        try:
+            _override(tree, override)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    config = None
     try:
-        tree = yaml.safe_load(_text(path))
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes += [f"{path}: {_explain(problem)}" for problem in error.errors()]
+    if config is None or mistakes:
+        raise ConfigError(*dict.fromkeys(mistakes))
+    return config
+
+
+def _read(path: Path | str) -> tuple[dict[str, object], list[str]]:
+    """Return the sections of a file, and one line for every key that occurs twice."""
+    try:
+        tree, twice = load_yaml(_data(path))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not a configuration: it is nested too deep") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as `input:`, found no mapping")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+    return tree, [f"{path}: {line}" for line in twice]
 
 
-def _text(path: Path | str) -> str:
+def _data(path: Path | str) -> bytes:
     folded = _FOLDED.match(str(path))
     if folded is None:
-        return Path(path).read_text(encoding="utf-8")
-    from multicsr.store import Store
+        return Path(path).read_bytes()
+    from multicsr.storage.store import Store
 
     store, name = Store.holding(f"s3://{folded[1]}")
-    return store.read_text(name)
+    return store.read_bytes(name)
 
 
 def _override(tree: dict[str, object], override: str) -> None:
@@ -65,14 +84,15 @@ def _override(tree: dict[str, object], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {section} is not a section")
         node = child
     try:
-        node[name] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        node[name], twice = load_yaml(value)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML") from error
+    if twice:
+        raise ConfigError(f"--set {override!r}: {twice[0]}")
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem as one line; for an unknown key, with the nearest known one."""
-    problem = error.errors()[0]
+def _explain(problem: ErrorDetails) -> str:
+    """Return one line about a problem; for an unknown key it suggests the most similar known key."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, key = (str(part) for part in problem["loc"])
@@ -88,7 +108,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _fields(parents: Sequence[str]) -> Iterator[str]:
-    """Names of the fields of the section at `parents`."""
+    """Yield the names of the fields of the section at the path `parents`."""
     model: type[BaseModel] = Config
     for parent in parents:
         kinds = [model.model_fields[parent].annotation, *_arguments(model.model_fields[parent].annotation)]

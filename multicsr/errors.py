@@ -1,26 +1,45 @@
-"""The two ways a job can end badly, each with its exit code.
+"""Exceptions that end a job, each with its exit code.
 
-Bad rows are data (they become rejects with a reason); these are for broken worlds.
+Bad rows are not errors: they become rejects with a reason.
 """
 
 
 class MulticsrError(Exception):
-    """One clear line: what is wrong, the setting it comes from, the remedy."""
+    """An error for the user. Its message is one line: the problem, the setting that causes it, the remedy.
+
+    If there are several problems, `args` contains one such line for each.
+    """
 
     exit_code = 1
+    """Exit code of a command that the error ends."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(MulticsrError):
-    """The user's configuration cannot work. Exit code 2."""
+    """A configuration that cannot work. Exit code 2."""
 
     exit_code = 2
 
 
 class RunError(MulticsrError):
-    """The configuration is fine but the run cannot go on. Exit code 1."""
+    """A run that cannot continue although its configuration is valid. Exit code 1."""
 
     exit_code = 1
 
 
 class WorkerLost(RunError):
-    """This process can do no more work, but another one may: in a pool it ends and is replaced."""
+    """A process that can do no more work, although another one can. In a pool it is ended and replaced."""
+
+
+class DamagedFileError(RunError):
+    """A file of the store whose bytes differ from those that were written."""
+
+
+class MissingFileError(DamagedFileError):
+    """A file of the store that does not exist."""
+
+
+class SchemaError(RunError):
+    """A file of the store that another version of this package wrote. It is never deleted or replaced."""

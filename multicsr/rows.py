@@ -1,13 +1,14 @@
-"""What a row is, column by column, left to right. Every other file is a room the row walks through once.
+"""Schemas of the rows that stages read and write: the row contract.
 
     sentence -> triplet -> scores -> curated            (stored, one Parquet schema each)
-                                     -> batch + mask    (in memory, `multicsr.train`)
+                                     -> batch + mask    (in memory, `multicsr.stages.train`)
 
-A row keeps its `row_id` from the first room to the last. Rooms only add columns. A row that leaves the
-walk becomes a reject: the same columns as far as they were filled, plus why.
+A row keeps its `row_id` in all stages, and stages only add columns. A row that a stage rejects becomes a
+reject: the same columns as far as they are filled, plus the reason.
 """
 
 import hashlib
+import re
 import unicodedata
 from enum import StrEnum
 
@@ -22,7 +23,7 @@ SENTENCE = pa.schema(
         pa.field("position", pa.int64(), nullable=False),  # 0-based record number in that file
     ]
 )
-"""Written by ingest."""
+"""Schema of the artifact `sentences`, which ingest writes."""
 
 _HYPOTHESES = [
     pa.field("entailment", pa.string()),  # x+ of MultiCSR Sec. 3.1
@@ -36,7 +37,7 @@ _HYPOTHESES = [
 ]
 
 _SCORES = [
-    # a = (x, x+) and b = (x, x-) of MultiCSR Eq. 3, each in [0, 5]; null where that method was not asked for.
+    # a = (x, x+) and b = (x, x-) of MultiCSR Eq. 3, each in [0, 5]; null if `score.method` excludes it.
     pa.field("entailment_expected", pa.float32()),  # from label probabilities
     pa.field("contradiction_expected", pa.float32()),
     pa.field("entailment_stated", pa.float32()),  # the number in the model's text
@@ -46,18 +47,18 @@ _SCORES = [
 ]
 
 SCORED = pa.schema([*SENTENCE, *_HYPOTHESES, *_SCORES])
-"""Written by generate, which also scores: same actor, same model."""
+"""Schema of the artifact `scored`, written by generate, which also scores with the same actor and model."""
 
 WRITTEN = pa.schema(
     [
         SENTENCE.field("row_id"),
         *_HYPOTHESES,
         *_SCORES,
-        pa.field("reason", pa.string()),  # why the row was refused; null: it was not
+        pa.field("reason", pa.string()),  # reason why the row was rejected; null: it was not
         pa.field("detail", pa.string()),
     ]
 )
-"""The ledger's: what the LLM made of a sentence, kept and refused rows together."""
+"""Schema of the LLM cache: the output of the LLM for a sentence, accepted and rejected rows together."""
 
 CURATED = pa.schema(
     [
@@ -67,11 +68,11 @@ CURATED = pa.schema(
         pa.field("swapped", pa.bool_(), nullable=False),  # hypotheses exchanged (reference rule only)
     ]
 )
-"""Written by curate: what the encoder is trained on."""
+"""Schema of the artifact `curated`, which curate writes: the triplets that the encoder is trained on."""
 
 
 def rejects(schema: pa.Schema) -> pa.Schema:
-    """The schema of rows a room refused: its own columns, all nullable, plus `reason` and `detail`."""
+    """Return the schema of rejects: the columns of `schema`, all nullable, plus `reason` and `detail`."""
     return pa.schema(
         [field.with_nullable(True) for field in schema]
         + [pa.field("reason", pa.string(), nullable=False), pa.field("detail", pa.string())]
@@ -79,7 +80,7 @@ def rejects(schema: pa.Schema) -> pa.Schema:
 
 
 class Reason(StrEnum):
-    """Why a row left the walk. `detail` says more where there is more to say."""
+    """The reasons for rejecting a row. The column `detail` may have more information."""
 
     EMPTY = "empty"
     TOO_SHORT = "too short"
@@ -97,8 +98,12 @@ class Reason(StrEnum):
     SAME_HYPOTHESES = "same hypotheses"
     UNFINISHED_HYPOTHESIS = "unfinished hypothesis"
     SCORE_UNPARSABLE = "score unparsable"
+    LLM_REFUSED = "refused by the LLM"
     ENGINE_ERROR = "engine error"
+    """A failure of the engine, which is no result for the row. It is never stored in the LLM cache. The row
+    is a reject of the version in which the engine failed, and the next run requests it again."""
 
+    SCORE_NOT_A_NUMBER = "score is not a number"
     LOW_ENTAILMENT = "a < alpha"
     HIGH_CONTRADICTION = "b > beta"
     SMALL_GAP = "a < b + gamma"
@@ -112,19 +117,36 @@ WRITING_REASONS = frozenset(
         Reason.COPIED_HYPOTHESIS,
         Reason.SAME_HYPOTHESES,
         Reason.UNFINISHED_HYPOTHESIS,
+        Reason.LLM_REFUSED,
     }
 )
-"""Of a row that no scoring prompt could save."""
+"""Reasons that the hypotheses alone decide, independent of scoring."""
+
+
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+"""Invisible characters: soft hyphen, zero-width space, directional marks, word joiner and similar ones, byte
+order mark. They depend on the program that wrote the text. ZWNJ, ZWJ and variation selectors are not
+included, because they change words (Persian, Indic scripts) and emoji."""
+_IDLE_NON_JOINER = re.compile(r"(?:(?<!\S)|(?<=\u200c))\u200c+|\u200c+(?!\S)")
+"""ZWNJ characters next to white space or at an end of the text, where they separate nothing."""
 
 
 def normalise(text: str) -> str:
-    """NFC, every run of white space one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Return the text in NFC, without invisible characters, with every run of white space as one space."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+        if "\u200c" in text:
+            text = _IDLE_NON_JOINER.sub("", text)
+    return " ".join(text.split())
 
 
 def row_id(text: str, language: str) -> str:
-    """A sentence's identity: 32 hex digits of its normalised text and language (invariant 1).
+    """Return the id of a sentence: 32 hex digits, a hash of its normalised text and language (invariant 1).
 
-    The same on every run, machine and shard count; `text` must come out of `normalise`.
+    The id does not depend on the run, the machine or the number of shards.
+
+    Args:
+        text: the sentence as `normalise` returns it.
+        language: language tag of the corpus.
     """
     return hashlib.blake2b(f"{language}\0{text}".encode(), digest_size=16).hexdigest()

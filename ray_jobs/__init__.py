@@ -1,1 +1,1 @@
-"""Entry points, one per job: what `ray job submit` and a RayJob run."""
+"""Entry points that `ray job submit` and a RayJob run, one module per job."""

@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 
 from multicsr.config import Config, S3Config
-from multicsr.store import Store
+from multicsr.storage.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Ray's workers step back behind other processes, and two tests at a time would then starve one another.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-pytest_plugins = ["tests.s3.fixtures"]
+pytest_plugins = [
+    "tests.support.s3.fixtures",
+    "tests.support.inline",
+    "tests.support.tiny_encoders",
+    "tests.support.tiny_llms",
+]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -61,24 +66,28 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Con
 
     Two sentences repeat and one is too short. Tests that change the store take `copy_of_run`.
     """
-    from multicsr import pipeline
-    from multicsr.progress import SilentProgress
+    from multicsr.observability.progress import SilentProgress
+    from multicsr.pipeline import full_run
 
     folder = tmp_path_factory.mktemp("run")
     lines = [f"This is sentence number {i} out of many." for i in range(300)]
-    (folder / "sentences.txt").write_text("\n".join([*lines, lines[7], lines[7], "Too short."]) + "\n")
+    source = folder / "sentences.txt"
+    source.write_text("\n".join([*lines, lines[7], lines[7], "Too short."]) + "\n")
     config = Config.model_validate(
         {
             "name": "fake",
             "store": str(folder / "store"),
-            "input": {"paths": [str(folder / "sentences.txt")]},
+            "input": {"paths": [str(source)]},
             "ingest": {"rows_per_file": 120},
             "llm": {"engine": "fake"},
             "generate": {"rows_per_shard": 50},
             "score": {"method": "both"},
         }
     )
-    pipeline.run(config, SilentProgress(), until="curate")
+    with pytest.MonkeyPatch.context() as patch:
+        # Of a file that was changed a moment ago no digest is kept.
+        patch.setattr("multicsr.stages.ingest.digests._SETTLED_S", float("-inf"))
+        full_run.run(config, SilentProgress(), until="curate")
     return config
 
 

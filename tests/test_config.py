@@ -8,9 +8,9 @@ import yaml
 from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.errors import ConfigError, RunError
-from multicsr.evaluate import read_task
+from multicsr.stages.evaluate import read_task
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 MINIMAL = {"name": "test", "store": "runs/test", "input": {"paths": ["in.txt"]}}
 
 
@@ -90,7 +90,14 @@ def test_defaults_are_the_papers(write):
             "generate.min_new_tokens and generate.bad_words have no effect at an endpoint",
         ),
         ({"input": {}}, "input.paths is missing"),
+        (
+            {"train": {"objective": "multicsr_reference", "mask": {"sigma": 1}}},
+            "mask.sigma 1 masks nothing with objective: multicsr_reference",
+        ),
+        ({"train": {"gather": "without_gradient"}}, "unknown key 'train.gather'"),
         ({"seed": "many"}, "seed: Input should be a valid integer"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"seed": 2**63}, "seed: Input should be less than 9223372036854775808"),
     ],
 )
 def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):
@@ -98,6 +105,125 @@ def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):
         load_config(write(**sections))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once_a_line_each(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "name: t\nstore: s\ninput:\n  paths: [a.txt, '-']\ningest:\n  min_words: 2\n  min_wrods: 3\n"
+        "  min_words: 0\ntrian: {}\nstore: s2\ngenerate: {omega: 1}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["seed=many", "name.x=1"])
+    lines = str(caught.value).split("\n")
+    expected = [
+        "ingest.min_words is given twice, in lines 6 and 8; keep one of them",
+        "store is given twice, in lines 2 and 10; keep one of them",
+        "--set 'name.x=1': name is not a section",
+        "input.paths: standard input cannot be read by several workers",
+        "ingest.min_words: Input should be greater than or equal to 1 (given: 0)",
+        "unknown key 'ingest.min_wrods'; did you mean 'min_words'?",
+        "unknown key 'trian'; did you mean 'train'?",
+        "generate.omega: Input should be less than 1",
+        "seed: Input should be a valid integer",
+    ]
+    assert len(lines) == len(expected)
+    for message in expected:
+        assert sum(message in line for line in lines) == 1, message
+
+
+def test_a_repeated_key_alone_is_a_mistake_and_a_merged_one_is_none(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = "name: t\nstore: s\ninput: {paths: [a.txt]}\n"
+    path.write_text(
+        text + "generate: &g {omega: 0.1}\nscore: {method: both}\ngenerate:\n  <<: *g\n  omega: 0.2\n"
+    )
+    with pytest.raises(ConfigError, match="generate is given twice, in lines 4 and 6"):
+        load_config(path)
+    path.write_text(text + "curate: &c {alpha: 2}\n")
+    assert load_config(path).curate.alpha == 2
+
+
+@pytest.mark.parametrize("word", ["no", "No", "off", "on", "yes", "y", "n", "2026-01-01"])
+def test_words_that_yaml_takes_for_something_else_are_strings(write, tmp_path, word):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"name: {word}\nstore: s\ninput: {{paths: [a.txt], documents: yes}}\ntrain: {{mlp_head: Off}}\n"
+    )
+    config = load_config(path, [f"train.encoder={word}"])
+    assert (config.name, config.train.encoder) == (word, word)
+    assert (config.input.documents, config.train.mlp_head) == (True, False)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("no", "nb"), ("no-NO", "nb-NO"), ("nn", "nn"), ("nog", "nog")])
+def test_norwegian(tmp_path, given, meant):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"name: t\nstore: s\ninput: {{paths: [a.txt]}}\ningest:\n  language: {given}\n")
+    assert load_config(path).ingest.language == meant
+    assert load_config(path, [f"ingest.language={given}"]).ingest.language == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a/b.txt", "a/b.txt"),
+        ("s3a://b/c", "s3://b/c"),
+        ("S3N://b/c", "s3://b/c"),
+        ("file:///a/b%20c.txt", "/a/b c.txt"),
+        ("file://localhost/a", "/a"),
+    ],
+)
+def test_input_places_in_other_spellings(write, given, meant):
+    config = load_config(write(input={"paths": [given]}, train={"dev": given}, evaluate={"data": [given]}))
+    assert (config.input.paths, config.train.dev, config.evaluate.data) == ([meant], meant, [meant])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("-", "standard input cannot be read by several workers; write it to a file"),
+        ("hdfs://n/a", r"cannot read hdfs://n/a; copy it to a directory or to a bucket"),
+        ("https://x/a.txt", "cannot read https://x/a.txt"),
+        ("file://host/a", "names another machine"),
+    ],
+)
+def test_input_places_that_cannot_be_read(write, given, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(input={"paths": [given]}))
+
+
+def test_evaluation_data_that_cannot_be_read(write):
+    with pytest.raises(ConfigError, match=r"train\.dev.*cannot read hdfs://n/a"):
+        load_config(write(train={"dev": "hdfs://n/a"}))
+    with pytest.raises(ConfigError, match=r"evaluate\.data.*cannot read hdfs://n/a"):
+        load_config(write(evaluate={"data": ["hdfs://n/a"]}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 2000, "nested too deep"),
+        (b"a: [1", r"is not YAML: .*line 1"),
+        (b"a: \x00", "is not YAML"),
+        (b"a: \xe9", "is not YAML"),
+        (b"{[a]: b}: c", "is not YAML"),
+        (b"a: 1\n---\nb: 2", "is not YAML"),
+        (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"", "expected sections"),
+        (b"1: 2\nname: t", "1: Keys should be strings"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_a_configuration_may_be_utf_16(tmp_path, write):
+    text = write().read_text()
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-16")
+    (tmp_path / "b.yaml").write_text(text, encoding="utf-8-sig")
+    assert load_config(tmp_path / "a.yaml") == load_config(tmp_path / "b.yaml") == load_config(write())
 
 
 @pytest.mark.parametrize("gpus", [0, 4])
@@ -109,7 +235,7 @@ def test_a_model_over_several_gpus_may_ask_for_as_many_or_leave_it_open(write, g
 
 
 @pytest.mark.parametrize("threshold", ["alpha=5", "beta=0", "gamma=5"])
-def test_thresholds_that_keep_nothing_are_refused(write, threshold):
+def test_thresholds_that_keep_nothing_are_rejected(write, threshold):
     with pytest.raises(ConfigError, match="keep nothing"):
         load_config(write(), [f"curate.{threshold}"])
     stated = ["score.method=stated", "curate.score=stated"]
@@ -124,7 +250,7 @@ def test_overrides_reach_nested_settings(write):
 
 
 @pytest.mark.parametrize("override", ["seed", "name.x=1", "=3", "name=[unclosed"])
-def test_bad_overrides_are_refused(write, override):
+def test_bad_overrides_are_rejected(write, override):
     with pytest.raises(ConfigError, match="--set"):
         load_config(write(), [override])
 

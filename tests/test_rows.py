@@ -19,12 +19,12 @@ def test_id_does_not_change_between_releases():
     assert row_id("A man is playing a guitar.", "en") == "ab0c1e508f51ca4fecf1b32d6f949884"
 
 
-def test_rooms_only_add_columns():
+def test_artifacts_only_add_columns():
     assert SCORED.names[: len(SENTENCE)] == SENTENCE.names
     assert CURATED.names[: len(SCORED)] == SCORED.names
 
 
-def test_a_reject_keeps_the_columns_and_says_why():
+def test_a_reject_keeps_the_columns_and_states_why():
     schema = rejects(SENTENCE)
     assert schema.names == [*SENTENCE.names, "reason", "detail"]
     assert schema.field("text").nullable

@@ -41,7 +41,9 @@ if [[ $# -lt 2 ]]; then
     exit 2
 fi
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
-    HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    # Not through `head`, which would end scontrol by SIGPIPE when there are many nodes.
+    HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    HEAD=${HOSTS%%$'\n'*}
     NODES=$SLURM_JOB_NUM_NODES
     if [[ -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-} && ! -e ~/.ray/auth_token ]]; then
         RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')

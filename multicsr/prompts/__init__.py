@@ -1,7 +1,7 @@
-"""Prompt sets: which words ask the LLM for an entailment, a contradiction, a score.
+"""Prompt sets: the texts that ask the LLM for an entailment, a contradiction or a score.
 
-A prompt set is a YAML file: one of those beside this module, by name, or any path. Its bytes are part of
-the fingerprint of what was generated with it.
+A prompt set is a YAML file: one of those beside this module, by name, or any path. Its content is part of
+the fingerprint of the rows that were generated with it.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from multicsr.errors import ConfigError
-from multicsr.storage.copies import local_copy
+from multicsr.storage.local_copy import local_copy
 
 _SHIPPED = Path(__file__).parent
 _FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
@@ -36,19 +36,19 @@ class PromptSet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """Written into every generated row."""
+    """Name of the set, which is written into every generated row."""
     layout: str
     """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`."""
     entailment: NonEmpty
-    """The pool an entailment instruction is drawn from."""
+    """The pool from which an entailment instruction is drawn."""
     contradiction: NonEmpty
-    """The pool a contradiction instruction is drawn from."""
+    """The pool from which a contradiction instruction is drawn."""
     score: str
     """A scoring prompt, with `{premise}` and `{hypothesis}`."""
     score_labels: Annotated[list[str], Field(min_length=6, max_length=6)]
     """The continuations whose probabilities give the expected score; label i of 0..5 is worth i points."""
     stop: list[str] = ["\n"]
-    """Generation ends before the first of these strings."""
+    """Stop strings: generation ends before the first of them."""
 
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":
@@ -75,19 +75,22 @@ class PromptSet(BaseModel):
         )
 
     def generation(self, premise: str, instruction: str) -> str:
-        """The prompt for one premise and one instruction of a pool."""
+        """Return the prompt for one premise and one instruction of a pool."""
         return _fill(self.layout.replace("{instruction}", instruction), premise=premise)
 
     def scoring(self, premise: str, hypothesis: str) -> str:
-        """The prompt that asks for the similarity of two sentences (MultiCSR Eq. 3)."""
+        """Return the prompt that asks for the similarity of two sentences (MultiCSR Eq. 3)."""
         return _fill(self.score, premise=premise, hypothesis=hypothesis)
 
     def writing_digest(self) -> str:
-        """A hash of every byte that reaches the LLM when it writes; the set's name stands in the rows."""
+        """Return a hash of every byte that reaches the LLM when it writes, and of the set's name.
+
+        The name is part of it because it stands in the rows.
+        """
         return self._digest({"name", "layout", "entailment", "contradiction", "stop"})
 
     def scoring_digest(self) -> str:
-        """A hash of every byte that reaches the LLM when it scores."""
+        """Return a hash of every byte that reaches the LLM when it scores."""
         return self._digest({"score", "score_labels"})
 
     def _digest(self, fields: set[str]) -> str:
@@ -100,7 +103,7 @@ def _fill(template: str, **fields: str) -> str:
 
 
 def shipped_prompt_sets() -> list[str]:
-    """Names that `load_prompts` takes without a path."""
+    """Return the names of the prompt sets that `load_prompts` finds without a path."""
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
@@ -108,7 +111,7 @@ def load_prompts(name_or_path: str) -> PromptSet:
     """Read a prompt set by name or from a YAML file.
 
     Raises:
-        ConfigError: no such set, or a file that is not a prompt set.
+        ConfigError: there is no such set, or the file is not a prompt set.
     """
     path = _SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():

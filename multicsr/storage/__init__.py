@@ -1,1 +1,1 @@
-"""Where bytes lie: a directory or a bucket, behind one small protocol."""
+"""Storage of files in a directory or a bucket, behind one small protocol."""

@@ -1,7 +1,7 @@
 """The file for `ray up`: Ray's own checks, ours for what Ray's miss, and a cluster of it in moto's EC2."""
 
 import copy
-from pathlib import Path
+import json
 
 import pytest
 import yaml
@@ -9,8 +9,9 @@ import yaml
 from cluster.aws_rules import RAY_VERSION, findings
 from cluster.prepare_aws import main as prepare
 from multicsr import __version__
+from tests.support.paths import ROOT
 
-FILE = Path(__file__).parents[2] / "cluster" / "aws.yaml"
+FILE = ROOT / "cluster" / "aws.yaml"
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
 
 
@@ -92,18 +93,39 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("expected", "change"), BROKEN.items(), ids=BROKEN)
-def test_a_broken_file_is_refused(config, expected, change):
+def test_a_broken_file_is_rejected(config, expected, change):
     change(config)
     found = findings(config)
     assert len(found) == 1, found
     assert found[0].startswith(expected)
 
 
-def test_only_a_named_network_may_use_ssh(capsys):
-    for network in ("0.0.0.0/0", "::/0", "10.0.0.0/8", "somewhere"):
-        with pytest.raises(SystemExit):
-            prepare(["--ssh-from", network, "--bucket", "corpora"])
-    assert "lets too many in" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--ssh-from", "0.0.0.0/0", "lets too many in"),
+        ("--ssh-from", "::/0", "lets too many in"),
+        ("--ssh-from", "10.0.0.0/8", "lets too many in"),
+        ("--ssh-from", "somewhere", "is no network"),
+        ("--ssh-from", "198.51.100.7/24", "is no network"),
+        ("--ssh-from", "127.0.0.1", "lets nobody in"),
+        ("--ssh-from", "::1", "lets nobody in"),
+        ("--ssh-from", "224.0.0.0/16", "lets nobody in"),
+        ("--bucket", "*", "is no bucket"),
+        ("--bucket", "corp*", "is no bucket"),
+        ("--bucket", "s3://corpora/x", "is no bucket"),
+        ("--bucket", "corpora/x", "is no bucket"),
+        ("--prefix", "*", "would match others as well"),
+        ("--prefix", "a?/b", "would match others as well"),
+        ("--prefix", "${aws:username}", "would match others as well"),
+    ],
+)
+def test_a_word_that_would_let_others_in_is_rejected(capsys, option, value, message):
+    words = {"--ssh-from": "198.51.100.7/32", "--bucket": "corpora", option: value}
+    with pytest.raises(SystemExit) as failed:
+        prepare([word for pair in words.items() for word in pair])
+    assert failed.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -112,6 +134,8 @@ def aws(monkeypatch, tmp_path):
     from moto import mock_aws
 
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the new key there
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
@@ -120,16 +144,173 @@ def aws(monkeypatch, tmp_path):
         yield
 
 
-def test_a_group_of_that_name_that_is_open_is_refused(aws):
+ASKED = ["--ssh-from", "198.51.100.7/32", "--bucket", "corpora"]
+
+
+def client(service):
     import boto3
 
-    ec2 = boto3.client("ec2", region_name="eu-central-1")
+    return boto3.client(service, region_name="eu-central-1")
+
+
+def make_group(*rules):
+    ec2 = client("ec2")
     [vpc] = ec2.describe_vpcs()["Vpcs"]
-    group = ec2.create_security_group(GroupName="multicsr-ray", Description="x", VpcId=vpc["VpcId"])
-    rule = {"IpProtocol": "tcp", "FromPort": 8265, "ToPort": 8265, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-    ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[rule])
-    with pytest.raises(SystemExit, match=r"multicsr-ray has a rule for 0\.0\.0\.0/0"):
-        prepare(["--ssh-from", "198.51.100.7/32", "--bucket", "corpora"])
+    group = ec2.create_security_group(GroupName="multicsr-ray", Description="x", VpcId=vpc["VpcId"])[
+        "GroupId"
+    ]
+    if rules:
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=list(rules))
+    return group
+
+
+def tcp(port, *networks):
+    return {
+        "IpProtocol": "tcp",
+        "FromPort": port,
+        "ToPort": port,
+        "IpRanges": [{"CidrIp": n} for n in networks],
+    }
+
+
+def rules_of_the_group():
+    ec2 = client("ec2")
+    name = [{"Name": "group-name", "Values": ["multicsr-ray"]}]
+    [group] = ec2.describe_security_groups(Filters=name)["SecurityGroups"]
+    found = set()
+    for rule in group["IpPermissions"]:
+        sources = [one["CidrIp"] for one in rule["IpRanges"]]
+        sources += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", [])]
+        sources += ["self" for one in rule["UserIdGroupPairs"] if one["GroupId"] == group["GroupId"]]
+        found |= {(rule["IpProtocol"], rule.get("FromPort"), source) for source in sources}
+    return found
+
+
+WITHIN = ("-1", None, "self")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [tcp(22, "203.0.113.0/24")],
+        [tcp(22, "203.0.113.0/24", "198.51.100.7/32")],
+        [tcp(22, "0.0.0.0/0")],
+    ],
+    ids=["a run that failed behind the group", "another network", "two networks", "all networks"],
+)
+def test_a_group_that_is_there_gets_the_rules_that_are_asked_for(aws, before):
+    make_group(*before)
+    for _ in range(2):
+        assert prepare(ASKED) == 0
+        assert rules_of_the_group() == {WITHIN, ("tcp", 22, "198.51.100.7/32")}
+
+
+def test_a_second_network_replaces_the_first(aws, capsys):
+    prepare(ASKED)
+    prepare(["--ssh-from", "2001:db8:1::/48", "--bucket", "corpora"])
+    assert rules_of_the_group() == {WITHIN, ("tcp", 22, "2001:db8:1::/48")}
+    assert "no longer let in: 198.51.100.7/32" in capsys.readouterr().err
+
+
+def test_an_address_without_a_prefix_is_that_address(aws):
+    prepare(["--ssh-from", "198.51.100.7", "--bucket", "corpora"])
+    assert ("tcp", 22, "198.51.100.7/32") in rules_of_the_group()
+
+
+def test_a_group_that_somebody_opened_is_rejected_before_anything_is_made(aws):
+    make_group(tcp(8265, "0.0.0.0/0"))
+    with pytest.raises(SystemExit, match=r"multicsr-ray has a rule for 0\.0\.0\.0/0 \(tcp, 8265 to 8265\)"):
+        prepare(ASKED)
+    assert client("iam").list_roles()["Roles"] == []
+    assert rules_of_the_group() == {("tcp", 8265, "0.0.0.0/0")}
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_role_without_its_profile_is_completed(aws, steps):
+    iam = client("iam")
+    iam.create_role(RoleName="multicsr-head", AssumeRolePolicyDocument="{}")
+    if steps == 2:
+        iam.create_instance_profile(InstanceProfileName="multicsr-head")
+    prepare(ASKED)
+    for name in ("multicsr-head", "multicsr-worker"):
+        profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+        assert [role["RoleName"] for role in profile["Roles"]] == [name]
+        trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        assert trust["Statement"][0]["Principal"] == {"Service": "ec2.amazonaws.com"}
+
+
+def test_a_role_with_more_rights_is_rejected(aws):
+    iam = client("iam")
+    iam.create_role(RoleName="multicsr-worker", AssumeRolePolicyDocument="{}")
+    document = json.dumps(
+        {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
+    )
+    iam.put_role_policy(RoleName="multicsr-worker", PolicyName="more", PolicyDocument=document)
+    with pytest.raises(SystemExit, match="multicsr-worker also has the policy more"):
+        prepare(ASKED)
+    names = [group["GroupName"] for group in client("ec2").describe_security_groups()["SecurityGroups"]]
+    assert "multicsr-ray" not in names
+
+
+def test_a_profile_that_carries_another_role_is_rejected(aws):
+    iam = client("iam")
+    iam.create_role(RoleName="admin", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="multicsr-head")
+    iam.add_role_to_instance_profile(InstanceProfileName="multicsr-head", RoleName="admin")
+    with pytest.raises(SystemExit, match="multicsr-head carries the role admin"):
+        prepare(ASKED)
+
+
+def test_no_default_vpc_is_one_line(aws):
+    ec2 = client("ec2")
+    [vpc] = ec2.describe_vpcs()["Vpcs"]
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    ec2.delete_vpc(VpcId=vpc["VpcId"])
+    with pytest.raises(SystemExit, match="eu-central-1 has no default VPC; name yours with --vpc"):
+        prepare(ASKED)
+
+
+def test_no_credentials_are_one_line(aws, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(SystemExit, match="error: AWS: Unable to locate credentials; check the credentials"):
+        prepare(ASKED)
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_no_token_is_one_line_with_the_command_that_makes_it(aws, tmp_path, content):
+    token = tmp_path / ".ray" / "auth_token"
+    token.unlink()
+    if content is not None:
+        token.write_text(content)
+    with pytest.raises(SystemExit, match=r"no token in ~/\.ray/auth_token; `ray get-auth-token --generate`"):
+        prepare(ASKED)
+    assert client("iam").list_roles()["Roles"] == []
+
+
+def test_the_recipe_makes_the_token_before_it_is_needed():
+    recipe = (FILE.parents[1] / "docs" / "how-to" / "clusters.md").read_text(encoding="utf-8")
+    assert 0 < recipe.index("ray get-auth-token --generate") < recipe.index("python cluster/prepare_aws.py")
+
+
+def test_the_head_may_tag_only_what_it_starts_and_what_is_of_its_cluster(aws):
+    prepare([*ASKED, "--prefix", "/tickets/"])
+    policy = client("iam").get_role_policy(RoleName="multicsr-head", PolicyName="multicsr-head")
+    statements = policy["PolicyDocument"]["Statement"]
+    tags = [one["Condition"]["StringEquals"] for one in statements if one["Action"] == "ec2:CreateTags"]
+    assert tags == [
+        {"ec2:CreateAction": "RunInstances", "aws:RequestTag/ray-cluster-name": "multicsr"},
+        {"ec2:ResourceTag/ray-cluster-name": "multicsr"},
+    ]
+    [ending] = [one for one in statements if one["Action"] == "ec2:TerminateInstances"]
+    assert ending["Condition"]["StringEquals"] == {"ec2:ResourceTag/ray-cluster-name": "multicsr"}
+    [listing] = [one for one in statements if "s3:ListBucket" in one["Action"]]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["tickets", "tickets/*"]}}
+    [objects] = [one for one in statements if "s3:GetObject" in one["Action"]]
+    assert objects["Resource"] == "arn:aws:s3:::corpora/tickets/*"
 
 
 def test_a_cluster_in_moto(aws, capsys):

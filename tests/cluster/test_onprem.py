@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-FOLDER = Path(__file__).parents[2] / "cluster" / "onprem"
+from tests.support.paths import ROOT
+
+FOLDER = ROOT / "cluster" / "onprem"
 SCRIPT = FOLDER / "symmetric-run.sh"
 UNITS = {name: FOLDER / f"ray-{name}.service" for name in ("head", "worker")}
 HARDENING = {
@@ -89,6 +92,55 @@ def test_the_shell_scripts_are_well_formed():
         assert subprocess.run(["bash", "-n", path], capture_output=True).returncode == 0
 
 
+_STOPS_EARLY = re.compile(
+    r"\|\s*(head\b|grep\s+(-\w*[qm]|--quiet|--max-count)|sed\s+(-n\s+)?['\"]?\d*q|read\b)"
+)
+"""A reader that ends before its input does: SIGPIPE ends the writer, `pipefail` the script, in silence."""
+
+
+def _shell_scripts():
+    """Every script, Makefile and Dockerfile of the project, and what its manifests run in a shell."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        path = ROOT / name
+        if name.startswith(("tests/", "multicsr/assets/")) or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            is_script = re.match(rb"#!.*\b(ba|da)?sh\b", file.readline())
+        if (
+            is_script
+            or path.name in ("Makefile", "Dockerfile")
+            or path.suffix in (".sh", ".yaml", ".service")
+        ):
+            yield path
+
+
+def test_no_pipe_ends_in_a_reader_that_stops_early():
+    scripts = list(_shell_scripts())
+    assert {"run", "lock.sh", "symmetric-run.sh", "Makefile", "Dockerfile"} <= {path.name for path in scripts}
+    found = [path.name for path in scripts if _STOPS_EARLY.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+    for line in ("a | head -n 1", "a |head", "a | grep -q b", "a | sed 1q", "a | sed -n '3q'"):
+        assert _STOPS_EARLY.search(line), line
+
+
+def test_the_first_of_many_nodes_is_the_head(tmp_path):
+    """More names than a pipe holds."""
+    programs = {
+        "scontrol": 'for ((n = 1; n <= 60000; n++)); do echo "node-$n.example"; done',
+        "srun": 'echo "$HEAD $NODES $*"',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node-[1-60000]", "SLURM_JOB_NUM_NODES": "60000"}
+    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_AUTH_TOKEN": "t" * 64, **slurm}
+    run = ["bash", str(SCRIPT), "generate", "my.yaml"]
+    done = subprocess.run(run, env={**os.environ, **here}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("node-1.example 60000 --nodes=60000 --ntasks=60000")
+
+
 def _can_be_apart():
     return shutil.which("unshare") and subprocess.run([*_APART, "true"], capture_output=True).returncode == 0
 
@@ -139,7 +191,7 @@ def test_a_job_runs_on_machines_that_ray_starts_on(run, tmp_path):
 @pytest.mark.cluster
 def test_what_fails_is_not_called_done(run, tmp_path):
     """Ray's own command ends with 0 when Ray did not start."""
-    refused = run("ingest", str(tmp_path / "small.yaml"), token=None)
-    assert refused.returncode == 1
-    assert "error: Ray did not start" in refused.stderr
+    rejected = run("ingest", str(tmp_path / "small.yaml"), token=None)
+    assert rejected.returncode == 1
+    assert "error: Ray did not start" in rejected.stderr
     assert run("ingest").returncode == 2

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from multicsr.config_file import load_config
-from multicsr.kube.groups import HEAD, node_types
-from multicsr.resources import requests_of
-from tests.k8s.fake_nodes import HEAD_TYPE, FakeNodes
-from tests.k8s.manifests import K8S, cluster_of, pick, written
+from multicsr.deploy.manifest_checks.node_groups import HEAD, node_types
+from multicsr.deploy.resources import requests_of
+from tests.support.fake_nodes import HEAD_TYPE, FakeNodes
+from tests.support.manifests import K8S, cluster_of, pick, written
 
 pytestmark = pytest.mark.cluster
 

@@ -2,27 +2,37 @@
 
 import re
 from importlib.metadata import requires, version
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
 from packaging.requirements import Requirement
 
 from multicsr.config_file import load_config
+from multicsr.deploy.manifest_checks.check import check
+from multicsr.deploy.manifest_checks.documents import containers_of, templates_of
+from multicsr.deploy.manifest_checks.fit import preflight
+from multicsr.deploy.manifest_checks.node_groups import groups
+from multicsr.deploy.manifest_checks.reference_rules import CONFIG_MAP, PLATFORM
+from multicsr.deploy.resources import JOB_LABEL, JOBS, requests_of
 from multicsr.errors import ConfigError
-from multicsr.kube.documents import containers_of, templates_of
-from multicsr.kube.groups import groups
-from multicsr.kube.preflight import preflight
-from multicsr.kube.references import CONFIG_MAP, PLATFORM
-from multicsr.kube.rules import check
-from multicsr.resources import JOB_LABEL, JOBS, requests_of
-from tests.k8s.manifests import K8S, OVERLAYS, cluster_of, night, pick, platform, rendered, whole, written
-from tests.k8s.schemas import refusals
+from tests.support.manifests import (
+    K8S,
+    OVERLAYS,
+    cluster_of,
+    nightly_job,
+    pick,
+    platform,
+    rendered,
+    whole,
+    written,
+)
+from tests.support.paths import ROOT
+from tests.support.schemas import rejections
 
 KUBERNETES = "1.34"
 OURS = ("ray.io/", "kueue.x-k8s.io/", "monitoring.coreos.com/")
 GPU_CONFIG = K8S / "overlays/nightly/config.yaml"
-SMALL_CONFIG = Path(__file__).parents[2] / "configs/nightly.yaml"
+SMALL_CONFIG = ROOT / "configs/nightly.yaml"
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -31,7 +41,7 @@ def test_an_overlay_has_nothing_to_be_found(name):
 
 
 def test_what_needs_no_rendering_has_nothing_to_be_found():
-    assert check([*platform(), *night()]) == []
+    assert check([*platform(), *nightly_job()]) == []
 
 
 @pytest.mark.shared
@@ -39,7 +49,7 @@ def test_what_needs_no_rendering_has_nothing_to_be_found():
 def test_the_published_schemas_take_every_ray_document(name, shared_data):
     documents = [each for each in whole(name) if each["apiVersion"] == "ray.io/v1"]
     assert documents
-    assert [refusal for document in documents for refusal in refusals(shared_data, document)] == []
+    assert [rejection for document in documents for rejection in rejections(shared_data, document)] == []
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -95,7 +105,7 @@ def test_every_stage_fits_a_group(name, job):
     preflight(requests_of(config, job), groups(cluster_of(document)))
 
 
-def test_a_stage_without_a_group_is_refused():
+def test_a_stage_without_a_group_is_rejected():
     document = pick(rendered("dev"), "RayJob", "generate")
     with pytest.raises(ConfigError, match="generate: an actor asks for 0 CPU and 1 GPU"):
         preflight(requests_of(load_config(GPU_CONFIG), "generate"), groups(cluster_of(document)))

@@ -1,0 +1,97 @@
+"""The commands that run stages: run, demo, ingest, generate, curate, train, refresh."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multicsr.cli.command import command
+from multicsr.cli.entrypoint import progress_for_terminal
+from multicsr.cli.options import ConfigPath, Overrides, read_settings
+from multicsr.messages.terminal import echo
+
+app = typer.Typer()
+_PANEL = "From sentences to an encoder"
+
+Alpha = Annotated[float | None, typer.Option(help="Least score of (premise, entailment).")]
+Beta = Annotated[float | None, typer.Option(help="Greatest score of (premise, contradiction).")]
+Gamma = Annotated[float | None, typer.Option(help="Least distance between the two scores.")]
+
+
+@command(app, _PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Run all stages: ingest, generate, curate, train, evaluate, report. Finished work is not redone."""
+    from multicsr.artifacts import ENCODER
+    from multicsr.pipeline import full_run
+    from multicsr.stages.report import REPORT
+    from multicsr.stages.report.table import summary
+    from multicsr.storage.versions import current
+
+    settings = read_settings(config, overrides)
+    with progress_for_terminal() as progress:
+        store = full_run.run(settings, progress)
+    echo(summary(current(store)))
+    echo(f"\nencoder  {store.uri(ENCODER)}\nreport   {store.uri(REPORT)}")
+
+
+@command(app, _PANEL, "multicsr demo", "multicsr demo --out /tmp/multicsr --set generate.omega=0.2")
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory to write into.")] = Path("runs"),
+    overrides: Overrides = None,
+) -> None:
+    """Run all stages on 3,300 real sentences that come with this package, in a few minutes on two cores."""
+    from multicsr.tools.demo import write_demo_config
+
+    config = write_demo_config(out)
+    echo(f"configuration  {config}")
+    run(config, overrides)
+
+
+@command(app, _PANEL, "multicsr ingest runs/demo.yaml --set ingest.max_words=20")
+def ingest(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Read, normalise and filter sentences; give each its id."""
+    _run_stage("ingest", config, overrides)
+
+
+@command(app, _PANEL, "multicsr generate runs/demo.yaml --set generate.actors=2")
+def generate(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write an entailment and a contradiction for every sentence, and score both."""
+    _run_stage("generate", config, overrides)
+
+
+@command(app, _PANEL, "multicsr curate runs/demo.yaml --alpha 3.5 --gamma 1.5")
+def curate(
+    config: ConfigPath,
+    alpha: Alpha = None,
+    beta: Beta = None,
+    gamma: Gamma = None,
+    overrides: Overrides = None,
+) -> None:
+    """Keep the triplets whose scores pass the thresholds. Touches no model."""
+    given = {"alpha": alpha, "beta": beta, "gamma": gamma}
+    thresholds = [f"curate.{name}={value}" for name, value in given.items() if value is not None]
+    _run_stage("curate", config, [*(overrides or ()), *thresholds])
+
+
+@command(app, _PANEL, "multicsr train runs/demo.yaml --set train.learning_rate=0.00005")
+def train(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Fine-tune the encoder on the curated triplets with the masked loss."""
+    _run_stage("train", config, overrides)
+
+
+@command(app, _PANEL, "multicsr refresh configs/nightly.yaml")
+def refresh(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Update the store: generate for new sentences, retrain if enough changed, publish if no metric fell."""
+    from multicsr.pipeline.refresh import refresh as bring_up_to_date
+    from multicsr.stages.report.history import as_table
+
+    with progress_for_terminal() as progress:
+        refresh_run = bring_up_to_date(read_settings(config, overrides), progress)
+    echo(as_table(refresh_run))
+
+
+def _run_stage(name: str, config: ConfigPath, overrides: list[str] | None) -> None:
+    from multicsr.pipeline.full_run import run_step
+
+    with progress_for_terminal() as progress:
+        run_step(name, read_settings(config, overrides), progress)

@@ -1,0 +1,1 @@
+"""Targets on which jobs run: this machine, a Ray cluster, Kubernetes."""

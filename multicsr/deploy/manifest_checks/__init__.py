@@ -1,0 +1,1 @@
+"""Checks, before a Kubernetes manifest is sent, that it can work."""

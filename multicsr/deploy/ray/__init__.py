@@ -1,0 +1,1 @@
+"""Jobs on a running Ray cluster, through its Jobs API."""

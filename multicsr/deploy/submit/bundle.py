@@ -1,0 +1,128 @@
+"""The bundle that is sent to a cluster: the configuration, and the data files it names by a relative path.
+
+A relative path is a file of this machine. An absolute path is a file that all machines of the cluster have.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import yaml
+from pydantic import JsonValue
+
+from multicsr.config import Config
+from multicsr.errors import ConfigError
+from multicsr.prompts import shipped_prompt_sets
+
+CONFIG_FILE = "config.yaml"
+_READS = {
+    "generate": ("generate.prompts",),
+    "train": ("train.dev",),
+    "evaluate": ("evaluate.data",),
+    "refresh": ("generate.prompts", "train.dev", "evaluate.data"),
+}
+"""Settings that name data files, by the job that reads them."""
+_MODELS = ("llm.model", "llm.vllm.lora", "train.encoder", "train.mask.model")
+"""Settings that name weights. Weights are not sent."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A job's configuration with its data files."""
+
+    job: str
+    config: Config
+    files: Mapping[str, bytes]
+    """Contents of the data files, by the file name on the cluster, where all lie in one folder."""
+    sent: Mapping[str, tuple[str, ...]]
+    """Map from a setting to the names of the files that replace its value."""
+    digest: str
+    """Hash of the job, the configuration and the files. Jobs with different digests do different work."""
+
+    def text(self, folder: str) -> str:
+        """Return the configuration as YAML, for a cluster on which the files lie in `folder`."""
+        tree = self.config.model_dump(mode="json", exclude_unset=True)
+        for setting, names in self.sent.items():
+            section, _, key = setting.partition(".")
+            places = [f"{folder}/{name}" for name in names]
+            tree[section][key] = self._kept(setting) + places if setting == "evaluate.data" else places[0]
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+    def _kept(self, setting: str) -> list[str]:
+        return [path for path in values(self.config, setting) if not _here(path)]
+
+
+def pack(config: Config, job: str) -> Bundle:
+    """Read the data files of a job.
+
+    Raises:
+        ConfigError: a file is missing, a model is a directory of this machine, or two different files have
+            the same name.
+    """
+    for setting in _MODELS:
+        for name in values(config, setting):
+            if _here(name) and Path(name).is_dir():
+                raise ConfigError(
+                    f"{setting}: {name} is a directory of this machine; give the absolute path it has in "
+                    "the image, or a Hugging Face id"
+                )
+    files: dict[str, bytes] = {}
+    sent: dict[str, tuple[str, ...]] = {}
+    for setting in _READS.get(job, ()):
+        paths = [path for path in _data_files(config, setting)]
+        for path in paths:
+            _add(files, setting, path)
+        if paths:
+            sent[setting] = tuple(path.name for path in paths)
+    return Bundle(job, config, files, sent, _digest(config, job, files))
+
+
+def values(config: Config, setting: str) -> list[str]:
+    """Return the values of a setting as strings: none, one, or all items of a list.
+
+    Args:
+        setting: dotted path of the setting, such as `train.dev`.
+    """
+    found: object = config
+    for part in setting.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        return []
+    return [str(value) for value in found] if isinstance(found, list) else [str(found)]
+
+
+def _here(path: str) -> bool:
+    """Return whether a path means a file of this machine: it is relative and no URL."""
+    return "://" not in path and not PurePath(path).is_absolute()
+
+
+def _data_files(config: Config, setting: str) -> Iterator[Path]:
+    for value in values(config, setting):
+        if not _here(value) or (setting == "generate.prompts" and value in shipped_prompt_sets()):
+            continue
+        path = Path(value)
+        if path.is_dir() and setting == "evaluate.data":
+            from multicsr.stages.evaluate.tasks import tsv_files
+
+            yield from tsv_files(path)
+        elif path.is_file():
+            yield path
+        else:
+            raise ConfigError(f"{setting}: no file {value} here; an absolute path means one of the cluster's")
+
+
+def _add(files: dict[str, bytes], setting: str, path: Path) -> None:
+    data = path.read_bytes()
+    if path.name == CONFIG_FILE or files.setdefault(path.name, data) != data:
+        raise ConfigError(f"{setting}: {path}: another file that is sent has this name; rename one of them")
+
+
+def _digest(config: Config, job: str, files: Mapping[str, bytes]) -> str:
+    facts: dict[str, JsonValue] = {
+        "job": job,
+        "config": config.model_dump(mode="json"),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,1 +1,0 @@
-"""Stage 1 and the scores of stage 2: premises in, scored triplets out."""

@@ -1,0 +1,1 @@
+"""Engines that query a language model, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Engine that uses an endpoint with OpenAI's chat protocol."""

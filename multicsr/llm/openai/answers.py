@@ -1,0 +1,228 @@
+"""Parser of the answers of a chat endpoint, and classification of its failures.
+
+A failure of the endpoint is no evidence about the text that was sent. `Failure.kind` decides what is done.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, TypeAdapter, ValidationError
+
+from multicsr.messages.redaction import redact
+
+_MOST_TOKENS = 10_000_000
+"""Largest plausible count of tokens; a larger one is counted as 0."""
+_LONGEST_MESSAGE = 300
+"""Characters of a failure message that are kept."""
+_FINISHED = ("stop", "eos_token", "stop_sequence")
+"""Values of `finish_reason` of a text that ended by itself; text-generation-inference has the latter two."""
+_LASTING = {401, 402, 403, 404, 405, 407, 410, 501, 505, 511}
+"""HTTP status codes of permanent failures."""
+_PASSING = {408, 409, 425, 429}
+"""HTTP status codes of temporary failures; unlisted ones outside 300-499 are temporary, too."""
+_IS_CONTENT = re.compile(
+    r"content[_ -]?(?:filter|policy|management)|moderation|flagged|safety", re.IGNORECASE
+)
+_IS_QUOTA = re.compile(r"insufficient_quota|billing|credit balance|payment", re.IGNORECASE)
+_IS_TOO_LONG = re.compile(
+    r"context.{0,30}(?:length|window|size|token)|too long|too many tokens"
+    r"|(?:prompt|input|request) is too large",
+    re.IGNORECASE,
+)
+
+
+class Kind(Enum):
+    """Classes of failures, by the action they call for."""
+
+    PASSING = "wait and ask again"
+    UNUSABLE = "ask again; an answer came that is none"
+    REFUSED = "ask again, and something harmless too: the text may be at fault, or the form of every request"
+    LASTING = "end the job: waiting would not help"
+
+
+@dataclass(frozen=True)
+class ChatFailure:
+    """Failure of a request to get a usable answer."""
+
+    kind: Kind
+    key: str
+    """Key of the failure: failures with equal keys count as repetitions of one failure."""
+    message: str
+    """Description in one line, without secrets."""
+    wait_s: float = 0.0
+    """Seconds for which the endpoint asks to wait (Retry-After)."""
+    status: int = 0
+    """HTTP status code; 0 if there is none."""
+    is_too_long: bool = False
+    """True if the endpoint reports that the prompt is too long."""
+
+
+def _count(value: object) -> int:
+    """Return a count of tokens, or 0 for anything else; no decision depends on the usage."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MOST_TOKENS else 0
+
+
+def _mapping(value: object) -> object:
+    """Return a mapping, or an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+Tokens = Annotated[int, BeforeValidator(_count)]
+
+
+class _Token(BaseModel):
+    """Token with its log-probability."""
+
+    token: str
+    logprob: Annotated[float, Field(allow_inf_nan=False, le=0.1)]
+
+
+class _Position(BaseModel):
+    """Likeliest tokens at one position of a text."""
+
+    top_logprobs: list[_Token] = []
+
+
+class _Logprobs(BaseModel):
+    """Log-probabilities of a text, by position."""
+
+    content: list[_Position] | None = None
+
+
+class _Message(BaseModel):
+    """Message that holds the text."""
+
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    """One text of an answer."""
+
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(BaseModel):
+    """Counts of tokens."""
+
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+
+
+class ChatAnswer(BaseModel):
+    """Fields of an answer that are used."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: Annotated[_Usage, BeforeValidator(_mapping)] = _Usage()
+
+    @property
+    def text(self) -> str:
+        """Return the text that was written."""
+        return self.choices[0].message.content or ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if the text ended by itself, False if it reached the token limit."""
+        return self.choices[0].finish_reason in _FINISHED
+
+    def top_logprobs(self) -> list[tuple[str, float]]:
+        """Return the likeliest first tokens with their log-probabilities; empty if the answer has none."""
+        logprobs = self.choices[0].logprobs
+        if logprobs is None or not logprobs.content:
+            return []
+        return [(token.token, token.logprob) for token in logprobs.content[0].top_logprobs]
+
+
+_json: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+
+
+def read(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | ChatFailure:
+    """Parse the response of an endpoint.
+
+    Returns:
+        The answer, or the failure if the response is an error or not a valid answer.
+    """
+    tree = _parse(body)
+    error = tree.get("error") if isinstance(tree, dict) else None
+    if 200 <= status < 300 and not error:
+        return _read_answer(tree, body)
+    code = error.get("code") if isinstance(error, dict) else None
+    if 200 <= status < 300:
+        # An error in the body of a 2xx response may hold the status that the response should have had.
+        status = code if isinstance(code, int) and 400 <= code < 600 else 502
+    message = _words(error, body)
+    return ChatFailure(
+        _kind(status, message, str(code)),
+        f"HTTP {status} {code if isinstance(code, str) else ''}".strip(),
+        f"HTTP {status}: {message}" if message else f"HTTP {status}",
+        _wait_s(headers),
+        status,
+        status == 413 or bool(_IS_TOO_LONG.search(message)),
+    )
+
+
+def _read_answer(tree: JsonValue, body: bytes) -> ChatAnswer | ChatFailure:
+    """Validate the body of a successful response and its `finish_reason`."""
+    try:
+        answer = ChatAnswer.model_validate(tree)
+    except ValidationError:
+        return ChatFailure(Kind.UNUSABLE, "no chat answer", f"an answer that is none: {_words(None, body)!r}")
+    reason = answer.choices[0].finish_reason
+    if reason == "content_filter":
+        return ChatFailure(
+            Kind.REFUSED, "finish_reason content_filter", "the content filter ended the answer"
+        )
+    if reason not in (*_FINISHED, "length"):
+        return ChatFailure(Kind.UNUSABLE, f"finish_reason {reason}", f"an answer with finish_reason {reason}")
+    return answer
+
+
+def _parse(body: bytes) -> JsonValue:
+    """Parse a body as JSON; return None if it is invalid."""
+    try:
+        return _json.validate_json(body)
+    except ValidationError:  # not JSON, or JSON with a lone surrogate
+        return None
+
+
+def _kind(status: int, message: str, code: str) -> Kind:
+    """Classify a failure by its HTTP status, message and error code."""
+    if _IS_CONTENT.search(f"{code} {message}") and 400 <= status < 500:
+        return Kind.REFUSED
+    if status == 429 and _IS_QUOTA.search(f"{code} {message}"):
+        return Kind.LASTING
+    if status in _PASSING:
+        return Kind.PASSING
+    if status in _LASTING or 300 <= status < 400:
+        return Kind.LASTING
+    return Kind.REFUSED if 400 <= status < 500 else Kind.PASSING
+
+
+def _words(error: JsonValue, body: bytes) -> str:
+    """Return the endpoint's description of a failure as one short line without secrets."""
+    message = error.get("message") if isinstance(error, dict) else error
+    text = message if isinstance(message, str) else body[:4096].decode("utf-8", "replace")
+    return redact(" ".join(text.split()))[:_LONGEST_MESSAGE]
+
+
+def _wait_s(headers: Mapping[str, str]) -> float:
+    """Return the seconds of the Retry-After header, which holds a number or a date; 0 if there is none."""
+    value = headers.get("Retry-After", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):
+            return 0.0
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        seconds = (date - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

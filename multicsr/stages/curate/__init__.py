@@ -1,0 +1,1 @@
+"""Curation stage: select the triplets for training by thresholds on their scores."""

@@ -1,0 +1,49 @@
+"""Evaluation stage: measure sentence encoders on STS pairs and triplets from TSV files."""
+
+from multicsr.stages.evaluate.encoders import (
+    Candidate,
+    Evaluation,
+    Measured,
+    PartialEvaluation,
+    evaluate_models,
+    saved,
+)
+from multicsr.stages.evaluate.metrics import Score, measure
+from multicsr.stages.evaluate.metrics_file import check_metrics_path, write_metrics
+from multicsr.stages.evaluate.run import EVALUATION, evaluate_run, read_evaluation
+from multicsr.stages.evaluate.table import render
+from multicsr.stages.evaluate.tasks import (
+    FoundTasks,
+    StsTask,
+    Task,
+    TripletTask,
+    digest_task,
+    find_tasks,
+    parse_join,
+    read_task,
+)
+
+__all__ = [
+    "EVALUATION",
+    "Candidate",
+    "Evaluation",
+    "FoundTasks",
+    "Measured",
+    "PartialEvaluation",
+    "Score",
+    "StsTask",
+    "Task",
+    "TripletTask",
+    "check_metrics_path",
+    "digest_task",
+    "evaluate_models",
+    "evaluate_run",
+    "find_tasks",
+    "measure",
+    "parse_join",
+    "read_evaluation",
+    "read_task",
+    "render",
+    "saved",
+    "write_metrics",
+]

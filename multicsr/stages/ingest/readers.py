@@ -1,0 +1,130 @@
+"""A file of any format as a stream of records; a damaged record is a record with a reason.
+
+Memory is bounded by the longest record that is accepted, `streams.MAX_RECORD_BYTES`, not by the size of the
+file; for the dump of a wiki, by its longest page.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multicsr.errors import ConfigError, RunError
+from multicsr.messages.error_chain import first_line
+from multicsr.rows import Reason
+from multicsr.stages.ingest import streams
+from multicsr.stages.ingest.files import InputFile
+from multicsr.stages.ingest.json_records import json_records
+from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
+from multicsr.stages.ingest.record import Record, no_column, text_record
+from multicsr.stages.ingest.separated import separated
+from multicsr.stages.ingest.wikipedia import articles
+
+__all__ = ["READERS_VERSION", "Record", "read_records"]
+
+READERS_VERSION = 2
+"""Version of the readers; raise it when a file gives other records than before."""
+_BATCH_ROWS = 8192
+_BATCH_BYTES = 64 * 2**20
+
+
+def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
+    """Yield the records of a file in order.
+
+    Args:
+        file: the file to read.
+        column: the column with the text; formats without columns ignore it.
+
+    Raises:
+        ConfigError: there is no such column, or it does not contain text; the ingest extra is not installed.
+        RunError: the file cannot be read or decompressed, or does not have its stated format.
+    """
+    try:
+        yield from _records(file, column)
+    except streams.DAMAGED as error:
+        raise RunError(
+            f"input.paths: cannot read {file.shown}: {first_line(error)}; the file is damaged, cut off or "
+            "not what its name promises: fetch it again, or leave it out"
+        ) from error
+
+
+def _records(file: InputFile, column: str | None) -> Iterator[Record]:
+    if file.format == "parquet":
+        yield from _parquet(file, _named(column, file))
+        return
+    with streams.open_stream(file) as stream:
+        match file.format:
+            case "text":
+                yield from map(text_record, streams.lines(stream))
+            case "wikipedia":
+                yield from _wikipedia(stream, file)
+            case "jsonl":
+                yield from json_records(stream, _named(column, file), file)
+            case _:
+                yield from separated(stream, _named(column, file), file)
+
+
+def _named(column: str | None, file: InputFile) -> str:
+    if column is None:
+        raise ConfigError(f"input.column: {file.shown} is {file.format}; name the column with the text")
+    return column
+
+
+def _parquet(file: InputFile, column: str) -> Iterator[Record]:
+    with pq.ParquetFile(file.open(), pre_buffer=False) as parquet:
+        schema = parquet.schema_arrow
+        if column not in schema.names:
+            raise no_column(column, schema.names, file)
+        if schema.names.count(column) > 1:
+            raise ConfigError(
+                f"input.column: {file.shown} has {schema.names.count(column)} columns {column!r}; rename one"
+            )
+        kind = schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not _is_text(kind):
+            raise ConfigError(f"input.column: {column} of {file.shown} is {kind}, not text")
+        for batch in parquet.iter_batches(columns=[column], batch_size=_batch_rows(parquet.metadata)):
+            # Read as bytes: a Parquet string may be invalid UTF-8, which would make the whole batch fail.
+            for raw in batch.column(0).cast(kind).cast(pa.large_binary()).to_pylist():
+                yield Record("", Reason.MALFORMED, f"{column} is null") if raw is None else text_record(raw)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type can hold text; a column without values has the type null."""
+    tests = (
+        "is_string",
+        "is_large_string",
+        "is_string_view",
+        "is_binary",
+        "is_large_binary",
+        "is_binary_view",
+    )
+    return any(getattr(pa.types, test)(kind) for test in (*tests, "is_null"))
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """Return the number of rows for which a batch of average rows fits into `_BATCH_BYTES`."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(row_bytes, 1)))
+
+
+def _wikipedia(stream: BinaryIO, file: InputFile) -> Iterator[Record]:
+    try:
+        from multicsr.stages.ingest.wikitext import BrokenMarkup, prose
+    except ImportError as error:
+        raise ConfigError("input.format: wikipedia needs pip install 'multicsr[ingest]'") from error
+    for article in articles(stream, file.shown):
+        if len(article.wikitext) > streams.MAX_RECORD_BYTES:
+            detail = f"{article.name}: more than {streams.MAX_RECORD_BYTES} characters"
+            yield Record(article.wikitext[:1000], Reason.TOO_LONG, detail)
+            continue
+        try:
+            with parser_errors("the parser of wikitext fails"):
+                text = prose(article.wikitext, article.hidden)
+        except ParserFailed as error:
+            problem = error.__cause__ if isinstance(error.__cause__, BrokenMarkup) else error
+            yield Record(article.wikitext, Reason.MALFORMED, f"{article.name}: {problem}")
+        else:
+            yield Record(text) if text else Record("", Reason.EMPTY, article.name)

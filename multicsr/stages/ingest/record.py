@@ -1,0 +1,42 @@
+"""One record of a file, and its construction from bytes."""
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from multicsr.errors import ConfigError
+from multicsr.rows import Reason
+from multicsr.stages.ingest import streams
+from multicsr.stages.ingest.files import InputFile
+
+
+class Record(NamedTuple):
+    """One record of a file; its position is its index in the stream of records."""
+
+    text: str
+    """Text before normalisation; for a damaged record, as much as can be displayed."""
+    reason: Reason | None = None
+    """Reason to reject the record; None if it is accepted so far."""
+    detail: str | None = None
+
+
+def text_record(raw: bytes) -> Record:
+    """Return the record that the bytes contain, or a rejected record if they are too long or not UTF-8."""
+    if len(raw) > streams.MAX_RECORD_BYTES:
+        return Record(shown(raw[:1000]), Reason.TOO_LONG, f"more than {streams.MAX_RECORD_BYTES} bytes")
+    try:
+        return Record(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Record(shown(raw), Reason.UNDECODABLE, f"byte {error.start}: {error.reason}")
+
+
+def shown(raw: bytes) -> str:
+    """Return bytes as text; invalid UTF-8 bytes are escaped."""
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+def no_column(column: str, names: Sequence[str], file: InputFile) -> ConfigError:
+    """Return the error for a missing column; its message proposes the column with the nearest name."""
+    near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+    return ConfigError(f"input.column: {file.shown} has no column {column!r}; {remedy}")

@@ -1,0 +1,297 @@
+"""Content of the report, read from a store.
+
+An artifact that does not exist yet is None, not an error.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import JsonValue
+
+from multicsr.config import CurateConfig, MaskConfig
+from multicsr.errors import RunError
+from multicsr.prompts import PromptSet
+from multicsr.rows import CURATED, SCORED
+from multicsr.stages.evaluate import Evaluation, read_evaluation
+from multicsr.stages.generate.triplets import prompts_of
+from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
+from multicsr.stages.report.training import TrainingReport, read_training
+from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
+from multicsr.storage.refresh_log import RefreshRun, refresh_runs
+from multicsr.storage.store import Store
+from multicsr.storage.versions import Snapshot
+
+ROW_TITLES = {"sentences": "Ingest", "scored": "Generate", "curated": "Curate"}
+"""Artifacts of rows -> title of the stage that makes them."""
+TITLES = {**ROW_TITLES, "model": "Train"}
+"""All artifacts in the table of stages -> title of the stage that makes them."""
+_SEED = 0
+_NUM_KEPT, _NUM_PER_REASON = 8, 2
+"""Sizes of the samples of kept rows, and of rejects per reason."""
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage in the table: its counts of rows, and its duration."""
+
+    artifact: str
+    title: str
+    rows_in: int
+    rows_out: int
+    rejected: list[tuple[str, int]]
+    """Pairs (reason, number of rows), the most frequent reason first."""
+    seconds: float
+
+    @property
+    def num_rejected(self) -> int:
+        """Return the number of rejected rows, for all reasons together."""
+        return sum(rows for _, rows in self.rejected)
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Return the input rows per second of wall time.
+
+        It is None for training, where it has no meaning because a row is used many times, and for a stage
+        that took no time.
+        """
+        return self.rows_in / self.seconds if self.artifact in ROW_TITLES and self.seconds > 0 else None
+
+
+@dataclass(frozen=True)
+class PromptUse:
+    """Number of rows for which an instruction was drawn, kept and rejected."""
+
+    kind: str
+    index: int
+    text: str | None
+    kept: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A sampled reject and the stage that rejected it."""
+
+    stage: str
+    reason: str
+    row: SampledRow
+
+
+@dataclass(frozen=True)
+class Report:
+    """Content of the report of a run, which may be incomplete."""
+
+    store: str
+    """Name of the store's folder; the report contains no local path."""
+    run: str
+    created: str | None
+    """Creation time of the newest artifact."""
+    code_version: str
+    stages: list[StageSummary]
+    is_curated: bool
+    curation: CurateConfig | None
+    """Settings of the artifact `curated`; None before curation."""
+    scores: ScoreCounts
+    prompts: list[PromptUse]
+    omegas: list[tuple[float, int]]
+    kept: list[SampledRow]
+    rejected: list[Rejected]
+    training: TrainingReport | None
+    sigma: float | None
+    """Threshold sigma of the training's mask; None without a mask."""
+    evaluation: Evaluation | None
+    settings: list[tuple[str, JsonValue]]
+    """Pairs (stage, settings that decide its content)."""
+    counters: dict[str, dict[str, float]]
+    """Stage -> its counters, such as tokens and the seconds of its parts."""
+    refresh_runs: list[RefreshRun]
+    """Refresh runs of the store, oldest first."""
+    engine: "EngineSummary | None"
+    """Statistics of the LLM engine; None if the engine does not report them."""
+
+
+@dataclass(frozen=True)
+class EngineSummary:
+    """Statistics of the vLLM engines of all actors of the generate stage."""
+
+    tokens_per_s: float
+    """Generated tokens per second of wall time."""
+    prefix_hit_share: float
+    """Share of the prompt tokens that were found in the prefix cache, in [0, 1]."""
+    ties: int
+    """Tokens chosen by a pair that ran alone, because the choice was closer than the tie gap."""
+    preemptions: int
+    out_of_step: int
+    """Pair submissions that were repeated because a member ran without its partner."""
+
+
+def stage_summaries(snapshot: Snapshot) -> list[StageSummary]:
+    """Return a summary of each completed stage, in order."""
+    return [_summary(artifact, manifest) for artifact, manifest in _manifests(snapshot).items()]
+
+
+def collect(snapshot: Snapshot) -> Report:
+    """Read the content of the report of a version.
+
+    Raises:
+        RunError: the store has no artifact, or one of its files is damaged.
+    """
+    store, manifests = snapshot.store, _manifests(snapshot)
+    if not manifests:
+        raise RunError(f"nothing to report in {store.uri()}; run `multicsr run CONFIG` first")
+    curation = _curation(manifests.get("curated"))
+    statistics = _RowStatistics(_score_method(manifests.get("scored"), curation))
+    for artifact, manifest in manifests.items():
+        statistics.read(store, artifact, manifest, is_last="curated" not in manifests)
+    newest = max(manifests.values(), key=lambda manifest: manifest.created)
+    return Report(
+        store=PurePosixPath(store.uri()).name,
+        run=newest.run,
+        created=newest.created,
+        code_version=newest.code_version,
+        stages=[_summary(artifact, manifest) for artifact, manifest in manifests.items()],
+        is_curated="curated" in manifests,
+        curation=curation,
+        scores=statistics.scores,
+        prompts=list(
+            _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
+        ),
+        omegas=sorted(statistics.prompts.omegas.items()),
+        kept=statistics.kept.rows(),
+        rejected=[
+            Rejected(ROW_TITLES[artifact], reason, row)
+            for artifact, samples in statistics.rejected.items()
+            for reason, row in samples.rows()
+        ],
+        training=read_training(snapshot),
+        sigma=_sigma(manifests.get("model")),
+        evaluation=read_evaluation(snapshot),
+        settings=[
+            (TITLES[artifact], _without_paths(manifest.settings)) for artifact, manifest in manifests.items()
+        ],
+        counters={TITLES[artifact]: manifest.counters for artifact, manifest in manifests.items()},
+        refresh_runs=refresh_runs(store),
+        engine=_engine(manifests.get("scored")),
+    )
+
+
+def _engine(scored: Manifest | None) -> EngineSummary | None:
+    if scored is None or "engine_steps" not in scored.counters:
+        return None
+    counted = scored.counters
+    return EngineSummary(
+        tokens_per_s=counted["generated_tokens"] / max(scored.seconds, 1e-9),
+        prefix_hit_share=counted["prefix_hits"] / max(counted["prefix_queries"], 1),
+        ties=int(counted["ties"]),
+        preemptions=int(counted["preemptions"]),
+        out_of_step=int(counted["out_of_step"]),
+    )
+
+
+class _RowStatistics:
+    """Accumulators of the report, and the choice of the artifacts that are added to each of them.
+
+    The artifact `curated` and its rejects together contain all scored rows. The artifact `scored` itself is
+    read only if there is no `curated` one.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.scores = ScoreCounts(method)
+        self.prompts = PromptCounts()
+        self.kept = Sample(_NUM_KEPT, _SEED, method)
+        self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, method) for artifact in ROW_TITLES}
+        self.prompt_set: str | None = None
+
+    def read(self, store: Store, artifact: str, manifest: Manifest, is_last: bool) -> None:
+        if artifact not in ROW_TITLES:
+            return
+        if artifact == "curated" or (artifact == "scored" and is_last):
+            columns = [
+                name for name in (CURATED if artifact == "curated" else SCORED).names if name in _COLUMNS
+            ]
+            for table in iter_tables(store, manifest, columns):
+                self.scores.add(table, kept=True)
+                self.prompts.add(table, kept=True)
+                self.kept.add(table)
+                if table.num_rows:
+                    self.prompt_set = table["prompts"][0].as_py()
+        for table in iter_rejects(store, manifest):
+            self.rejected[artifact].add(table)
+            if artifact != "sentences":
+                self.prompts.add(table, kept=False)
+            if artifact == "curated":
+                self.scores.add(table, kept=False)
+
+
+_COLUMNS = {
+    *("row_id", "text", "source", "position", "entailment", "contradiction", "a", "b", "swapped", "omega"),
+    *(
+        "entailment_prompt",
+        "contradiction_prompt",
+        "prompts",
+        "entailment_expected",
+        "contradiction_expected",
+    ),
+    *("entailment_stated", "contradiction_stated"),
+}
+
+
+def _manifests(snapshot: Snapshot) -> dict[str, Manifest]:
+    return {artifact: snapshot.manifest(artifact) for artifact in TITLES if artifact in snapshot}
+
+
+def _summary(artifact: str, manifest: Manifest) -> StageSummary:
+    rejected = sorted(manifest.rejected.items(), key=lambda item: (-item[1], item[0]))
+    return StageSummary(
+        artifact, TITLES[artifact], manifest.rows_in, manifest.rows_out, rejected, manifest.seconds
+    )
+
+
+def _curation(manifest: Manifest | None) -> CurateConfig | None:
+    rule = None if manifest is None else manifest.settings.get("curate")
+    if not isinstance(rule, dict):
+        return None
+    # A dump of the settings contains gamma even for the rule that has none; CurateConfig would reject it.
+    has_gamma = rule.get("rule") != "reference"
+    return CurateConfig.model_validate({name: rule[name] for name in rule if has_gamma or name != "gamma"})
+
+
+def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str:
+    """Return the score that decided in curation; before curation, the score that was computed."""
+    if curation is not None:
+        return curation.score
+    scoring = None if scored is None else scored.settings.get("scoring")
+    made = scoring.get("score") if isinstance(scoring, dict) else None
+    return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
+
+
+def _sigma(model: Manifest | None) -> float | None:
+    train = None if model is None else model.settings.get("train")
+    mask = train.get("mask") if isinstance(train, dict) else None
+    return MaskConfig.model_validate(mask).sigma if mask is not None else None
+
+
+def _without_paths(value: JsonValue) -> JsonValue:
+    """Return settings in which every local path is reduced to its last part."""
+    if isinstance(value, dict):
+        return {name: _without_paths(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(child) for child in value]
+    is_path = isinstance(value, str) and value.startswith(("/", "~", "file:/"))
+    return PurePosixPath(str(value)).name if is_path else value
+
+
+def _prompt_set(manifest: Manifest | None, name: str | None) -> PromptSet | None:
+    return None if manifest is None or name is None else prompts_of(manifest, name)
+
+
+def _prompt_uses(counts: PromptCounts, prompts: PromptSet | None) -> Iterator[PromptUse]:
+    pools = {
+        "entailment": (counts.entailment, prompts.entailment if prompts else []),
+        "contradiction": (counts.contradiction, prompts.contradiction if prompts else []),
+    }
+    for kind, (drawn, texts) in pools.items():
+        for index in sorted({*drawn[True], *drawn[False], *range(len(texts))}):
+            text = texts[index] if index < len(texts) else None
+            yield PromptUse(kind, index, text, drawn[True][index], drawn[False][index])

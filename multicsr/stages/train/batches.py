@@ -1,0 +1,75 @@
+"""The batches of a training with their masks and scores. P embeds the next batch while one trains."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from multicsr.stages.train import distributed
+from multicsr.stages.train.data.loader import Batch
+from multicsr.stages.train.data.plan import Plan
+from multicsr.stages.train.job import TrainingJob
+from multicsr.stages.train.mask_model.batch_masks import BatchMasks
+from multicsr.stages.train.mask_model.vector_cache import PendingBatch
+from multicsr.stages.train.monitoring.step_timer import StepTimer
+
+
+class LossBatch(NamedTuple):
+    """A global batch with everything that its loss needs."""
+
+    batch: Batch
+    """Tokens of this worker's rows."""
+    keep_NC: Tensor | None
+    """Mask of this worker's anchors, bool, True = the cell stays; None: no mask."""
+    score_N2: Tensor | None
+    """Scores a and b of this worker's rows; None if the objective does not use them."""
+
+
+class BatchStream:
+    """The remaining batches of one training. All workers iterate together."""
+
+    def __init__(
+        self, job: TrainingJob, plan: Plan, batches: Iterator[Batch], masks: BatchMasks | None
+    ) -> None:
+        """Set up the stream; nothing is read yet.
+
+        Args:
+            job: the training.
+            plan: all batches of the run.
+            batches: the remaining batches.
+            masks: their masks; None: the objective has no mask.
+        """
+        self._job, self._plan, self._batches, self._masks = job, plan, batches, masks
+
+    def ready(self, timer: StepTimer) -> Iterator[LossBatch]:
+        """Yield every batch, after the vectors of the next one were requested; `timer` counts the waiting."""
+        for batch, pending in self._asked_ahead(timer):
+            yield LossBatch(batch, self._keep(batch, pending, timer), self._scores(batch))
+
+    def _asked_ahead(self, timer: StepTimer) -> Iterator[tuple[Batch, PendingBatch | None]]:
+        """Yield every batch with its request to P, after the next batch was requested too."""
+        before: tuple[Batch, PendingBatch | None] | None = None
+        for batch in timer.waiting("ingest", self._batches):
+            asked = batch, self._masks.ask(batch) if self._masks else None
+            if before is not None:
+                yield before
+            before = asked
+        if before is not None:
+            yield before
+
+    def _keep(self, batch: Batch, pending: PendingBatch | None, timer: StepTimer) -> Tensor | None:
+        """Return keep_NC of this worker's anchors, and count its cells in the first epoch; None: no mask."""
+        if self._masks is None or pending is None:
+            return None
+        with timer.waiting_for("mask"):
+            vector_GSD = self._masks.take(pending)
+        is_first_epoch = bool(self._plan.epoch_B[batch.number] == 1)
+        return self._masks.keep(batch, vector_GSD, is_counted=is_first_epoch)
+
+    def _scores(self, batch: Batch) -> Tensor | None:
+        """Return a and b of this worker's rows, [N, 2]; None if the objective does not use them."""
+        if self._job.index.score_R2 is None:
+            return None
+        own_N = batch.row_G[distributed.own_rows(len(batch.row_G))]
+        return torch.from_numpy(self._job.index.score_R2[own_N]).to(self._job.device)

@@ -1,0 +1,1 @@
+"""The reports of a running training: log, trackers and dev scores."""

@@ -1,0 +1,150 @@
+"""Evaluation on dev in parallel with the training: no step waits for it.
+
+A score is reported when it is ready, and at the latest before the next evaluation begins, so that the choice
+of the best checkpoint and early stopping do not depend on timing.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from multicsr.config import TrainConfig
+from multicsr.errors import RunError
+from multicsr.messages.foreign_errors import explain_error
+from multicsr.models.encoder import load_encoder
+from multicsr.stages.evaluate import measure, read_task
+from multicsr.stages.train.engines.base import Tensors
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from sentence_transformers import SentenceTransformer
+
+
+class Evaluator(Protocol):
+    """An evaluation of parameters on dev, one set of parameters at a time."""
+
+    def start(self, weights: Tensors) -> None:
+        """Start to measure the encoder with these parameters, without waiting for the score if possible."""
+
+    def is_ready(self) -> bool:
+        """Return True if `result` would return at once."""
+
+    def result(self) -> float:
+        """Wait for the evaluation that was started, and return its score.
+
+        Returns:
+            100 x Spearman correlation, or the percentage of triplets that are ordered correctly.
+
+        Raises:
+            RunError: the encoder gives vectors that are not finite, or the evaluation died at every retry.
+        """
+
+
+class Dev:
+    """The dev task and an encoder to measure with, which is not the encoder in training but a copy."""
+
+    def __init__(self, config: TrainConfig, encoder: Path | None = None) -> None:
+        """Load the dev file and the encoder.
+
+        Args:
+            config: the settings of the training; `dev` must be set.
+            encoder: see `TrainingJob`.
+
+        Raises:
+            ConfigError: the dev file or the encoder cannot be used.
+        """
+        self._task = read_task(str(config.dev))
+        self._model: SentenceTransformer = load_encoder(
+            str(encoder or config.encoder),
+            pooling=config.pooling,
+            layers=config.layers,
+            max_length=config.max_length,
+            lora=config.lora,
+        ).eval()
+
+    def measure(self, weights: Tensors) -> float:
+        """Return 100 x Spearman correlation, or the percentage of triplets that are ordered correctly."""
+        self._model.load_state_dict(weights)
+        encode = self._model.encode
+        return measure(self._task, lambda texts: encode(texts, show_progress_bar=False)).value
+
+
+class InsideEvaluator:
+    """An `Evaluator` in the worker itself; the training waits for it."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Load the dev file and the encoder; for the exceptions see `Dev`."""
+        self._dev = Dev(config)
+        self._result = 0.0
+
+    def start(self, weights: Tensors) -> None:
+        """Implement `Evaluator.start`: measure at once."""
+        self._result = self._dev.measure(weights)
+
+    def is_ready(self) -> bool:
+        """Implement `Evaluator.is_ready`."""
+        return True
+
+    def result(self) -> float:
+        """Implement `Evaluator.result`."""
+        return self._result
+
+
+class ActorEvaluator:
+    """An `Evaluator` in a Ray actor on any node. It reserves no CPU; see `mask_model/actor.py`."""
+
+    def __init__(self, make: Callable[[], Dev], folder: str) -> None:
+        """Start the actor.
+
+        Args:
+            make: returns the evaluation; it is called in the actor.
+            folder: working directory of the command. `train.dev` is relative to it.
+        """
+        import ray
+
+        actor = ray.remote(_DevActor).options(num_cpus=0, num_gpus=0, max_restarts=-1, max_task_retries=3)
+        self._actor: Any = actor.remote(make, folder)
+        self._pending: ObjectRef[float] | None = None
+
+    def start(self, weights: Tensors) -> None:
+        """Implement `Evaluator.start`: return at once."""
+        self._pending = self._actor.measure.remote(weights)
+
+    def is_ready(self) -> bool:
+        """Implement `Evaluator.is_ready`."""
+        import ray
+
+        ready, _ = ray.wait([self._pending], timeout=0)
+        return bool(ready)
+
+    def result(self) -> float:
+        """Implement `Evaluator.result`."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return float(ray.get(self._pending))
+        except RayTaskError as error:
+            raise RunError(f"train.dev: {explain_error(error)}") from error
+        except RayError as error:
+            raise RunError(f"train.dev: the evaluation died: {explain_error(error)}") from error
+
+
+class _DevActor:
+    """The actor's class. It loads at the first call, because Ray hides the cause of a constructor's error."""
+
+    def __init__(self, make: Callable[[], Dev], folder: str) -> None:
+        """Set the working directory and compute on one thread; nothing is loaded yet."""
+        import os
+
+        os.chdir(folder)
+        torch.set_num_threads(1)
+        self._make = make
+        self._dev: Dev | None = None
+
+    def measure(self, weights: Tensors) -> float:
+        """Return the score of these parameters; see `Dev.measure`."""
+        self._dev = self._dev or self._make()
+        return self._dev.measure(weights)

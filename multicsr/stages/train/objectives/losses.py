@@ -1,0 +1,145 @@
+"""The training objectives, as pure functions of embeddings.
+
+    N anchors of this worker     G rows of the global batch     C = 2G candidates     D width
+
+Each function returns this worker's share of the loss of the global batch. The shares of all workers add up to
+that loss, also if the workers own different numbers of rows. Candidates are the positives of all rows, then
+the hard negatives of all rows. The target of anchor i is candidate `anchor_offset + i`, the positive of its
+own row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_TOP_SCORE = 5.0
+"""Highest score that the LLM gives."""
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """The embeddings, the mask and the scores of one global batch on one worker."""
+
+    anchor_ND: Tensor
+    """Embeddings of the premises of this worker's rows."""
+    positive_GD: Tensor
+    """Embeddings of the positives of all rows, gathered from all workers."""
+    temperature: float
+    """Temperature tau."""
+    anchor_offset: int = 0
+    """Row of the first anchor in the global batch."""
+    negative_GD: Tensor | None = None
+    """Embeddings of the hard negatives of all rows; None if the objective has none."""
+    keep_NC: Tensor | None = None
+    """Mask, bool, True = the cell stays, from `mask`; True at every anchor's own positive. None: all cells
+    stay."""
+    score_N2: Tensor | None = None
+    """The LLM's scores a = (x, x+) and b = (x, x-) of this worker's rows, in [0, 5]."""
+
+
+def masked_infonce(inputs: LossInputs) -> Tensor:
+    """Compute masked InfoNCE (MultiCSR Eq. 7).
+
+    A masked term is removed from the denominator: its logit is -inf.
+    """
+    logits_NC = _logits(inputs)
+    if inputs.keep_NC is not None:
+        logits_NC = logits_NC.masked_fill(~inputs.keep_NC, -torch.inf)
+    return _nll(inputs, logits_NC).sum() / len(inputs.positive_GD)
+
+
+def simcse_sup(inputs: LossInputs) -> Tensor:
+    """Compute supervised SimCSE (MultiCSR Eq. 5): every other hypothesis of the batch is a negative."""
+    return _nll(inputs, _logits(inputs)).sum() / len(inputs.positive_GD)
+
+
+def simcse_unsup(inputs: LossInputs) -> Tensor:
+    """Compute unsupervised SimCSE (Gao et al. 2021, Eq. 4): `simcse_sup` without hard negatives.
+
+    `positive_GD` are the premises again, from another forward pass, which differs by its dropout.
+    """
+    return simcse_sup(inputs)
+
+
+def multicsr_reference(inputs: LossInputs) -> Tensor:
+    """Compute the loss of MultiCSR's public code exactly, for comparison; it is not Eq. 7.
+
+    A masked logit is multiplied by 0, so its cell stays in the softmax as e^0. The loss is a binary cross
+    entropy of the softmax, -log p at the target and -log(1 - p) elsewhere, averaged over all G x C cells.
+
+    Like the public code it is numerically unsafe. If a p rounds to 1 (in float32, if the other candidates
+    together weigh less than 6e-8 of this one), the loss is NaN if that cell is the target and infinite if
+    not.
+    """
+    logits_NC = _logits(inputs)
+    if inputs.keep_NC is not None:
+        logits_NC = logits_NC * inputs.keep_NC
+    p_NC = logits_NC.softmax(dim=-1)
+    target_NC = F.one_hot(_target(inputs), p_NC.shape[1])
+    # Both terms are computed in every cell. The NaN is the 0 * log(0) of the term that does not count.
+    entropy_NC = -(target_NC * p_NC.log() + (1 - target_NC) * (1 - p_NC).log())
+    return entropy_NC.mean(dim=-1).sum() / len(inputs.positive_GD)
+
+
+def claif(inputs: LossInputs) -> Tensor:
+    """Compute CLAIF (Cheng et al. 2023): squared error of cosines against LLM scores, mean over 2G pairs.
+
+    A row gives two pairs, (x, x+) with a / 5 and (x, x-) with b / 5; in CLAIF's own data each pair is
+    separate.
+
+    Raises:
+        ValueError: `negative_GD` or `score_N2` is missing.
+    """
+    own = slice(inputs.anchor_offset, inputs.anchor_offset + len(inputs.anchor_ND))
+    hypothesis_N2D = torch.stack([inputs.positive_GD, _needed(inputs.negative_GD, "negative_GD")], dim=1)[own]
+    cosine_N2 = (_unit(inputs.anchor_ND)[:, None] * _unit(hypothesis_N2D)).sum(dim=-1)
+    error_N2 = cosine_N2 - _needed(inputs.score_N2, "score_N2") / _TOP_SCORE
+    return error_N2.square().sum() / (2 * len(inputs.positive_GD))
+
+
+def clhaif(inputs: LossInputs) -> Tensor:
+    """Compute CLHAIF (Cheng et al. 2023): `simcse_sup` with a / 5 instead of the label 1 at the target.
+
+    This is the form that the authors' code trains with, `smooth_positive`. The labels of the negatives stay
+    0, so b is not used, and the loss of a row has the weight a / 5. The authors mix scores into human labels;
+    here all labels are the LLM's. On several GPUs their code divides by the rows of one GPU; here it is
+    always a mean over G.
+
+    Raises:
+        ValueError: `score_N2` is missing.
+    """
+    label_N = _needed(inputs.score_N2, "score_N2")[:, 0] / _TOP_SCORE
+    return (label_N * _nll(inputs, _logits(inputs))).sum() / len(inputs.positive_GD)
+
+
+def _logits(inputs: LossInputs) -> Tensor:
+    """Return cosines divided by the temperature, [N, C]; [N, G] without hard negatives."""
+    negatives = [] if inputs.negative_GD is None else [inputs.negative_GD]
+    anchor_ND, candidate_CD = _unit(inputs.anchor_ND), _unit(torch.cat([inputs.positive_GD, *negatives]))
+    # Autocast would compute the product in bfloat16, in which a logit of 20 has a resolution of 0.125.
+    with torch.autocast(anchor_ND.device.type, enabled=False):
+        return anchor_ND @ candidate_CD.T / inputs.temperature
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """Return vectors scaled to length 1 along the last dimension, in at least float32."""
+    return F.normalize(vector.to(torch.promote_types(vector.dtype, torch.float32)), dim=-1)
+
+
+def _nll(inputs: LossInputs, logits_NC: Tensor) -> Tensor:
+    """Return -log p of every anchor's own positive, [N]."""
+    return F.cross_entropy(logits_NC, _target(inputs), reduction="none")
+
+
+def _target(inputs: LossInputs) -> Tensor:
+    """Return the candidate number of every anchor's own positive, int64 [N]."""
+    return inputs.anchor_offset + torch.arange(len(inputs.anchor_ND), device=inputs.anchor_ND.device)
+
+
+def _needed(tensor: Tensor | None, name: str) -> Tensor:
+    """Return the tensor, or raise ValueError if it is None."""
+    if tensor is None:
+        raise ValueError(f"this objective needs {name}")
+    return tensor

@@ -1,0 +1,1 @@
+"""Tools for a store, and for the machine: audit, explain, check, ablate, gc."""

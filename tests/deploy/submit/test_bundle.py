@@ -1,0 +1,89 @@
+"""What travels: the configuration as given, with its data files; what would not be found is refused."""
+
+import pytest
+import yaml
+
+from multicsr.config import Config
+from multicsr.config_file import load_config
+from multicsr.deploy.submit.bundle import pack
+from multicsr.errors import ConfigError
+
+TREE = {
+    "name": "t",
+    "store": "s3://b/t",
+    "input": {"paths": ["s3://b/in.txt"]},
+    "llm": {"engine": "fake"},
+    "curate": {"rule": "reference"},
+}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sts").mkdir()
+    for name in ("dev.tsv", "sts/a.tsv", "sts/b.tsv.gz", "prompts.yaml"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def config(**sections) -> Config:
+        return Config.model_validate({**TREE, **sections})
+
+    return config
+
+
+def test_the_configuration_stays_as_it_was_given(make):
+    bundle = pack(make(), "curate")
+    assert yaml.safe_load(bundle.text("/etc/x")) == TREE
+    assert bundle.files == {}
+
+
+def test_what_arrives_can_be_loaded(make, tmp_path):
+    config = make(train={"dev": "dev.tsv"}, ingest={"min_words": 2})
+    (tmp_path / "arrived.yaml").write_text(pack(config, "train").text("/etc/x"))
+    arrived = load_config(tmp_path / "arrived.yaml")
+    assert arrived.train.dev == "/etc/x/dev.tsv"
+    assert arrived.ingest == config.ingest
+
+
+def test_data_files_travel_with_the_job_that_reads_them(make):
+    config = make(
+        train={"dev": "dev.tsv"},
+        evaluate={"data": ["sts", "/mnt/all"]},
+        generate={"prompts": "prompts.yaml"},
+    )
+    assert set(pack(config, "ingest").files) == set()
+    assert set(pack(config, "generate").files) == {"prompts.yaml"}
+    assert set(pack(config, "train").files) == {"dev.tsv"}
+    assert set(pack(config, "evaluate").files) == {"a.tsv", "b.tsv.gz"}
+    refresh_bundle = pack(config, "refresh")
+    assert refresh_bundle.files["dev.tsv"] == b"dev.tsv"
+    sent = yaml.safe_load(refresh_bundle.text("s3://b/jobs/x"))
+    assert sent["evaluate"]["data"] == ["/mnt/all", "s3://b/jobs/x/a.tsv", "s3://b/jobs/x/b.tsv.gz"]
+    assert sent["train"]["dev"] == "s3://b/jobs/x/dev.tsv"
+    assert sent["generate"]["prompts"] == "s3://b/jobs/x/prompts.yaml"
+
+
+def test_the_digest_is_of_all_that_decides(make, tmp_path):
+    config = make(train={"dev": "dev.tsv"})
+    first = pack(config, "train").digest
+    assert pack(make(train={"dev": "dev.tsv", "temperature": 0.05}), "train").digest == first, "the default"
+    assert pack(config, "refresh").digest != first
+    assert pack(make(train={"dev": "dev.tsv"}, seed=7), "train").digest != first
+    (tmp_path / "dev.tsv").write_text("changed")
+    assert pack(config, "train").digest != first
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": {"dev": "absent.tsv"}}, "train.dev: no file absent.tsv here"),
+        ({"evaluate": {"data": ["sts/a.tsv", "other/a.tsv"]}}, "other/a.tsv: another file that is sent has"),
+        ({"generate": {"prompts": "config.yaml"}}, "rename one of them"),
+        ({"train": {"encoder": "sts"}}, "train.encoder: sts is a directory of this machine"),
+    ],
+)
+def test_what_would_not_be_found_there_is_rejected(make, tmp_path, sections, message):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.tsv").write_text("other")
+    (tmp_path / "config.yaml").write_text("a prompt set")
+    with pytest.raises(ConfigError, match=message):
+        pack(make(**sections), "refresh")

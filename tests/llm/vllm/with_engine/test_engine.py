@@ -1,0 +1,145 @@
+"""The engine as the generate stage uses it: scores, refusals, numbers that are none, a death."""
+
+import csv
+import itertools
+import json
+import shutil
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from multicsr.errors import ConfigError, WorkerLost
+from multicsr.llm.base import Completion, Rejection
+from multicsr.llm.label_probabilities import PROBABILITY_STEP
+from multicsr.llm.transformers.engine import TransformersEngine
+from multicsr.llm.vllm.engine import VllmEngine
+from multicsr.models.resolve import ASSETS
+from multicsr.prompts import load_prompts
+from multicsr.rows import Reason, row_id
+from multicsr.stages.score.parse import Unparsable, parse_score
+from tests.support.tiny_llms import make_config
+
+PROMPTS = load_prompts("syncse")
+SMALL = {"kv_cache_gib": 0.25, "max_model_len": 128}
+
+
+def make_engine(model="tinylm", generate=None, **vllm):
+    llm = {"engine": "vllm", "device": "auto", "vllm": {**SMALL, **vllm}}
+    return VllmEngine(make_config(model, llm=llm, generate={"batch_size": 16, **(generate or {})}))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = make_engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def premises():
+    with (ASSETS / "demo" / "sentences.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [row["sentence"] for row, _ in zip(rows, range(300), strict=False)]
+
+
+@pytest.fixture(scope="module")
+def scoring(premises):
+    return [PROMPTS.scoring(a, b) for a, b in itertools.pairwise(premises)]
+
+
+def test_expected_scores_are_those_of_the_transformers_engine(engine, scoring):
+    theirs = TransformersEngine(make_config("tinylm")).label_probabilities(scoring, PROMPTS.score_labels)
+    ours = engine.label_probabilities(scoring, PROMPTS.score_labels)
+    apart = np.abs(np.stack(ours) - np.stack(theirs))
+    assert (
+        apart.max() <= PROBABILITY_STEP
+    )  # a probability on the rounding edge itself may fall on either side
+    assert (apart.max(axis=1) > 0).sum() <= 2
+    again = engine.label_probabilities(list(reversed(scoring)), PROMPTS.score_labels)
+    assert np.array_equal(np.stack(again), np.stack(ours)[::-1])
+
+
+def test_stated_scores_have_the_form_that_was_asked_for(engine, scoring):
+    replies = engine.reply(scoring, scoring, 8)
+    assert not [reply for reply in replies if isinstance(reply, Rejection)]
+    scores = [parse_score(reply.text) for reply in replies]
+    assert not [score for score in scores if isinstance(score, Unparsable)]
+    assert all(0 <= score <= 5 for score in scores)
+    assert len(set(scores)) > 5
+    assert [reply.text for reply in engine.reply(scoring[:40], scoring[:40], 8)] == [
+        reply.text for reply in replies[:40]
+    ]
+
+
+def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(engine, premises):
+    texts = [premises[0], " ".join(premises[:30]), premises[1]]
+    pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in texts]
+    first, rejected, last = engine.generate_pairs(pairs, [row_id(text, "en") for text in texts])
+    assert isinstance(first[0], Completion)
+    assert isinstance(last[1], Completion)
+    assert rejected.reason is Reason.PROMPT_TOO_LONG
+    assert "context 128" in rejected.detail
+
+
+def test_logits_that_are_no_numbers_refuse_the_row(tmp_path, premises):
+    model = tmp_path / "broken"
+    shutil.copytree(ASSETS / "tinylm", model)
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("norm.weight") and "layers" not in name)
+    weights[name] = torch.full_like(weights[name], torch.nan)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    engine = make_engine(str(model))
+    try:
+        pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in premises[:3]]
+        found = engine.generate_pairs(pairs, premises[:3])
+        assert [row.reason for row in found] == [Reason.ENGINE_ERROR] * 3
+        assert "not numbers" in found[0].detail
+        scores = engine.label_probabilities([PROMPTS.scoring("A.", "B.")], PROMPTS.score_labels)
+        assert scores[0].reason is Reason.ENGINE_ERROR
+    finally:
+        engine.close()
+
+
+def test_a_lora_adapter_changes_what_is_written(tmp_path, premises, engine):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    shape = json.loads((ASSETS / "tinylm" / "config.json").read_text())
+    hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
+    draw = torch.Generator().manual_seed(0)
+    tensors = {}
+    for layer in range(layers):
+        stem = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
+        tensors[f"{stem}.lora_A.weight"] = torch.randn(8, hidden, generator=draw)
+        tensors[f"{stem}.lora_B.weight"] = torch.randn(hidden, 8, generator=draw)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["o_proj"], "bias": "none"}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    adapted = make_engine(lora=str(adapter))
+    try:
+        pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in premises[:20]]
+        plain, changed = (e.generate_pairs(pairs, premises[:20]) for e in (engine, adapted))
+        assert all(isinstance(row[0], Completion) for row in changed)
+        assert sum(a[0].text != b[0].text for a, b in zip(plain, changed, strict=True)) > 10
+    finally:
+        adapted.close()
+
+
+def test_a_context_that_the_cache_cannot_hold_is_one_clear_line():
+    with pytest.raises(
+        ConfigError, match=r"^llm: vLLM cannot run .*KV cache is needed.*llm.vllm kv_cache_gib"
+    ) as raised:
+        make_engine(max_model_len=512, kv_cache_gib=0.0005)
+    assert "\n" not in str(raised.value)
+
+
+def test_engine_that_dies_ends_the_call_with_an_error(premises):
+    engine = make_engine()
+    for process in psutil.Process().children(recursive=True):
+        if process.cmdline() and process.cmdline()[0].startswith("VLLM::Worker"):
+            process.kill()
+    pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in premises[:3]]
+    with pytest.raises(WorkerLost, match="vLLM engine has died"):
+        engine.generate_pairs(pairs, premises[:3])

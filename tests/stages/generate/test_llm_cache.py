@@ -1,0 +1,189 @@
+"""What the LLM has done is found again: by id and cause, whatever the files, and by nothing else."""
+
+import random
+
+import pyarrow as pa
+import pytest
+
+from multicsr.config import Config, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
+from multicsr.rows import SCORED, WRITTEN, rejects, row_id
+from multicsr.stages.generate import triplets
+from multicsr.stages.generate.llm_cache import CacheKey, LLMCache
+from multicsr.stages.generate.triplets import scoring_settings, writing_settings
+from multicsr.storage.id_span import IdSpan
+from multicsr.storage.manifest import Manifest
+from multicsr.storage.store import Store
+
+IDS = sorted(row_id(f"sentence {i}", "en") for i in range(400))
+ALL = IdSpan("0" * 32, "f" * 32)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path))
+
+
+def written(ids, text="yes", reason=None):
+    rows = [{"row_id": each, "entailment": text, "reason": reason} for each in sorted(ids)]
+    return pa.Table.from_pylist(rows, schema=WRITTEN)
+
+
+def write(store, cache_key, ids, **row):
+    table = written(ids, **row)
+    store.write_named_table(cache_key.file(table["row_id"], ALL), table)
+
+
+def artifact(store, ids, rejected, settings):
+    """A scored room."""
+
+    def table(chosen, extra):
+        same = {"text": "t", "language": "en", "source": "s", "position": 0, "entailment": "of the room"}
+        rows = [{"row_id": each, **same, **extra} for each in chosen]
+        return pa.Table.from_pylist(rows, schema=rejects(SCORED) if extra else SCORED)
+
+    return Manifest(
+        stage="generate",
+        run="t",
+        fingerprint="x",
+        code_version="0",
+        settings=settings,
+        created="",
+        seconds=0,
+        rows_in=0,
+        rows_out=0,
+        rejected={},
+        rows_digest="",
+        files=[store.write_table("scored/x/rows/0.parquet", table(ids, {}))],
+        reject_files=[store.write_table("scored/x/rejects/0.parquet", table(rejected, {"reason": "bad"}))],
+        counters={},
+    )
+
+
+def done(store, cache, span=ALL):
+    return sorted(cache.select(span).done(store).to_pylist())
+
+
+def test_rows_are_found_in_whatever_files_they_came(store):
+    cache_key = CacheKey("w", "s")
+    draw = random.Random(1)
+    shuffled = draw.sample(IDS, len(IDS))
+    write(store, cache_key, shuffled[:50])
+    write(store, cache_key, shuffled[50:200])
+    write(store, cache_key, shuffled[150:210])  # some twice
+    cache = LLMCache(store, cache_key, None)
+    assert sorted(set(done(store, cache))) == sorted(shuffled[:210])
+    for _ in range(20):
+        first, last = sorted(draw.sample(IDS, 2))
+        expected = [each for each in sorted(shuffled[:210]) if first <= each <= last]
+        assert sorted(set(done(store, cache, IdSpan(first, last)))) == expected
+        part = cache.select(ALL).within(IdSpan(first, last))
+        assert sorted(set(part.done(store).to_pylist())) == expected
+    assert cache.select(IdSpan(IDS[0], IDS[0])).rows(store).num_rows == (IDS[0] in shuffled[:210])
+
+
+def test_another_cause_is_other_work(store):
+    write(store, CacheKey("w", "s"), IDS[:10])
+    assert done(store, LLMCache(store, CacheKey("other", "s"), None)) == []
+    rescored = LLMCache(store, CacheKey("w", "other"), None)
+    assert done(store, rescored) == []
+    assert rescored.select(ALL).hypotheses(store)["row_id"].to_pylist() == IDS[:10]
+    assert LLMCache(store, CacheKey("w", "s"), None).select(ALL).hypotheses(store).num_rows == 0
+
+
+def test_the_artifact_of_the_current_version_is_part_of_it(store):
+    settings = {"writing": {"llm": "m"}, "scoring": {"method": "both"}}
+    manifest = artifact(store, IDS[:5], IDS[5:8], settings)
+    cache_key = CacheKey.of(settings)
+    write(store, cache_key, IDS[8:10])
+    cache = LLMCache(store, cache_key, manifest)
+    assert done(store, cache) == IDS[:10]
+    rows = cache.select(ALL).rows(store)
+    assert rows.schema == WRITTEN
+    reasons = dict(zip(rows["row_id"].to_pylist(), rows["reason"].to_pylist(), strict=True))
+    assert [reasons[each] for each in IDS[:10]] == [None] * 5 + ["bad"] * 3 + [None] * 2
+    other = {**settings, "scoring": {"method": "stated"}}
+    assert done(store, LLMCache(store, CacheKey.of(other), manifest)) == []
+    assert LLMCache(store, CacheKey.of(other), manifest).select(ALL).hypotheses(store).num_rows == 10
+    other = {**settings, "writing": {"llm": "n"}}
+    assert LLMCache(store, CacheKey.of(other), manifest).select(ALL).sources == ()
+
+
+def test_the_same_rows_have_the_same_file():
+    cache_key = CacheKey("w", "s")
+    one, other = written(IDS[:5])["row_id"], written(IDS[:6])["row_id"]
+    assert cache_key.file(one, ALL) == cache_key.file(one, ALL) != cache_key.file(other, ALL)
+
+
+def test_the_key_of_a_configuration_is_pinned():
+    """Should this fail, every user pays the LLM again: change LLM_SCHEMA, or leave the key as it is."""
+    config = Config.model_validate(
+        {"name": "t", "store": "s", "input": {"paths": ["in.txt"]}, "llm": {"engine": "fake"}}
+    )
+    cache_key = CacheKey.of({"writing": writing_settings(config), "scoring": scoring_settings(config)})
+    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "7d16a30ecd2c1cf8")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "others"),
+    [
+        (LLMConfig, triplets._LLM, {"device", "base_url", "concurrency", "timeout_s", "patience_s", "vllm"}),
+        (
+            VllmConfig,
+            triplets._VLLM,
+            {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
+        ),
+        (ScoreConfig, triplets._SCORING, set()),
+        (
+            GenerateConfig,
+            triplets._DECODING | {"prompts"},
+            {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
+            | {"max_rejected"},
+        ),
+    ],
+)
+def test_a_new_setting_is_decided_on(section, key, others):
+    """Should this fail, decide: a setting that changes what the LLM writes enters the key, others do not."""
+    assert key | others == section.model_fields.keys()
+    assert not key & others
+
+
+def test_a_new_setting_does_not_change_the_key_by_itself():
+    class NewLLM(LLMConfig):
+        novelty: int = 3
+
+    class NewScore(ScoreConfig):
+        novelty: int = 3
+
+    sections = {"llm": {"engine": "fake"}, "input": {"paths": ["in.txt"]}}
+    config = Config.model_validate({"name": "t", "store": "s", **sections})
+    newer = config.model_copy(update={"llm": NewLLM(engine="fake"), "score": NewScore()})
+    for settings in (writing_settings, scoring_settings):
+        assert settings(newer) == settings(config)
+
+
+def test_the_key_has_a_schema_of_its_own(monkeypatch):
+    settings = {"writing": {"llm": "m"}, "scoring": {"method": "both"}, "schema": "2"}
+    cache_key = CacheKey.of(settings)
+    assert CacheKey.of({**settings, "schema": "3"}) == cache_key, "the store's is none of its business"
+    monkeypatch.setattr("multicsr.stages.generate.llm_cache.LLM_SCHEMA", "3")
+    assert CacheKey.of(settings) != cache_key
+
+
+def test_the_key_knows_no_order():
+    one = CacheKey.of({"writing": {"a": 1, "b": {"c": 2, "d": 3}}, "scoring": {}})
+    assert one == CacheKey.of({"scoring": {}, "writing": {"b": {"d": 3, "c": 2}, "a": 1}})
+
+
+def test_rows_outlive_a_change_of_the_stores_schema(store, monkeypatch):
+    cache_key = CacheKey("w", "s")
+    store.write_named_table(cache_key.file(written(IDS[:5])["row_id"], ALL), written(IDS[:5]))
+    monkeypatch.setattr("multicsr.storage.store.SCHEMA_VERSION", "4")
+    assert done(store, LLMCache(store, cache_key, None)) == IDS[:5]
+
+
+def test_foreign_files_are_no_part_of_it(store):
+    cache_key = CacheKey("w", "s")
+    write(store, cache_key, IDS[:5])
+    for name in (".DS_Store", "x.bak", "s/.nfs0001", "s/1/2-3.parquet", "s/a-b-c-d.parquet", "x/y/z.parquet"):
+        store.write_text(f"llm_cache/w/{name}", "x")
+    assert done(store, LLMCache(store, cache_key, None)) == IDS[:5]

@@ -1,0 +1,187 @@
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from multicsr.artifacts import HISTOGRAM
+from multicsr.errors import RunError
+from multicsr.stages.report import collect, to_html, write_report
+from tests.stages.report.conftest import SCRIPT
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+LOADING = {"script", "link", "img", "iframe", "object", "embed", "video", "audio", "source", "base"}
+
+
+class Page(HTMLParser):
+    """Tags, their nesting, and text by section."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, str] = {}
+        self.missing: set[str] = set()
+        self._open: list[str] = []
+        self._section = ""
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "section":
+            self._section = str(dict(attrs)["id"])
+        if ("class", "missing") in attrs:
+            self.missing.add(self._section)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+        if tag == "section":
+            self._section = ""
+
+    def handle_data(self, data):
+        self.text[self._section] = self.text.get(self._section, "") + " " + " ".join(data.split())
+
+
+@pytest.fixture(scope="module")
+def html(made) -> str:
+    return to_html(collect(made.snapshot))
+
+
+@pytest.fixture(scope="module")
+def page(html) -> Page:
+    return Page(html)
+
+
+def test_nothing_is_loaded_from_outside(html, page):
+    assert not {tag for tag, _ in page.tags} & LOADING
+    links = [
+        value for _, attributes in page.tags for name, value in attributes.items() if name in ("href", "src")
+    ]
+    assert links
+    assert all(link and link.startswith("#") for link in links)
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_every_link_has_its_section(page):
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {str(a["href"])[1:] for tag, a in page.tags if tag == "a"} <= ids
+
+
+def test_all_counts_of_the_manifests_are_there(made, page):
+    text = page.text["rows"]
+    for number in ("645", "600", "560", "45", "40", str(len(made.curated)), str(len(made.curated_rejects))):
+        assert f" {number} " in text
+    for row in (*made.ingest_rejects, *made.scored_rejects, *made.curated_rejects):
+        assert str(row["reason"]) in text
+
+
+def test_sentences_are_escaped(made, html, page):
+    assert SCRIPT in [row.text for row in collect(made.snapshot).kept]
+    assert "<script" not in html.lower()
+    assert "<b>HTML</b>" not in html
+    assert SCRIPT in page.text["kept"]
+
+
+def test_evaluation_shows_both_encoders_and_the_change(page):
+    text = page.text["evaluation"]
+    for part in ("before training", "after training", "61.25", "83.75", "+22.50", "58.50", "57.25", "-1.25"):
+        assert part in text
+
+
+def test_training_shows_its_charts_and_the_kept_checkpoint(page):
+    text = page.text["training"]
+    assert "checkpoint of step 100" in text
+    labels = [a.get("aria-label") for tag, a in page.tags if tag == "svg"]
+    assert labels[3:6] == ["Training loss by step", "Dev metric by step", "Mask rate by step"]
+    assert labels[6:] == ["Cosines of premises with other rows' hypotheses under the mask model"]
+
+
+def test_cells_from_sigma_on_count_as_removed(made, page):
+    seen = json.loads(made.store.read_text(f"model/f/{HISTOGRAM}"))
+    removed = sum(n for left, n in zip(seen["edges"], seen["counts"], strict=False) if left >= 0.9)
+    assert removed > 0
+    assert f"removed: {removed:,} of 50,000 cells" in page.text["training"]
+
+
+def test_settings_and_counters_are_shown(page):
+    for part in ('"min_words": 3', '"alpha": 3.0', '"generated_tokens": 14400.0', '"global_batch": 128'):
+        assert part in page.text["settings"]
+
+
+def test_no_path_of_the_machine_is_shown(made, html):
+    assert "/home" not in html
+    assert "tinylm&#34;" in html
+    assert str(made.store.directory.parent) not in html
+    assert "demo-store" in html
+
+
+@pytest.mark.parametrize(
+    ("stages", "missing"),
+    [
+        (("ingest", "generate", "curate", "train", "evaluate"), set()),
+        (("ingest",), {"scores", "prompts", "kept", "training", "evaluation"}),
+        (("ingest", "generate"), {"training", "evaluation"}),
+        (("ingest", "generate", "curate"), {"training", "evaluation"}),
+        (("train",), {"scores", "prompts", "kept", "rejected", "evaluation"}),
+    ],
+)
+def test_report_names_missing_stages(make_store, stages, missing):
+    page = Page(to_html(collect(make_store(stages).snapshot)))
+    assert page.missing == missing
+    assert len([tag for tag, _ in page.tags if tag == "section"]) == 8
+
+
+def test_the_report_is_written_whole(made, tmp_path, html):
+    out = tmp_path / "new" / "report.html"
+    write_report(made.snapshot, out)
+    assert out.read_text(encoding="utf-8") == html
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_place_that_cannot_be_written_is_a_run_error(made, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write the report"):
+        write_report(made.snapshot, tmp_path / "file" / "report.html")
+
+
+PROBE = """<script>
+  const out = [...document.querySelectorAll("body *")].filter(element =>
+    !element.closest(".scroll *, svg *") && element.getBoundingClientRect().right > innerWidth + 1);
+  const root = document.documentElement;
+  const text = `${innerWidth}: ${root.scrollWidth - root.clientWidth} wider, ${out.length} sticking out`;
+  parent.postMessage(text, "*");
+</script></body>"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_fits_its_window(tmp_path, html, width):
+    """A script added for the test tells the frame around the page what sticks out of it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    page = html.replace("<details>", "<details open>").replace("</body>", PROBE)
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    # A window of Chromium has a least width; a frame has none.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        "<script>onmessage = event => { document.title = event.data }</script>"
+        f'<iframe src="report.html" style="width:{width}px; height:900px; border:0"></iframe>'
+    )
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --hide-scrollbars"
+    )
+    flags += (
+        " --disable-background-networking --disable-component-update --virtual-time-budget=10000 --dump-dom"
+    )
+    command = [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert f"<title>{width}: 0 wider, 0 sticking out</title>" in done.stdout

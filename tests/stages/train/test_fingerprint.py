@@ -1,0 +1,43 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from multicsr.config import MaskConfig, TrainConfig
+from multicsr.stages.train.data.index import digest_rows, join_index
+from multicsr.stages.train.fingerprint import identity
+
+
+@pytest.fixture
+def config(tiny_bert, dev_file) -> TrainConfig:
+    mask = MaskConfig(model=str(tiny_bert), sigma=0.9)
+    return TrainConfig(encoder=str(tiny_bert), mask=mask, dev=str(dev_file))
+
+
+def test_a_runs_identity(config, triplets):
+    """Another run's checkpoint is not continued; what does not change the result does not change the run."""
+    index = join_index([digest_rows(triplets, config.objective)])
+    known = identity(config, index, 3)
+    assert identity(config, index, 4) != known
+    assert identity(config, join_index([digest_rows(triplets.slice(1), config.objective)]), 3) != known
+    assert identity(config.model_copy(update={"temperature": 0.1}), index, 3) != known
+    assert identity(config.model_copy(update={"workers": 4, "grad_cache": True}), index, 3) == known
+    elsewhere = config.mask.model_copy(update={"place": "worker", "cache_gib": 1.0})
+    assert identity(config.model_copy(update={"mask": elsewhere}), index, 3) == known
+
+
+@pytest.mark.parametrize("file", ["encoder", "mask", "dev"])
+def test_another_file_under_the_same_path_is_another_run(config, triplets, tmp_path, file):
+    encoder, mask = (Path(shutil.copytree(config.encoder, tmp_path / name)) for name in ("encoder", "mask"))
+    dev = Path(shutil.copy(config.dev, tmp_path / "dev.tsv"))
+    paths = {"encoder": str(encoder), "mask": MaskConfig(model=str(mask)), "dev": str(dev)}
+    config, index = config.model_copy(update=paths), join_index([digest_rows(triplets, config.objective)])
+    known = identity(config, index, 3)
+    if file == "dev":
+        dev.write_text("".join(dev.read_text().splitlines(keepends=True)[:-1]))
+    else:
+        path = tmp_path / file / "model.safetensors"
+        save_file({**load_file(path), "pooler.dense.bias": torch.ones(32)}, path)
+    assert identity(config, index, 3) != known

@@ -1,0 +1,33 @@
+"""Jobs in this process, without Ray: for tests of a store that need many jobs and no workers."""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from multicsr.execution import stage_runner
+from multicsr.pipeline import diff
+from multicsr.stages.generate import run as generate_run
+
+
+def _map_items(
+    name: str, make: Callable[[], Callable[[Any], object]], items: Sequence[object], pool: object
+) -> Iterator[object]:
+    """Do what `pool.map_items` does, one item after the other; items are pickled as they are there."""
+    if items:
+        work = make()
+        for item in items:
+            yield work(pickle.loads(pickle.dumps(item)))
+
+
+def work_inline(patch: pytest.MonkeyPatch) -> None:
+    """Let the stages work in this process."""
+    for module in (stage_runner, generate_run, diff):
+        patch.setattr(module, "map_items", _map_items)
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stages work in this process while a test runs."""
+    work_inline(monkeypatch)

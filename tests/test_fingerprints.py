@@ -1,0 +1,67 @@
+"""Fingerprints of the configurations whose files ship: a change of one makes every store's artifacts anew."""
+
+import pytest
+
+from multicsr.config_file import load_config
+from multicsr.prompts import load_prompts
+from multicsr.stages.curate.run import curate_settings
+from multicsr.stages.evaluate import find_tasks
+from multicsr.stages.evaluate import run as evaluate_run
+from multicsr.stages.generate import run as generate_run
+from multicsr.stages.ingest import run as ingest_run
+from multicsr.stages.ingest.files import find_files
+from multicsr.stages.train import trainer
+from multicsr.storage.manifest import fingerprint
+from tests.support.paths import ROOT
+from tests.support.versions import manifest
+
+PINNED = {
+    "ablation.yaml": {
+        "ingest": "57c62711fe373d25",
+        "generate": "2ee527f672f6fef7",
+        "curate": "5acdf07638d2f639",
+        "train": "5ffc39a41cb919ee",
+    },
+    "demo.yaml": {
+        "ingest": "57c62711fe373d25",
+        "generate": "2ee527f672f6fef7",
+        "curate": "5acdf07638d2f639",
+        "train": "3f01e9aa37a45d4b",
+        "evaluate": "993c04a5adab2c8d",
+    },
+}
+PINNED["nightly.yaml"] = PINNED["demo.yaml"]
+
+
+def fingerprints(name: str) -> dict[str, str]:
+    """Fingerprints of all stages, for input files and artifacts with invented digests."""
+    config = load_config(ROOT / "configs" / name)
+    files = find_files(config.input, config.s3).files
+    sentences, scored, curated, model = (
+        manifest(stage, rows_digest=stage) for stage in ("ingest", "generate", "curate", "train")
+    )
+    made = {
+        "ingest": ingest_run._settings(config, files, {file.path: "digest" for file in files}),
+        "generate": generate_run._settings(config, sentences),
+        "curate": curate_settings(config, scored),
+        "train": trainer._settings(config, curated, None),
+    }
+    if config.evaluate.data:
+        made["evaluate"] = evaluate_run._settings(config, model, find_tasks(config.evaluate.data))
+    return {stage: fingerprint(settings) for stage, settings in made.items()}
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_fingerprints_of_a_configuration_are_pinned(name, monkeypatch):
+    """If this fails, users' artifacts are made anew: note it in CHANGELOG, then pin the new values."""
+    monkeypatch.chdir(ROOT)
+    assert fingerprints(name) == PINNED[name]
+
+
+def test_comments_of_a_prompt_file_are_no_part_of_the_fingerprint(tmp_path):
+    shipped = ROOT / "multicsr/prompts/syncse.yaml"
+    path = tmp_path / "syncse.yaml"
+    path.write_text("# a comment\n" + shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    ours, theirs = load_prompts(str(path)), load_prompts("syncse")
+    assert ours.writing_digest() == theirs.writing_digest()
+    assert ours.scoring_digest() == theirs.scoring_digest()
