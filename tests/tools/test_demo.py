@@ -25,6 +25,11 @@ def test_paths_lead_into_the_package_and_below_the_output(tmp_path):
     assert config.store == str(out / "demo")
 
 
+def test_the_configuration_of_the_checkout_is_that_of_the_package():
+    """It is a copy, because archives and Windows lose symbolic links."""
+    assert (ROOT / "configs/demo.yaml").read_text() == (ROOT / "multicsr/assets/demo/demo.yaml").read_text()
+
+
 def test_settings_are_those_of_the_checkout(tmp_path):
     ours, theirs = load_config(write_demo_config(tmp_path), ()), load_config(ROOT / "configs/demo.yaml", ())
     for section in ("llm", "generate", "score", "curate"):

@@ -14,8 +14,7 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.stages.train import distributed
 from multicsr.stages.train.data.loader import Batch, Chunk
 from multicsr.stages.train.engines.base import TrainEngine
-from multicsr.stages.train.objectives.losses import LossInputs
-from multicsr.stages.train.objectives.registry import OBJECTIVES
+from multicsr.stages.train.objectives.losses import OBJECTIVES, LossInputs
 
 _SHORTEST = 1e-6
 """Length below which a vector counts as zero. Encoders give lengths of 1 to 30; float32 has seven digits."""

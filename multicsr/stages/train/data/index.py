@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from multicsr.errors import RunError
 from multicsr.rows import normalise
-from multicsr.stages.train.objectives.registry import OBJECTIVES
+from multicsr.stages.train.objectives.losses import OBJECTIVES
 
 Ids = NDArray[np.int32]
 """Numbers of sentences."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multicsr.execution.row_stream import rows_in_order
 from multicsr.stages.train.data.index import Index, digest
-from multicsr.stages.train.objectives.registry import OBJECTIVES
+from multicsr.stages.train.objectives.losses import OBJECTIVES
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
 

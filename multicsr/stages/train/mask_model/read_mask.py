@@ -8,7 +8,7 @@ from torch import Tensor
 from multicsr.config import TrainConfig
 from multicsr.stages.train import distributed
 from multicsr.stages.train.mask_model.vector_cache import exact_cosines
-from multicsr.stages.train.objectives.registry import OBJECTIVES
+from multicsr.stages.train.objectives.losses import OBJECTIVES
 
 
 class Mask(NamedTuple):

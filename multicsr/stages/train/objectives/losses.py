@@ -1,4 +1,4 @@
-"""The training objectives, as pure functions of embeddings.
+"""The training objectives, as pure functions of embeddings, and `OBJECTIVES`, the table of them.
 
     N anchors of this worker     G rows of the global batch     C = 2G candidates     D width
 
@@ -8,11 +8,14 @@ the hard negatives of all rows. The target of anchor i is candidate `anchor_offs
 own row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from multicsr.stages.train.objectives.mask import keep_cells, keep_cells_reference
 
 _TOP_SCORE = 5.0
 """Highest score that the LLM gives."""
@@ -37,6 +40,21 @@ class LossInputs:
     stay."""
     score_N2: Tensor | None = None
     """The LLM's scores a = (x, x+) and b = (x, x-) of this worker's rows, in [0, 5]."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, the columns that it reads and its mask."""
+
+    loss: Callable[[LossInputs], Tensor]
+    """Function that returns a worker's share of the loss of the global batch."""
+    sentences: tuple[str, ...]
+    """Columns of `rows.CURATED` to embed: premise, positive, hard negative. If there is only the premise, it
+    is encoded twice."""
+    uses_scores: bool = False
+    """True if the loss uses the scores a and b."""
+    keep: Callable[[Tensor, float, int], Tensor] | None = None
+    """Mask function (similarity_NC, sigma, anchor_offset) -> keep_NC; None: the objective has no mask."""
 
 
 def masked_infonce(inputs: LossInputs) -> Tensor:
@@ -112,6 +130,20 @@ def clhaif(inputs: LossInputs) -> Tensor:
     """
     label_N = _needed(inputs.score_N2, "score_N2")[:, 0] / _TOP_SCORE
     return (label_N * _nll(inputs, _logits(inputs))).sum() / len(inputs.positive_GD)
+
+
+_TRIPLET = ("text", "entailment", "contradiction")
+"""Columns of premise, positive and hard negative."""
+
+OBJECTIVES: dict[str, Objective] = {
+    "masked_infonce": Objective(masked_infonce, _TRIPLET, keep=keep_cells),
+    "multicsr_reference": Objective(multicsr_reference, _TRIPLET, keep=keep_cells_reference),
+    "simcse_sup": Objective(simcse_sup, _TRIPLET),
+    "simcse_unsup": Objective(simcse_unsup, ("text",)),
+    "claif": Objective(claif, _TRIPLET, uses_scores=True),
+    "clhaif": Objective(clhaif, _TRIPLET, uses_scores=True),
+}
+"""Objectives by name, for `TrainConfig.objective`."""
 
 
 def _logits(inputs: LossInputs) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from multicsr.config import TrainConfig
 from multicsr.rows import CURATED
 from multicsr.stages.train.objectives.losses import (
+    OBJECTIVES,
     LossInputs,
     claif,
     clhaif,
@@ -20,7 +21,6 @@ from multicsr.stages.train.objectives.losses import (
     simcse_unsup,
 )
 from multicsr.stages.train.objectives.mask import keep_cells, keep_cells_reference, similarity
-from multicsr.stages.train.objectives.registry import OBJECTIVES
 
 N, D, TAU, SIGMA = 7, 5, 0.05, 0.4
 
