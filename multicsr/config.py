@@ -245,9 +245,18 @@ class CurateConfig(Section):
     """Maximum of b, the score of (premise, contradiction)."""
     gamma: Score = 1.0
     """Minimum difference a - b."""
+    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the scored rows to keep at least. The thresholds are then quantiles of the scores, the
+    strictest at one common level that keep so many rows; alpha, beta and gamma must be unset. For LLMs whose
+    scores do not spread over the whole scale. Unset: the thresholds are those above."""
 
     @model_validator(mode="after")
     def _something_can_pass(self) -> "CurateConfig":
+        if self.keep_share is not None:
+            unused = [name for name in ("alpha", "beta", "gamma") if name in self.model_fields_set]
+            if unused:
+                raise ValueError(f"{unused[0]} has no effect with keep_share; leave one of them out")
+            return self
         if self.rule == "reference" and "gamma" in self.model_fields_set:
             raise ValueError("gamma has no effect with rule: reference, which asks a != b")
         if self.score == "expected" and (self.alpha == 5 or self.beta == 0 or self.gamma == 5):

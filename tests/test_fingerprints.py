@@ -43,7 +43,7 @@ def fingerprints(name: str) -> dict[str, str]:
     made = {
         "ingest": ingest_run._settings(config, files, {file.path: "digest" for file in files}),
         "generate": generate_run._settings(config, sentences),
-        "curate": curate_settings(config, scored),
+        "curate": curate_settings(config.curate, scored),
         "train": trainer._settings(config, curated, None),
     }
     if config.evaluate.data:

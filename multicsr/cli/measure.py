@@ -24,9 +24,13 @@ _PANEL = "What it is worth"
 @command(app, _PANEL, "multicsr sweep runs/demo.yaml --alpha 2,3,4 --beta 2,3 --gamma 0,1,2")
 def sweep(
     config: ConfigPath,
-    alpha: Annotated[str, typer.Option(help="Comma-separated values.")] = "2,2.5,3,3.5,4",
-    beta: Annotated[str, typer.Option(help="Comma-separated values.")] = "2,3,4",
-    gamma: Annotated[str, typer.Option(help="Comma-separated values.")] = "0,1,2",
+    alpha: Annotated[
+        str | None, typer.Option(help="Comma-separated values; else quartiles of the scores.")
+    ] = None,
+    beta: Annotated[
+        str | None, typer.Option(help="Comma-separated values; else quartiles of the scores.")
+    ] = None,
+    gamma: Annotated[str | None, typer.Option(help="Comma-separated values; else the median gap.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print how many triplets each combination of thresholds would keep. Writes nothing."""

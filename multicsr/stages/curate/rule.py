@@ -14,13 +14,14 @@ from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError
 from multicsr.execution.stage_runner import StageOutput
 from multicsr.rows import CURATED, Reason, rejects
+from multicsr.stages.curate.separation import count_separation
 from multicsr.storage.manifest import Manifest
 
 CURATION_RULES = 1
 """Version of the rules by which rows are kept; it is part of the fingerprint of the artifact `curated`."""
 _BOTH_SIMILAR_ABOVE = 4.0
 """Limit of `rule: reference`: a row whose lower score is above it is rejected."""
-_DECIMALS = 4
+DECIMALS = 4
 """Decimals to which scores are rounded. They are stored as float32, in which 3.3 is slightly less than 3.3;
 rounded, it passes alpha = 3.3."""
 _PAIRED = ("", "_prompt", "_expected", "_stated", "_reply")
@@ -40,9 +41,10 @@ def decide(table: pa.Table, config: CurateConfig) -> StageOutput:
         config: thresholds and rule.
 
     Returns:
-        Kept rows in the schema `rows.CURATED`, and rejects.
+        Kept rows in the schema `rows.CURATED`, rejects, and the counters of `Separation`.
     """
     a_N, b_N, absent_N = read_scores(table, config)
+    separation = count_separation(a_N, b_N)
     swapped_N = b_N > a_N if config.rule == "reference" else np.zeros(len(a_N), dtype=bool)
     a_N, b_N = np.where(swapped_N, b_N, a_N), np.where(swapped_N, a_N, b_N)
     table = _exchange(table, pa.array(swapped_N)) if swapped_N.any() else table
@@ -57,7 +59,9 @@ def decide(table: pa.Table, config: CurateConfig) -> StageOutput:
     reasons = pa.array(reason_N[rejected_N], pa.string())
     detail = pa.nulls(rejected.num_rows, pa.string())
     return StageOutput(
-        table.filter(~rejected_N), pa.table([*rejected.columns, reasons, detail], schema=rejects(CURATED))
+        table.filter(~rejected_N),
+        pa.table([*rejected.columns, reasons, detail], schema=rejects(CURATED)),
+        separation,
     )
 
 
@@ -70,7 +74,7 @@ def rejections_of(a_N: Scores, b_N: Scores, config: CurateConfig) -> list[tuple[
         config: thresholds and rule.
     """
     if config.rule == "paper":
-        gap_too_small_N = a_N < np.round(b_N + config.gamma, _DECIMALS)
+        gap_too_small_N = a_N < np.round(b_N + config.gamma, DECIMALS)
         too_similar: list[tuple[Reason, Booleans]] = []
     else:
         gap_too_small_N = a_N == b_N
@@ -104,7 +108,7 @@ def read_scores(table: pa.Table, config: CurateConfig) -> tuple[Scores, Scores, 
     """Return a [N], b [N], and a mask [N] of the rows without one of them; a missing score is NaN."""
     columns = [table[name] for name in score_columns(config)]
     absent_N = np.logical_or(*(column.is_null().to_numpy() for column in columns))
-    a_N, b_N = (np.round(column.to_numpy().astype(np.float64), _DECIMALS) for column in columns)
+    a_N, b_N = (np.round(column.to_numpy().astype(np.float64), DECIMALS) for column in columns)
     return a_N, b_N, absent_N
 
 

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from multicsr.config import Config, CurateConfig
 from multicsr.errors import ConfigError
-from multicsr.stages.curate.rule import check_method, read_scores, rejections_of, score_columns
-from multicsr.storage.manifest import Manifest, iter_tables
+from multicsr.stages.curate.rule import check_method
+from multicsr.stages.curate.thresholds import ScoreDistribution, count_kept, read_distribution
+from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Yield:
     """Number of rows kept."""
     share: float
     """Share of the scored rows that is kept, in [0, 1]."""
+
+    def is_of(self, config: CurateConfig) -> bool:
+        """Return True if these are the thresholds of the configuration."""
+        return (self.alpha, self.beta) == (config.alpha, config.beta) and self.gamma in (None, config.gamma)
 
 
 def sweep(
@@ -62,14 +67,6 @@ def sweep(
         config.model_copy(update={"alpha": alpha, "beta": beta, "gamma": gamma})
         for alpha, beta, gamma in product(alphas, betas, gammas if config.rule == "paper" else gammas[:1])
     ]
-    kept = [0] * len(ways)
-    for table in iter_tables(store, scored, score_columns(config)):
-        a_N, b_N, _ = read_scores(table, config)
-        if config.rule == "reference":
-            a_N, b_N = np.maximum(a_N, b_N), np.minimum(a_N, b_N)
-        for i, way in enumerate(ways):
-            rejected_N = np.logical_or.reduce([rejected_N for _, rejected_N in rejections_of(a_N, b_N, way)])
-            kept[i] += int(np.count_nonzero(~rejected_N))
     return [
         Yield(
             way.alpha,
@@ -78,18 +75,22 @@ def sweep(
             count,
             count / max(scored.rows_out, 1),
         )
-        for way, count in zip(ways, kept, strict=True)
+        for way, count in zip(ways, count_kept(store, scored, ways), strict=True)
     ]
 
 
-def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":
+def sweep_table(
+    config: Config, alpha: str | None = None, beta: str | None = None, gamma: str | None = None
+) -> "Table":
     """Return a table of the scored rows that each combination of thresholds would keep.
+
+    The thresholds of the configuration are among the values and marked, if they are absolute.
 
     Args:
         config: the configuration of the run; its store is read.
-        alpha: values separated by commas, each from 0 to 5.
+        alpha: values separated by commas, each from 0 to 5; None: quartiles of the scores.
         beta: likewise.
-        gamma: likewise.
+        gamma: likewise; None: the median of the gaps.
 
     Raises:
         ConfigError: the values are invalid, or the rows were scored without the score that `curate.score`
@@ -99,17 +100,28 @@ def sweep_table(config: Config, alpha: str, beta: str, gamma: str) -> "Table":
 
     store = Store.of(config)
     scored = current(store).manifest("scored")
+    check_method(config.curate, scored)
     table = Table(title=f"{scored.rows_out:,} scored rows, {config.curate.rule} rule")
-    for name in ("alpha", "beta", "gamma", "kept", "share"):
+    for name in ("alpha", "beta", "gamma", "kept", "share", ""):
         table.add_column(name, justify="right")
-    grid = {
-        name: _thresholds(name, text)
-        for name, text in (("alphas", alpha), ("betas", beta), ("gammas", gamma))
-    }
-    for row in sweep(store, scored, config.curate, **grid):
+    grid = _grid(config.curate, read_distribution(store, scored, config.curate))
+    texts = zip(grid, (alpha, beta, gamma), strict=True)
+    given = {name: _thresholds(name, text) for name, text in texts if text is not None}
+    for row in sweep(store, scored, config.curate, **(grid | given)):
         limits = [f"{row.alpha:g}", f"{row.beta:g}", "-" if row.gamma is None else f"{row.gamma:g}"]
-        table.add_row(*limits, f"{row.kept:,}", f"{row.share:.1%}")
+        is_set = config.curate.keep_share is None and row.is_of(config.curate)
+        table.add_row(*limits, f"{row.kept:,}", f"{row.share:.1%}", "as configured" if is_set else "")
     return table
+
+
+def _grid(config: CurateConfig, scores: ScoreDistribution) -> dict[str, list[float]]:
+    """Return the values to try: the thresholds of the configuration, and quantiles of the scores."""
+    grid = {"alphas": [config.alpha], "betas": [config.beta], "gammas": [config.gamma]}
+    if scores.num_rows:
+        grid["alphas"] += [scores.quantile("a", level) for level in _QUARTILES]
+        grid["betas"] += [scores.quantile("b", level) for level in _QUARTILES]
+        grid["gammas"] += [max(0.0, scores.quantile("gap", 0.5))]
+    return {name: sorted({round(value, 2) for value in values}) for name, values in grid.items()}
 
 
 def _thresholds(name: str, text: str) -> list[float]:

@@ -13,6 +13,7 @@ from multicsr.config import CurateConfig, MaskConfig
 from multicsr.errors import RunError
 from multicsr.prompts import PromptSet
 from multicsr.rows import CURATED, SCORED
+from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
 from multicsr.stages.generate.triplets import prompts_of
 from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
@@ -93,6 +94,8 @@ class Report:
     curation: CurateConfig | None
     """Settings of the artifact `curated`; None before curation."""
     scores: ScoreCounts
+    separation: Separation | None
+    """How well the scores tell entailments from contradictions; None before curation."""
     prompts: list[PromptUse]
     omegas: list[tuple[float, int]]
     kept: list[SampledRow]
@@ -154,6 +157,7 @@ def collect(snapshot: Snapshot) -> Report:
         is_curated="curated" in manifests,
         curation=curation,
         scores=statistics.scores,
+        separation=_separation(manifests.get("curated")),
         prompts=list(
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
@@ -255,6 +259,10 @@ def _curation(manifest: Manifest | None) -> CurateConfig | None:
     # A dump of the settings contains gamma even for the rule that has none; CurateConfig would reject it.
     has_gamma = rule.get("rule") != "reference"
     return CurateConfig.model_validate({name: rule[name] for name in rule if has_gamma or name != "gamma"})
+
+
+def _separation(curated: Manifest | None) -> Separation | None:
+    return None if curated is None else Separation.from_counters(curated.counters)
 
 
 def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str:

@@ -120,6 +120,16 @@ def test_thresholds_are_those_of_the_curated_artifact(made, make_store):
     assert collect(make_store(("generate", "curate"), reference).snapshot).curation == reference
 
 
+def test_separation_is_that_of_the_curated_artifact(made, make_store):
+    assert collect(made.snapshot).separation is None
+    counters = {"rows_with_scores": 40.0, "rows_with_a_above_b": 20.0}
+    store = make_store(("ingest",)).store
+    snapshot = publish(store, "curated", manifest("curate", fingerprint="c", counters=counters))
+    separation = collect(snapshot).separation
+    assert separation is not None
+    assert (separation.num_rows, separation.share, separation.is_chance) == (40, 0.5, True)
+
+
 def test_an_empty_store_is_a_run_error(tmp_path):
     with pytest.raises(RunError, match=r"nothing to report in .*run `multicsr run CONFIG` first"):
         collect(current(Store.open(str(tmp_path))))
