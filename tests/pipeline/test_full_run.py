@@ -152,6 +152,25 @@ def test_sweep_table(fake_run):
         sweep_table(fake_run, "a,b", "3", "1")
 
 
+def test_sweep_tries_quartiles_and_marks_the_thresholds_of_the_configuration(fake_run):
+    table = sweep_table(fake_run)
+    alphas, betas, gammas, kept, _, marks = (list(column.cells) for column in table.columns)
+    assert len({*alphas}) > 1
+    assert marks.count("as configured") == 1
+    row = marks.index("as configured")
+    assert (alphas[row], betas[row], gammas[row]) == ("3", "3", "1")
+    assert int(kept[row]) == read_artifact(fake_run, "curated").num_rows
+
+
+def test_keeping_nothing_is_an_error_that_publishes_nothing(fake_run):
+    store = Store.open(fake_run.store)
+    version = versions(store)[-1]
+    strict = change(fake_run, curate={"alpha": 4.999, "beta": 0.001})
+    with pytest.raises(RunError, match=r"none of \d+ scored rows passes alpha 4\.999, .* keep half"):
+        full_run.run_step("curate", strict, SilentProgress())
+    assert versions(store)[-1] == version
+
+
 def test_start_ray_uses_what_is_there():
     import ray
 
