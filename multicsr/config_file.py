@@ -29,20 +29,66 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the configuration is not valid; one line for each mistake, with setting and remedy.
         RunError: the bucket cannot be reached, or the file is not in it.
     """
+    config, mistakes = load_with_mistakes(path, overrides)
+    if config is None or mistakes:
+        raise ConfigError(*mistakes)
+    return config
+
+
+def load_with_mistakes(path: Path | str, overrides: Sequence[str] = ()) -> tuple[Config | None, list[str]]:
+    """Read a configuration as far as it is valid, for a check that finds all mistakes at once.
+
+    Args:
+        path: see `load_config`.
+        overrides: likewise.
+
+    Returns:
+        The configuration without the settings that are wrong, or None if nothing can be read without them;
+        and one line for each mistake.
+
+    Raises:
+        ConfigError: the file does not exist or is not YAML.
+        RunError: the bucket cannot be reached, or the file is not in it.
+    """
     tree, mistakes = _read(path)
     for override in overrides:
         try:
             _override(tree, override)
         except ConfigError as error:
             mistakes.append(str(error))
-    config = None
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        mistakes += [f"{path}: {_explain(problem)}" for problem in error.errors()]
-    if config is None or mistakes:
-        raise ConfigError(*dict.fromkeys(mistakes))
-    return config
+    config, wrong = _validated(tree)
+    mistakes += [f"{path}: {line}" for line in wrong]
+    return config, list(dict.fromkeys(mistakes))
+
+
+def _validated(tree: dict[str, object]) -> tuple[Config | None, list[str]]:
+    """Return the settings of a tree without those that are wrong, and one line for each wrong one.
+
+    What is wrong only after other settings were removed is removed too, without a line.
+    """
+    mistakes: list[str] = []
+    while True:
+        try:
+            return Config.model_validate(tree), mistakes
+        except ValidationError as error:
+            problems = error.errors()
+        mistakes = mistakes or [_explain(problem) for problem in problems]
+        if not any([_remove(tree, problem["loc"]) for problem in problems if problem["type"] != "missing"]):
+            return None, mistakes
+
+
+def _remove(tree: dict[str, object], place: Sequence[int | str]) -> bool:
+    """Delete the setting at a place, or the nearest one above it; return False if there is none."""
+    node: object = tree
+    found: tuple[dict[str, object], str] | None = None
+    for key in map(str, place):
+        if not isinstance(node, dict) or key not in node:
+            break
+        found, node = (node, key), node[key]
+    if found is None:
+        return False
+    del found[0][found[1]]
+    return True
 
 
 def _read(path: Path | str) -> tuple[dict[str, object], list[str]]:

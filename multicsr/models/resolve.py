@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ASSETS = Path(str(files("multicsr") / "assets"))
 MINILM = "all-MiniLM-L6-v2"
 TINYLM = "tinylm"
+_HUB_S = 5.0
+"""Timeout of a request to the hub, in seconds."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
@@ -49,6 +51,39 @@ def resolve_model(name: str, setting: str) -> str:
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ConfigError(f"{setting}: no directory {name}")
     return name
+
+
+def require_on_hub(name: str, setting: str, revision: str | None = None) -> None:
+    """Raise if neither the hub nor its cache on this machine has a model.
+
+    Loading would try for minutes and then name a file, not the setting.
+
+    Args:
+        name: the id of a model.
+        setting: the setting that it came from, for the error message.
+        revision: branch, tag or commit; None: the main branch.
+
+    Raises:
+        ConfigError: there is no such model, or it must be fetched and the hub does not answer within 5 s.
+    """
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return
+        HfApi().model_info(name, revision=revision, timeout=_HUB_S)
+    except HFValidationError as error:
+        raise ConfigError(f"{setting}: {name} is neither a directory nor an id of the hub") from error
+    except (httpx.HTTPError, OfflineModeIsEnabled) as error:
+        if isinstance(error, HfHubHTTPError | httpx.HTTPStatusError) and error.response.status_code < 500:
+            problem = "the Hugging Face hub has no such model for you"
+            remedy = "correct the name, or set HF_TOKEN if the model is private"
+        else:
+            problem = "it is not in the cache of the Hugging Face hub, which cannot be reached from here"
+            remedy = "give a directory that holds the model"
+        raise ConfigError(f"{setting}: no directory {name}, and {problem}; {remedy}") from error
 
 
 def digest_model(path: str) -> str:

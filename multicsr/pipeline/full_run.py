@@ -11,13 +11,13 @@ The transaction (`storage/transaction.py`) holds the artifacts of the next versi
 and adds one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from multicsr.config import Config
 from multicsr.execution.ray_session import lazy_ray_session
-from multicsr.messages.extras import require_extra
 from multicsr.observability.progress import Progress
+from multicsr.pipeline.preflight import require_no_problems
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
 from multicsr.storage.transaction import Transaction, open_transaction
@@ -122,7 +122,7 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
     Returns:
         The store of the run.
     """
-    require_packages(names, config)
+    require_no_problems(names, config)
     with open_transaction(config, command, progress) as transaction, lazy_ray_session(largest_pool(config)):
         for name in names:
             STAGES[name](config, transaction, progress)
@@ -130,23 +130,6 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
                 transaction.publish()
         transaction.publish()
     return transaction.store
-
-
-def require_packages(names: Iterable[str], config: Config) -> None:
-    """Raise before any work if a package that the stages need is not installed.
-
-    Args:
-        names: keys of `STAGES`.
-        config: the configuration of the run.
-
-    Raises:
-        ConfigError: an extra is missing; the message names it.
-    """
-    for name in names:
-        if name in ("train", "evaluate"):
-            require_extra("train", f"the stage {name}")
-        elif name == "generate" and config.llm.engine == "transformers":
-            require_extra("train", "llm.engine: transformers")
 
 
 def largest_pool(config: Config) -> float:

@@ -15,6 +15,7 @@ from multicsr.execution.ray_session import lazy_ray_session
 from multicsr.observability.progress import Progress
 from multicsr.pipeline import full_run
 from multicsr.pipeline.diff import Difference, compare, write_removed
+from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import FoundTasks, evaluate_run, find_tasks
 from multicsr.stages.train.fingerprint import deciding_settings
 from multicsr.stages.train.trainer import model_fingerprint, train
@@ -58,7 +59,7 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
         raise ConfigError(
             "evaluate.data is empty: a refresh needs metrics to decide on a model; name TSV files"
         )
-    full_run.require_packages(full_run.STAGES, config)
+    require_no_problems(full_run.STAGES, config)
     tasks = find_tasks(config.evaluate.data)  # read once, so that both models are measured on the same data
     check_tolerances(config, tasks.digests)
     started, began_s = now(), time.monotonic()

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +16,15 @@ from packaging.requirements import Requirement
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
+from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
-from multicsr.models.resolve import resolve_model
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
+_ENDPOINT_S = 5.0
+"""Timeout of the request to an endpoint, in seconds."""
 _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 
@@ -33,11 +36,12 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def examine(config: Config | None) -> None:
+def examine(config: Config | None, mistakes: Sequence[str] = ()) -> None:
     """Print every finding.
 
     Args:
         config: settings of the run to check for; None checks the machine alone.
+        mistakes: lines about settings that are wrong and therefore not in `config`.
 
     Raises:
         RunError: a check failed; the findings were printed before.
@@ -45,8 +49,9 @@ def examine(config: Config | None) -> None:
     from rich.text import Text
 
     findings = [*_python(), *_packages(), *_extras(), *_torch(), *_machine()]
+    findings += [Finding("settings", "wrong", line) for line in mistakes]
     if config is not None:
-        findings += [*_needed_packages(config), *_models(config), *_vllm(config), *_store(config)]
+        findings += [*_problems(config), *_endpoint(config), *_store(config)]
     for finding in findings:
         mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
         echo(Text.assemble(mark, f" {one_line(finding.what):<28} {one_line(finding.seen)}"))
@@ -123,29 +128,32 @@ def _machine() -> Iterator[Finding]:
     yield Finding("free disk", f"{disk_gib:.1f} GiB", "" if enough else "free some space: Ray spills to disk")
 
 
-def _needed_packages(config: Config) -> Iterator[Finding]:
-    """Yield whether every package that a run of all stages needs is installed."""
-    from multicsr.pipeline.full_run import STAGES, require_packages
+def _problems(config: Config) -> Iterator[Finding]:
+    """Yield the problems that would end a run of all stages, or that there is none."""
+    from multicsr.pipeline.full_run import STAGES
+    from multicsr.pipeline.preflight import find_problems
 
+    problems = find_problems(STAGES, config)
+    for problem in problems:
+        yield Finding("run", "would end", str(problem))
+    if not problems:
+        yield Finding("run", "input, prompts, models, data of evaluation, GPUs and packages are there")
+
+
+def _endpoint(config: Config) -> Iterator[Finding]:
+    """Yield whether something answers at `llm.base_url`, whatever it answers. A run would wait for it."""
+    if config.llm.base_url is None:
+        return
+    import requests
+
+    url = one_line(str(config.llm.base_url))
     try:
-        require_packages(STAGES, config)
-    except ConfigError as error:
-        yield Finding("packages of the run", "missing", str(error))
-
-
-def _models(config: Config) -> Iterator[Finding]:
-    """Yield whether the models of the run can be found."""
-    wanted = {"llm.model": config.llm.model, "train.encoder": config.train.encoder}
-    if config.train.mask is not None:
-        wanted["train.mask.model"] = config.train.mask.model
-    for setting, name in wanted.items():
-        try:
-            path = resolve_model(name, setting)
-        except ConfigError as error:
-            yield Finding(setting, name, str(error))
-            continue
-        where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
-        yield Finding(setting, name + where)
+        requests.get(str(config.llm.base_url), timeout=_ENDPOINT_S, allow_redirects=False)
+    except requests.RequestException as error:
+        remedy = f"llm.base_url: nothing answers there ({first_line(error)}); correct it, or start the server"
+        yield Finding("llm.base_url", url, redact(remedy))
+        return
+    yield Finding("llm.base_url", url)
 
 
 def _store(config: Config) -> Iterator[Finding]:
@@ -160,17 +168,3 @@ def _store(config: Config) -> Iterator[Finding]:
         yield Finding("store", config.store, str(error))
         return
     yield Finding("store", store.uri())
-
-
-def _vllm(config: Config) -> Iterator[Finding]:
-    """Yield whether a tested version of vLLM is installed, if the run uses vLLM."""
-    if config.llm.engine != "vllm":
-        return
-    from multicsr.llm.vllm.launch import TESTED, check_version
-
-    try:
-        check_version()
-    except ConfigError as error:
-        yield Finding("llm.engine", "vllm", str(error))
-        return
-    yield Finding("llm.engine", f"vllm {' or '.join(TESTED)}")

@@ -1,10 +1,14 @@
 """`multicsr check`: the machine alone, and with a configuration what can be checked before its run."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from multicsr.config import Config
+from multicsr.config import Config, LLMConfig
 from multicsr.errors import RunError
 from multicsr.messages import extras
 from multicsr.tools import check
@@ -24,17 +28,89 @@ def test_machine_alone_needs_no_extra(monkeypatch, capfd):
     assert "wrong" not in shown
 
 
-def settings(store: Path, model: str = "tinylm") -> Config:
-    llm = {"engine": "fake", "model": model}
+def settings(folder: Path, model: str = "tinylm") -> Config:
+    (folder / "a.txt").write_text("A sentence that is long enough to be read.\n")
+    llm = {"engine": "transformers", "model": model}
     return Config.model_validate(
-        {"name": "checked", "store": str(store), "input": {"paths": ["a.txt"]}, "llm": llm}
+        {
+            "name": "checked",
+            "store": str(folder / "store"),
+            "input": {"paths": [str(folder / "a.txt")]},
+            "llm": llm,
+        }
     )
+
+
+def test_configuration_that_can_run_passes(tmp_path, capfd):
+    check.examine(settings(tmp_path))
+    assert "wrong" not in capfd.readouterr().out
 
 
 def test_configuration_that_cannot_run_fails(tmp_path, capfd):
     with pytest.raises(RunError, match="check: 1 of"):
         check.examine(settings(tmp_path, "./no/such/model"))
     assert "llm.model: no directory ./no/such/model" in capfd.readouterr().out
+
+
+def test_endpoint_that_does_not_answer_is_found(tmp_path, capfd):
+    config = settings(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    llm = {"engine": "openai", "model": "m", "base_url": f"http://127.0.0.1:{port}/v1"}
+    config = config.model_copy(update={"llm": LLMConfig.model_validate(llm)})
+    with pytest.raises(RunError, match="check: 1 of"):
+        check.examine(config)
+    assert "llm.base_url: nothing answers there" in capfd.readouterr().out
+
+
+TWELVE = """
+name: twelve
+store: {folder}/file.txt/store
+input: {{paths: [{folder}/tickets.jsonl], column: text}}
+llm: {{model: ./no/llm, modle: x}}
+generate: {{prompts: ./no/prompts.yaml, gpus_per_actor: 1, omega: 9}}
+train: {{encoder: ./no/encoder, dev: {folder}/no_dev.tsv, mask: {{model: ./no/mask}}, gpus_per_worker: 1}}
+evaluate: {{data: [{folder}/no_sts.tsv]}}
+"""
+
+
+def test_twelve_mistakes_are_twelve_lines(tmp_path):
+    (tmp_path / "file.txt").write_text("no directory")
+    (tmp_path / "tickets.jsonl").write_text('{"body": "My printer does not print."}\n')
+    (tmp_path / "config.yaml").write_text(TWELVE.format(folder=tmp_path))
+    code = (
+        "import sys\nfrom multicsr.cli.main import main\n"
+        "sys.argv = ['multicsr', 'check', sys.argv[1]]\n"
+        "try:\n    main()\nfinally:\n    print('ray' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "400"},
+    )
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("wrong")]
+    remedies = done.stdout
+    for words in (
+        "unknown key 'llm.modle'; did you mean 'model'?",
+        "generate.omega",
+        "input.column",
+        "llm.model: no directory ./no/llm",
+        "generate.prompts",
+        "generate.gpus_per_actor: 1, and this machine has 0 GPUs",
+        "train.encoder: no directory ./no/encoder",
+        "train.mask.model: no directory ./no/mask",
+        "train.dev: no evaluation file",
+        "train.gpus_per_worker: 1, and this machine has 0 GPUs",
+        "evaluate.data: no ",
+        "file.txt",
+    ):
+        assert words in remedies, (words, done.stdout, done.stderr)
+    assert len(wrong) == 12
+    assert done.returncode == 1
+    assert "check: 12 of" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1] == "False False", "nothing heavy is imported"
 
 
 def test_configuration_that_needs_an_absent_extra_fails(tmp_path, monkeypatch, capfd):

@@ -1,4 +1,4 @@
-"""How well the scores tell entailments from contradictions."""
+"""Measure of how well the scores tell entailments from contradictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

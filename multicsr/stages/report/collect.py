@@ -95,7 +95,7 @@ class Report:
     """Settings of the artifact `curated`; None before curation."""
     scores: ScoreCounts
     separation: Separation | None
-    """How well the scores tell entailments from contradictions; None before curation."""
+    """Measure of how well the scores tell entailments from contradictions; None before curation."""
     prompts: list[PromptUse]
     omegas: list[tuple[float, int]]
     kept: list[SampledRow]

@@ -1,0 +1,159 @@
+"""Check of what stages need, before the first of them starts: every problem at once, in seconds.
+
+A file or model that a late stage needs is looked for before the LLM is paid for an early one. Nothing heavy
+is imported and no model is loaded. What only a worker on a cluster can see is not looked at.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from glob import glob
+from itertools import islice
+
+from multicsr.config import Config
+from multicsr.errors import ConfigError, MulticsrError, RunError
+from multicsr.messages.extras import require_extra
+from multicsr.models.resolve import require_on_hub, resolve_model
+
+_FILES_READ = 20
+"""Number of input files whose start is read: the first ones of every format."""
+_RECORDS_READ = 2000
+"""Maximum number of records that are read of a file, up to the first one with text. A reader raises earlier
+if no record has the column."""
+
+
+def find_problems(stages: Iterable[str], config: Config) -> list[MulticsrError]:
+    """Return everything that would end one of the stages, as far as it can be seen now.
+
+    Args:
+        stages: keys of `STAGES`.
+        config: the configuration of the run.
+    """
+    problems: dict[str, MulticsrError] = {}
+    for look in (look for stage in stages for look in LOOKS.get(stage, ())):
+        try:
+            look(config)
+        except MulticsrError as error:
+            problems.setdefault(str(error), error)
+    return list(problems.values())
+
+
+def require_no_problems(stages: Iterable[str], config: Config) -> None:
+    """Raise one error with a line for each problem that `find_problems` finds.
+
+    Raises:
+        ConfigError: the configuration cannot work.
+        RunError: a place that it names cannot be reached; the configuration may be right.
+    """
+    problems = find_problems(stages, config)
+    if problems:
+        kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else RunError
+        raise kind(*(line for problem in problems for line in problem.args))
+
+
+def _packages_of_generate(config: Config) -> None:
+    if config.llm.engine == "transformers":
+        require_extra("train", "llm.engine: transformers")
+    elif config.llm.engine == "vllm":
+        from multicsr.llm.vllm.launch import check_version
+
+        check_version()
+
+
+def _packages_of_train(config: Config) -> None:
+    require_extra("train", "the stage train")
+
+
+def _packages_of_evaluate(config: Config) -> None:
+    require_extra("train", "the stage evaluate")
+
+
+def _input(config: Config) -> None:
+    """Find the files, and read the start of some of each format, so that the column is looked for."""
+    from multicsr.stages.ingest.files import find_files
+    from multicsr.stages.ingest.readers import read_records
+
+    files = find_files(config.input, config.s3).files
+    for format in sorted({file.format for file in files}):
+        for file in [file for file in files if file.format == format][:_FILES_READ]:
+            records = islice(read_records(file, config.input.column), _RECORDS_READ)
+            next((record for record in records if record.reason is None), None)
+
+
+def _prompts(config: Config) -> None:
+    from multicsr.prompts import load_prompts
+
+    load_prompts(config.generate.prompts)
+
+
+def _llm(config: Config) -> None:
+    if config.llm.engine in ("transformers", "vllm"):
+        _find_model(config.llm.model, "llm.model", config.llm.revision)
+
+
+def _encoder(config: Config) -> None:
+    _find_model(config.train.encoder, "train.encoder")
+
+
+def _mask_model(config: Config) -> None:
+    if config.train.mask is not None:
+        _find_model(config.train.mask.model, "train.mask.model")
+
+
+def _find_model(name: str, setting: str, revision: str | None = None) -> None:
+    """Raise ConfigError if there is no such directory, and no such model in the hub or its cache."""
+    if not os.path.isdir(path := resolve_model(name, setting)):
+        require_on_hub(path, setting, revision)
+
+
+def _dev(config: Config) -> None:
+    from multicsr.stages.evaluate.tasks import read_task
+
+    if config.train.dev is not None:
+        try:
+            read_task(str(config.train.dev))
+        except ConfigError as error:
+            raise ConfigError(f"train.dev: {error}") from error
+
+
+def _tasks(config: Config) -> None:
+    from multicsr.stages.evaluate.tasks import find_tasks
+
+    if config.evaluate.data:
+        try:
+            find_tasks(config.evaluate.data)
+        except ConfigError as error:
+            raise ConfigError(f"evaluate.data: {error}") from error
+
+
+def _gpus_of_generate(config: Config) -> None:
+    _require_gpus("generate.gpus_per_actor", config.generate.gpus_per_actor)
+
+
+def _gpus_of_train(config: Config) -> None:
+    _require_gpus("train.gpus_per_worker", config.train.gpus_per_worker)
+
+
+def _require_gpus(setting: str, wanted: float) -> None:
+    """Raise if an actor would wait without end for a GPU of this machine. A cluster may grow."""
+    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (have := _num_gpus()):
+        raise ConfigError(
+            f"{setting}: {wanted:g}, and this machine has {have} GPUs; set it to at most {have}, or "
+            "RAY_ADDRESS to the address of a cluster that has them"
+        )
+
+
+def _num_gpus() -> int:
+    """Return the number of NVIDIA GPUs that Ray would find here, without a library of CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([each for each in visible.split(",") if each.strip() not in ("", "-1", "NoDevFiles")])
+    return len(glob("/proc/driver/nvidia/gpus/*") or glob("/dev/nvidia[0-9]*"))
+
+
+LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
+    "ingest": (_input,),
+    "generate": (_packages_of_generate, _prompts, _llm, _gpus_of_generate),
+    "train": (_packages_of_train, _encoder, _mask_model, _dev, _gpus_of_train),
+    "evaluate": (_packages_of_evaluate, _tasks),
+}
+"""Checks by stage."""
