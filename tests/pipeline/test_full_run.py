@@ -136,8 +136,9 @@ def test_the_shipped_lm_writes_the_same_bits(written, tmp_path):
 
 def test_a_step_without_its_input_states_what_to_run(fake_run, tmp_path):
     empty = fake_run.model_copy(update={"store": str(tmp_path / "empty")})
+    (tmp_path / "triplets.tsv").write_text("anchor\tpositive\tnegative\na\tb\tc\n")
     for step, needed in (("generate", "ingest"), ("curate", "generate"), ("evaluate", "train")):
-        config = change(empty, evaluate={"data": ["x"]})
+        config = change(empty, evaluate={"data": [str(tmp_path / "triplets.tsv")]})
         with pytest.raises(RunError, match=f"run `multicsr {needed} CONFIG` first"):
             full_run.run_step(step, config, SilentProgress())
 
