@@ -24,12 +24,20 @@ if no record has the column."""
 def find_problems(stages: Iterable[str], config: Config) -> list[MulticsrError]:
     """Return everything that would end one of the stages, as far as it can be seen now.
 
+    If a package is missing, that is the only problem: without it, nothing else can be looked at.
+
     Args:
         stages: keys of `STAGES`.
         config: the configuration of the run.
     """
+    names = list(stages)
+    try:
+        for stage in names:
+            _require_packages(stage, config)
+    except MulticsrError as error:
+        return [error]
     problems: dict[str, MulticsrError] = {}
-    for look in (look for stage in stages for look in LOOKS.get(stage, ())):
+    for look in (look for stage in names for look in LOOKS.get(stage, ())):
         try:
             look(config)
         except MulticsrError as error:
@@ -50,21 +58,16 @@ def require_no_problems(stages: Iterable[str], config: Config) -> None:
         raise kind(*(line for problem in problems for line in problem.args))
 
 
-def _packages_of_generate(config: Config) -> None:
-    if config.llm.engine == "transformers":
+def _require_packages(stage: str, config: Config) -> None:
+    """Raise ConfigError, which names the extra to install, if a package that the stage needs is missing."""
+    if stage in ("train", "evaluate"):
+        require_extra("train", f"the stage {stage}")
+    elif stage == "generate" and config.llm.engine == "transformers":
         require_extra("train", "llm.engine: transformers")
-    elif config.llm.engine == "vllm":
+    elif stage == "generate" and config.llm.engine == "vllm":
         from multicsr.llm.vllm.launch import check_version
 
         check_version()
-
-
-def _packages_of_train(config: Config) -> None:
-    require_extra("train", "the stage train")
-
-
-def _packages_of_evaluate(config: Config) -> None:
-    require_extra("train", "the stage evaluate")
 
 
 def _input(config: Config) -> None:
@@ -152,8 +155,8 @@ def _num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input,),
-    "generate": (_packages_of_generate, _prompts, _llm, _gpus_of_generate),
-    "train": (_packages_of_train, _encoder, _mask_model, _dev, _gpus_of_train),
-    "evaluate": (_packages_of_evaluate, _tasks),
+    "generate": (_prompts, _llm, _gpus_of_generate),
+    "train": (_encoder, _mask_model, _dev, _gpus_of_train),
+    "evaluate": (_tasks,),
 }
 """Checks by stage."""
