@@ -13,13 +13,13 @@ from multicsr.messages.endpoint_address import check_address
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[float, Field(ge=0, le=5)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Section(BaseModel):
-    """A section of the settings. It is immutable, and an unknown key is an error."""
+    """A section of the settings. It is immutable, and an unknown key or an infinite number is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _input_place(path: str) -> str:
@@ -47,9 +47,9 @@ class InputConfig(Section):
     """Location and format of the unlabelled sentences."""
 
     paths: Annotated[list[str], Field(min_length=1)]
-    """Files, directories, globs or s3:// prefixes, also as `s3a://` and `file://` URIs. Files that end in
-    `.gz`, `.bz2`, `.xz` or `.zst` are decompressed. Names below a directory that begin with `.` or `_` are
-    ignored."""
+    """Files, directories, s3:// prefixes or globs of either, also as `s3a://` and `file://` URIs. Files that
+    end in `.gz`, `.bz2`, `.xz` or `.zst` are decompressed. Names below a directory that begin with `.` or `_`
+    are ignored."""
     format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
     """`auto` chooses by the ending of the file name; `text` has one sentence (or document) per line;
     `wikipedia` is the XML export of any MediaWiki (`*-pages-articles*.xml`), with one record for each article
@@ -77,7 +77,8 @@ class IngestConfig(Section):
     max_words: Count = 64
     """Maximum number of words; longer sentences are rejected."""
     near_duplicates: bool = False
-    """Reject near-duplicates, which are found by MinHash over word trigrams."""
+    """Reject near-duplicates, which are found by MinHash over word trigrams; in scripts without blanks, over
+    trigrams of characters."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Minimum Jaccard similarity of near-duplicates; requires `near_duplicates`."""
     rows_per_file: Count = 1_000_000
@@ -510,11 +511,11 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the run, shown in progress, manifests and the report."""
-    store: str
+    store: Annotated[str, Field(min_length=1)]
     """Store for everything the run makes: a directory, a file:// URI, or s3://bucket/prefix."""
     s3: S3Config = S3Config()
     """Access to buckets."""
-    lease_s: Annotated[float, Field(ge=1)] = 60.0
+    lease_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     """Seconds without a heartbeat after which a job counts as dead and another one may take over the
     store."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42

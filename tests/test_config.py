@@ -98,6 +98,14 @@ def test_defaults_are_the_papers(write):
         ({"seed": "many"}, "seed: Input should be a valid integer"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"seed": 2**63}, "seed: Input should be less than 9223372036854775808"),
+        ({"lease_s": 1e308}, "lease_s: Input should be less than or equal to 86400"),
+        (
+            {"generate": {"temperature": float("inf")}},
+            "generate.temperature: Input should be a finite number",
+        ),
+        ({"refresh": {"tolerances": {"a": float("nan")}}}, "refresh.tolerances.a: Input should be a finite"),
+        ({"generate": {"max_new_tokens": 10**20}}, "generate.max_new_tokens: Input should be less than"),
+        ({"store": ""}, "store: String should have at least 1 character"),
     ],
 )
 def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):

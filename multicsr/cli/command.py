@@ -11,7 +11,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from multicsr.cli.entrypoint import guarded, report
-from multicsr.messages.terminal import echo_error
+from multicsr.messages.terminal import echo_error, open_closed_streams
 
 P = ParamSpec("P")
 _PROGRAM = "multicsr"
@@ -73,6 +73,7 @@ def _reporting(function: Callable[..., None]) -> Callable[..., None]:
 
 def run_app(app: typer.Typer) -> int:
     """Run the command line and return its exit code; a wrong option or argument is printed as one line."""
+    open_closed_streams()
     _command.set(_name_of_command(app, sys.argv[1:]))
     try:
         code = app(standalone_mode=False, prog_name=_PROGRAM)

@@ -21,6 +21,7 @@ from multicsr.messages.terminal import (
     echo_details,
     echo_error,
     flush_output,
+    open_closed_streams,
 )
 from multicsr.observability.progress import LineProgress, Progress, TerminalProgress
 
@@ -115,6 +116,7 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (see `guarded`).
     """
+    open_closed_streams()
     install_hooks()
     parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{step}")
     parser.add_argument("config", type=Path, help="YAML file of the run")

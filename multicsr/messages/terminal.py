@@ -96,6 +96,21 @@ def echo(content: "RenderableType" = "") -> None:
         raise OutputClosed from error
 
 
+def open_closed_streams() -> None:
+    """Let standard input, output and error lead nowhere where the caller has closed them.
+
+    Otherwise the next file that is opened would get the number of such a stream, and output of a library
+    would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def flush_output() -> None:
     """Write the buffered standard output now, so that a full disk still decides the exit code.
 

@@ -5,6 +5,7 @@ rows. Training runs if enough of the curated rows changed. One version is publis
 and either the new model or, if a metric of that model regressed, the previous model.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from multicsr.storage.collected import unused_name
 from multicsr.storage.manifest import Manifest, now, read_manifest
 from multicsr.storage.promotion import check_tolerances, references, regressions
 from multicsr.storage.refresh_log import RefreshRun
+from multicsr.storage.store import Store
 from multicsr.storage.transaction import Transaction, open_transaction, rejection
 from multicsr.storage.versions import ARTIFACTS, TOMBSTONES, Snapshot, versions
 
+_log = logging.getLogger(__name__)
 _CONTENT = ("text", "entailment", "contradiction")
 
 
@@ -70,7 +73,7 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
         before = transaction.snapshot
         news = _bring_rows_up_to_date(config, transaction, progress)
         model = _model(config, transaction, before, tasks, progress)
-        cost = refresh_costs.booked(transaction.store)
+        cost, costs = refresh_costs.booked(transaction.store)
         refresh_run = RefreshRun(
             started=started,
             seconds=round(time.monotonic() - began_s, 3),
@@ -91,7 +94,8 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
             decision=model.decision,
         )
         transaction.check()
-        refresh_costs.begin_closing(transaction.store, refresh_run, dict(transaction.snapshot.fingerprints))
+        artifacts = dict(transaction.snapshot.fingerprints)
+        refresh_costs.begin_closing(transaction.store, refresh_run, artifacts, costs)
         transaction.publish()
         refresh_costs.complete(transaction.store)
         full_run.report(config, transaction, progress)
@@ -150,7 +154,7 @@ def _new_model(
         return _Model("the first model", 1.0, _train(config, transaction, None, tasks, progress))
     old, curated = before.manifest("model"), transaction.snapshot.manifest("curated")
     is_other_training = old.settings["train"] != deciding_settings(config.train)
-    changed = compare(transaction.store, _trained_on(before, old), curated, _CONTENT).share
+    changed = _changed_share(transaction.store, _trained_on(before, old), curated)
     if not is_other_training:
         if transaction.snapshot.fingerprints["curated"] == before.fingerprints.get("curated"):
             return _Model("kept: the triplets are the same as last time", changed)
@@ -207,6 +211,19 @@ def _rejected(transaction: Transaction, artifacts: Mapping[str, str], changed: f
     transaction.keep(*ARTIFACTS)
     allow = f"`multicsr rollback CONFIG --to {version.number}` publishes it again"
     return _Model(f"kept: {rejection(version)}; {allow}", changed)
+
+
+def _changed_share(store: Store, trained_on: Manifest | None, curated: Manifest) -> float:
+    """Return the share of the triplets that changed since the training.
+
+    If a file of either is damaged, it is 1: nothing makes the triplets of an old training again, and those of
+    this run are read by the training, which reports the damage.
+    """
+    try:
+        return compare(store, trained_on, curated, _CONTENT).share
+    except DamagedFileError as error:
+        _log.warning("%s; all triplets count as changed", str(error).partition(";")[0])
+        return 1.0
 
 
 def _trained_on(snapshot: Snapshot, model: Manifest) -> Manifest | None:

@@ -42,17 +42,33 @@ class Disk:
         return self.root / name if name else self.root
 
     def existing(self, name: str) -> Path:
-        """Return the path of a file to read.
+        """Return the path of a file or folder to read.
 
         Raises:
-            RunError: a symbolic link leads out of the directory.
+            RunError: the name or a symbolic link leads out of the directory.
         """
         path = self.path(name)
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise RunError(
-                f"store: {path} is a symbolic link that leads out of the store; put the file there"
-            )
+        self._require_inside(path.resolve(), path)
         return path
+
+    def writable(self, name: str) -> Path:
+        """Return the path of a file or folder to write or delete; if it is itself a link, the link is meant.
+
+        Raises:
+            RunError: the name, or a symbolic link above it, leads out of the directory.
+        """
+        path = self.path(name)
+        if name:
+            self._require_inside(path.parent.resolve(), path)
+            self._require_inside(Path(os.path.normpath(path)), path)
+        return path
+
+    def _require_inside(self, place: Path, path: Path) -> None:
+        if not any(place.is_relative_to(root) for root in (self.root.resolve(), self.root)):
+            raise RunError(
+                f"store: {path} is a symbolic link that leads out of the store, or no name in it; put the "
+                "file or folder itself there"
+            )
 
     def child(self, folder: str) -> Self:
         """Implement `Files.child`."""
@@ -85,7 +101,7 @@ class Disk:
         """Implement `Files.write` by renaming a synced temporary file."""
         with self._written(name) as temporary:
             _write_synced(temporary, data)
-            temporary.replace(self.path(name))
+            temporary.replace(self.writable(name))
 
     def create(self, name: str, data: bytes) -> bool:
         """Implement `Files.create` by a hard link, which fails if the name exists.
@@ -96,7 +112,7 @@ class Disk:
         with self._written(name) as temporary:
             _write_synced(temporary, data)
             try:
-                os.link(temporary, self.path(name))
+                os.link(temporary, self.writable(name))
             except FileExistsError:
                 return False
             except OSError as error:
@@ -113,7 +129,7 @@ class Disk:
         with self._written(name) as temporary:
             shutil.copyfile(source, temporary)
             _sync(temporary)
-            temporary.replace(self.path(name))
+            temporary.replace(self.writable(name))
 
     def download(self, name: str, target: Path) -> None:
         """Implement `Files.download`."""
@@ -123,7 +139,7 @@ class Disk:
     def delete(self, names: Sequence[str]) -> None:
         """Implement `Files.delete`; also removes directories that become empty."""
         for name in names:
-            path = self.path(name)
+            path = self.writable(name)
             if path.is_dir():
                 continue
             path.unlink(missing_ok=True)
@@ -144,11 +160,11 @@ class Disk:
 
     def abort_upload(self, upload: UnfinishedUpload) -> None:
         """Implement `Files.abort_upload`."""
-        self.path(upload.name).unlink(missing_ok=True)
+        self.writable(upload.name).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
         """Implement `Files.delete_folder`."""
-        path = self.path(folder)
+        path = self.writable(folder)
         try:
             shutil.rmtree(path)
         except FileNotFoundError:
@@ -163,7 +179,7 @@ class Disk:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise RunError(f"store: cannot list {error.filename}: {first_line(error)}") from error
 
-        for parent, _, names in os.walk(self.path(folder), onerror=fail):
+        for parent, _, names in os.walk(self.existing(folder), onerror=fail):
             yield from (Path(parent, name) for name in names)
 
     @contextmanager
@@ -181,7 +197,7 @@ class Disk:
 
         The temporary file is deleted in any case.
         """
-        path = self.path(name)
+        path = self.writable(name)
         temporary = path.with_name(f"{path.name}.{uuid4().hex}{_TEMPORARY}")
         try:
             _begin(temporary)

@@ -2,27 +2,31 @@
 
 `refresh/costs/<id>.json` is the cost of one piece of work: the worker that did a shard of LLM work records
 it, and the driver records training while it runs. A refresh run adds up all costs that no earlier run
-counted, including those of jobs that died. It then writes `refresh/pending.json`, publishes, appends its
-record to the refresh log and deletes the costs. If a crash interrupts these steps, the next start completes
-them.
+counted, including those of jobs that died. It then writes `refresh/pending/<id>.json`, publishes, appends its
+record to the refresh log and deletes the costs that it counted. If a crash interrupts these steps, the next
+start completes them. Every run has a pending record of its own, which names the costs that it counted: a run
+that was suspended deletes nothing of its successor when it wakes.
 """
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from multicsr.errors import MulticsrError
+from multicsr.errors import DamagedFileError, MulticsrError
 from multicsr.periodic import run_periodically
 from multicsr.storage import refresh_log
 from multicsr.storage.refresh_log import RefreshRun
 from multicsr.storage.store import Store
 from multicsr.storage.versions import latest
 
+_log = logging.getLogger(__name__)
 _COSTS = "refresh/costs"
-_PENDING = "refresh/pending.json"
+_PENDING = "refresh/pending"
 _BOOK_EVERY_S = 30.0
 """Seconds between two records of a running training: the most that a killed driver can lose."""
 
@@ -48,6 +52,15 @@ class Cost(BaseModel):
         )
 
 
+class Booked(NamedTuple):
+    """The costs that no refresh run has counted yet."""
+
+    cost: Cost
+    """Their sum."""
+    names: list[str]
+    """Names of their files, also of damaged ones, whose cost is unknown."""
+
+
 class _Pending(BaseModel):
     """A refresh run that is about to publish."""
 
@@ -58,6 +71,8 @@ class _Pending(BaseModel):
     refresh_run: RefreshRun
     artifacts: dict[str, str]
     """Artifacts of the version that is current after it has published, as name -> fingerprint."""
+    costs: list[str]
+    """Names of the files with the costs that it counted."""
 
 
 _cost = TypeAdapter(Cost)
@@ -92,51 +107,61 @@ def book_gpus(store: Store, gpus: float) -> Iterator[None]:
             book_until_now()
 
 
-def booked(store: Store) -> Cost:
-    """Return the sum of all costs that no refresh run has counted yet."""
-    return sum((store.read_json(name, _cost, "; delete it") for name in _names(store)), Cost())
+def booked(store: Store) -> Booked:
+    """Return all costs that no refresh run has counted yet; a damaged file is reported and counts as 0."""
+    cost, names = Cost(), _names(store, _COSTS)
+    for name in names:
+        try:
+            cost += store.read_json(name, _cost, "; its cost is left out of the refresh log")
+        except DamagedFileError as error:
+            _log.warning("%s", error)
+    return Booked(cost, names)
 
 
-def forget(store: Store) -> None:
-    """Delete the recorded costs after the refresh log contains them.
-
-    Raises:
-        RunError: the lease is lost.
-    """
-    store.check_lease()
-    store.files.delete(_names(store))
-
-
-def begin_closing(store: Store, refresh_run: RefreshRun, artifacts: dict[str, str]) -> None:
-    """Write `refresh/pending.json`: a run is about to publish, and `refresh_run` will be its record.
+def begin_closing(
+    store: Store, refresh_run: RefreshRun, artifacts: dict[str, str], costs: Sequence[str]
+) -> None:
+    """Write a pending record: a run is about to publish, and `refresh_run` will be its record.
 
     Args:
         store: the store.
         refresh_run: the record.
         artifacts: the artifacts that the run is about to publish, as name -> fingerprint.
+        costs: names of the files with the costs that `refresh_run` includes.
     """
-    pending = _Pending(name=refresh_log.new_name(), refresh_run=refresh_run, artifacts=artifacts)
-    store.write_json(_PENDING, pending)
+    pending = _Pending(
+        name=refresh_log.new_name(), refresh_run=refresh_run, artifacts=artifacts, costs=[*costs]
+    )
+    store.write_json(f"{_PENDING}/{uuid4().hex}.json", pending)
 
 
 def complete(store: Store) -> None:
-    """Complete the closing of a run, either this one or one that died.
+    """Complete the closing of runs, either of this one or of those that died.
 
     A run that died before it published gets no record: its costs stay recorded for the next one.
 
     Raises:
         RunError: the lease is lost, or a file is damaged.
     """
-    if not store.exists(_PENDING):
-        return
+    for name in _names(store, _PENDING):
+        store.check_lease()
+        pending = store.read_json(name, _pending, "; delete it")
+        current = latest(store)
+        if current is not None and current.artifacts == pending.artifacts:
+            refresh_log.append(store, pending.refresh_run, pending.name)
+            _forget(store, pending.costs)
+        store.delete(name)
+
+
+def _forget(store: Store, costs: Sequence[str]) -> None:
+    """Delete recorded costs after the refresh log contains them.
+
+    Raises:
+        RunError: the lease is lost.
+    """
     store.check_lease()
-    pending = store.read_json(_PENDING, _pending, "; delete it")
-    current = latest(store)
-    if current is not None and current.artifacts == pending.artifacts:
-        refresh_log.append(store, pending.refresh_run, pending.name)
-        forget(store)
-    store.delete(_PENDING)
+    store.files.delete(costs)
 
 
-def _names(store: Store) -> list[str]:
-    return [name for name in store.names(_COSTS) if name.endswith(".json")]
+def _names(store: Store, folder: str) -> list[str]:
+    return [name for name in store.names(folder) if name.endswith(".json")]

@@ -37,6 +37,8 @@ _DELETE_AT_ONCE = 1000
 """Maximum number of objects in one delete request."""
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _FORBIDDEN = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+_TOO_MANY_REQUESTS = 429
+"""Status with which some servers throttle; AWS uses 503."""
 _EXISTS = "PreconditionFailed"
 _NO_RANGE = "InvalidRange"
 """Error code for a request of a range of an empty file."""
@@ -321,7 +323,8 @@ def _count_failure(
     exception: Exception | None = None, response_dict: Mapping[str, Any] | None = None, **_: object
 ) -> None:
     """Count failed requests; boto3 calls this for every answer, before it decides on a retry."""
-    if exception is not None or (response_dict and response_dict["status_code"] >= 500):
+    status = response_dict["status_code"] if response_dict else 0
+    if exception is not None or status >= 500 or status == _TOO_MANY_REQUESTS:
         publish("store", {"errors": 1})
 
 

@@ -74,9 +74,12 @@ class Store:
         """Open the store at a plain path, a file:// or an s3:// URI; nothing is created before a write.
 
         Raises:
-            ConfigError: another scheme, credentials in the URI, or an invalid name of a bucket.
+            ConfigError: an empty or impossible name, another scheme, credentials in the URI, or an invalid
+                name of a bucket.
         """
         scheme, separator, rest = uri.partition("://")
+        if "\0" in uri or not uri:
+            raise ConfigError(f"store: {uri!r} is no name of a directory or bucket")
         if not separator:
             return cls(Disk(Path(uri).expanduser().absolute()))
         if scheme == "file" and rest.startswith("/"):
@@ -126,6 +129,14 @@ class Store:
     def directory(self) -> Path | None:
         """Return the root if the store is a directory of this machine, else None."""
         return self._files.root if isinstance(self._files, Disk) else None
+
+    def local_folder(self, name: str) -> Path | None:
+        """Return the path of a folder if the store is a directory of this machine, else None.
+
+        Raises:
+            RunError: the name or a symbolic link leads out of the store.
+        """
+        return self._files.existing(name) if isinstance(self._files, Disk) else None
 
     @property
     def files(self) -> Files:

@@ -9,17 +9,19 @@ from uuid import uuid4
 
 from multicsr.artifacts import ENCODER
 from multicsr.config import Config
-from multicsr.errors import RunError
+from multicsr.errors import DamagedFileError, RunError
 from multicsr.observability.progress import Progress
 from multicsr.storage import refresh_costs
 from multicsr.storage.collected import is_collected
 from multicsr.storage.lease import Lease, held
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.promotion import rolled_back
-from multicsr.storage.store import Store
+from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import Snapshot, Version, find, latest, versions
 
 _log = logging.getLogger(__name__)
+_SERVED = ("model", "evaluation")
+"""Artifacts that nothing reads before users do. Rows are verified by the next stage that reads them."""
 
 
 class Transaction:
@@ -170,10 +172,23 @@ def _check_files(snapshot: Snapshot, number: int) -> None:
         manifest = snapshot.manifest(artifact)
         bytes_of = {info.name: info.bytes for info in store.infos(snapshot.folder(artifact))}
         for entry in [*manifest.files, *manifest.reject_files]:
-            if bytes_of.get(entry.path) != entry.bytes:
-                state = "damaged in" if entry.path in bytes_of else "gone from"
-                files = f"files of version {number} are {state} {place}: {entry.path}"
-                raise RunError(f"{files}; roll back to another version")
+            if entry.path not in bytes_of:
+                state = "gone from"
+            elif bytes_of[entry.path] != entry.bytes or (artifact in _SERVED and _is_damaged(store, entry)):
+                state = "damaged in"
+            else:
+                continue
+            files = f"files of version {number} are {state} {place}: {entry.path}"
+            raise RunError(f"{files}; roll back to another version")
+
+
+def _is_damaged(store: Store, entry: FileEntry) -> bool:
+    """Return whether the bytes of a file differ from those that were written."""
+    try:
+        store.read_verified(entry)
+    except DamagedFileError:
+        return True
+    return False
 
 
 def _before(now: Version, known: Sequence[Version]) -> Version:

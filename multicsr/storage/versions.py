@@ -47,7 +47,7 @@ class LeaseEntry(_Entry):
 
     kind: Literal["lease"] = "lease"
     holder: str
-    lease_s: float = 0.0
+    lease_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     """Seconds without a heartbeat after which the holder counts as dead, as in its configuration."""
     process: ProcessIdentity | None = None
     """Process of the holder; None on systems where a process cannot be identified."""
@@ -91,7 +91,7 @@ class Version(_Entry):
 Entry = LeaseEntry | CollectionEntry | Version
 _entry: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
 E = TypeVar("E", LeaseEntry, CollectionEntry, Version)
-_ENTRY_NAME = re.compile(rf"{LOG}/(\d{{8}})\.json")
+_ENTRY_NAME = re.compile(rf"{LOG}/([0-9]{{8}})\.json")
 _MAX_HOLE = 1000
 """Maximum number of consecutive lost entries. A file after a larger gap is not an entry of this log."""
 

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.llm.vllm.free_memory import free_memory_gib
 from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
 from multicsr.messages.redaction import redact
@@ -120,9 +121,12 @@ def _torch() -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     yield Finding("cpu cores", str(os.cpu_count()))
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gib = free_memory_gib()
+    if memory_gib is None:
+        memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = memory_gib >= _MEMORY_NEEDED_GIB
-    yield Finding("memory", f"{memory_gib:.1f} GiB", "" if enough else "the demo needs 6 GiB")
+    remedy = "the demo needs 6 GiB: end other programs, or raise the limit of the container"
+    yield Finding("free memory", f"{memory_gib:.1f} GiB", "" if enough else remedy)
     disk_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     enough = disk_gib >= _DISK_NEEDED_GIB
     yield Finding("free disk", f"{disk_gib:.1f} GiB", "" if enough else "free some space: Ray spills to disk")

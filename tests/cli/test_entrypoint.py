@@ -187,6 +187,22 @@ def test_an_output_that_is_full_is_an_error_and_one_that_is_closed_is_none(words
     assert closed.returncode in (0, 1)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_leads_nowhere(tmp_path, closed):
+    """Nothing that the command opens gets the number of the stream."""
+    ended = subprocess.run(
+        f"{sys.executable} -m multicsr.cli.main versions {tmp_path} {closed}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert ended.returncode == 1, "nothing was published there"
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("error: nothing was published" if "2>" not in closed else "")
+
+
 def test_a_message_names_the_whole_command(monkeypatch):
     from multicsr.cli import command
 

@@ -294,7 +294,7 @@ def check(config, counts, kinds):
     assert [refresh_run.version for refresh_run in records if refresh_run.outcome == "published"] == [
         v.number for v in published
     ]
-    spent = sum(refresh_run.rows_written for refresh_run in records) + booked(store).rows_written
+    spent = sum(refresh_run.rows_written for refresh_run in records) + booked(store).cost.rows_written
     assert spent == counts.booked_rows
     for version in versions(store):
         snapshot = Snapshot(store, version.artifacts)
@@ -319,7 +319,7 @@ def test_rows_are_booked_before_they_are_committed(tmp_path, counts, monkeypatch
         patch.setattr(generate_run, "_commit", commit_and_die)
         with pytest.raises(Killed):
             refresh(config, SilentProgress())
-    assert booked(Store.of(config)).rows_written == counts.committed.total() > 0
+    assert booked(Store.of(config)).cost.rows_written == counts.committed.total() > 0
     assert refresh(config, SilentProgress()).rows_written == 60
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from multicsr.errors import RunError
 from multicsr.storage import local
+from multicsr.storage.backend import UnfinishedUpload
 from multicsr.storage.local import Disk
 
 
@@ -109,3 +110,65 @@ def test_a_folder_that_others_empty_meanwhile_is_made_again(tmp_path, method):
         thread.join()
     assert failures == []
     assert not (tmp_path / "store/leases").exists()
+
+
+WRITES = {
+    "write": lambda disk, name: disk.write(name, b"x"),
+    "create": lambda disk, name: disk.create(name, b"x"),
+    "upload": lambda disk, name: disk.upload(name, disk.root.parent / "source"),
+    "delete": lambda disk, name: disk.delete([name]),
+    "delete_folder": lambda disk, name: disk.delete_folder(name),
+    "abort_upload": lambda disk, name: disk.abort_upload(UnfinishedUpload(name)),
+}
+
+
+@pytest.mark.parametrize("method", WRITES)
+@pytest.mark.parametrize(
+    "name", ["linked/f", "linked/g/f", "a/../../outside/f", "..", "../outside/f", "/tmp/x"]
+)
+def test_nothing_outside_the_store_is_written_or_deleted(tmp_path, method, name):
+    outside = tmp_path / "outside"
+    (outside / "g").mkdir(parents=True)
+    for path in (outside / "f", outside / "g" / "f", tmp_path / "source"):
+        path.write_bytes(b"theirs")
+    disk = Disk(tmp_path / "store")
+    disk.write("a/file", b"ours")
+    (disk.root / "linked").symlink_to(outside)
+    with pytest.raises(RunError, match="leads out of the store"):
+        WRITES[method](disk, name)
+    assert {path: path.read_bytes() for path in outside.rglob("f")} == {
+        outside / "f": b"theirs",
+        outside / "g" / "f": b"theirs",
+    }
+
+
+def test_a_folder_that_leads_out_of_the_store_is_not_listed(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "f").write_bytes(b"theirs")
+    disk = Disk(tmp_path / "store")
+    disk.write("a/file", b"ours")
+    (disk.root / "model").symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match="leads out of the store"):
+        list(disk.infos("model"))
+    assert [info.name for info in disk.infos("")] == ["a/file"]
+
+
+def test_a_link_in_the_store_is_replaced_and_deleted_itself(tmp_path):
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    disk = Disk(tmp_path / "store")
+    disk.write("a/file", b"ours")
+    for change in (lambda: disk.write("link", b"new"), lambda: disk.delete(["link"])):
+        (disk.root / "link").unlink(missing_ok=True)
+        (disk.root / "link").symlink_to(tmp_path / "theirs")
+        change()
+        assert (tmp_path / "theirs").read_bytes() == b"theirs"
+
+
+def test_a_store_may_itself_be_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "real")
+    disk = Disk(tmp_path / "store")
+    disk.write("a/file", b"ours")
+    assert [info.name for info in disk.infos("a")] == ["a/file"]
+    disk.delete_folder("a")
+    assert list(disk.infos("")) == []

@@ -140,3 +140,21 @@ def test_rollback_without_a_number_goes_to_no_version_that_was_rejected(tmp_path
     assert roll_back(config, None, SilentProgress()).restores == 1, "3 was rejected; 2 is what is current"
     with pytest.raises(RunError, match=r"^no version before the current one, 7, is left to go back to"):
         roll_back(config, None, SilentProgress())
+
+
+def test_rollback_to_a_model_with_a_flipped_bit_is_rejected(tmp_path):
+    """The size is right; nothing else would read the model before users do."""
+    config = config_of(tmp_path)
+    with open_transaction(config, "run", SilentProgress()) as transaction:
+        entry = transaction.store.write_bytes("model/m1/encoder/weights", b"weights")
+        for number, files in ((1, [entry]), (2, [])):
+            add(transaction, "model", f"m{number}", files=files)
+            transaction.publish()
+    (tmp_path / entry.path).write_bytes(b"weighta")
+    with pytest.raises(
+        RunError, match=r"version 1 are damaged in .*: model/m1/encoder/weights; roll back to"
+    ):
+        roll_back(config, 1, SilentProgress())
+    assert latest(Store.of(config)).number == 2
+    (tmp_path / entry.path).write_bytes(b"weights")
+    assert roll_back(config, 1, SilentProgress()).restores == 1

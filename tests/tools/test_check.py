@@ -18,6 +18,7 @@ from multicsr.tools import check
 def _packages_fit(monkeypatch):
     monkeypatch.setattr(check, "_packages", lambda: iter(()))
     monkeypatch.setattr(check, "_torch", lambda: iter(()))
+    monkeypatch.setattr(check, "_machine", lambda: iter(()))  # other tests may use up the memory
 
 
 def test_machine_alone_needs_no_extra(monkeypatch, capfd):
@@ -79,7 +80,8 @@ def test_twelve_mistakes_are_twelve_lines(tmp_path):
     (tmp_path / "tickets.jsonl").write_text('{"body": "My printer does not print."}\n')
     (tmp_path / "config.yaml").write_text(TWELVE.format(folder=tmp_path))
     code = (
-        "import sys\nfrom multicsr.cli.main import main\n"
+        "import sys\nfrom multicsr.cli.main import main\nfrom multicsr.tools import check\n"
+        "check._machine = lambda: iter(())\n"  # other tests may use up the memory
         "sys.argv = ['multicsr', 'check', sys.argv[1]]\n"
         "try:\n    main()\nfinally:\n    print('ray' in sys.modules, 'transformers' in sys.modules)\n"
     )

@@ -187,12 +187,14 @@ class KubeApi:
                 raise
             raise self._translated(fault, "watch", RAYJOBS) from fault
 
-    def log(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
-        """Yield the lines of a container's log from its beginning, each preceded by its time.
+    def log(self, pod: str, container: str, *, follow: bool, since: str = "") -> Iterator[str]:
+        """Yield the lines of a container's log, each preceded by its time.
 
         Args:
             container: name of the container; empty for the only one of the pod.
             follow: continue with new lines until the container ends.
+            since: time of a line, from which on lines are read; earlier lines of the same second come again.
+                Empty: from the beginning.
 
         Raises:
             ApiError: the connection broke, or there is no log yet.
@@ -200,6 +202,7 @@ class KubeApi:
         """
         query = [("follow", str(follow).lower()), ("timestamps", "true")]
         query += [("container", container)] if container else []
+        query += [("sinceTime", since)] if since else []
         resource, path = Resource("", "pods/log"), f"{self._path(PODS, pod)}/log"
         try:
             yield from self._allowed_in_time(

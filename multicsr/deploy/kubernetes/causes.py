@@ -90,15 +90,15 @@ class Causes:
         selectors = [f"job-name={job.metadata.name}"]
         if job.status.rayClusterName:
             selectors.append(f"ray.io/cluster={job.status.rayClusterName}")
-        alike: dict[tuple[str, str], list[str]] = {}
+        alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for pod in (pod for selector in selectors for pod in self._api.pods(selector)):
+            name = pod.metadata.name
             for reason, message in _troubles(pod):
-                alike.setdefault((reason, message.replace(pod.metadata.name, "POD")), []).append(
-                    pod.metadata.name
-                )
-        for (reason, message), names in alike.items():
-            more = f" and {len(names) - 1} other pods" if len(names) > 1 else ""
-            yield WaitingCause(f"Pod {names[0]}{more}", reason, message.replace("POD", names[0]))
+                alike.setdefault((reason, message.replace(name, "")), []).append((name, message))
+        for (reason, _), found in alike.items():
+            more = f" and {len(found) - 1} other pods" if len(found) > 1 else ""
+            name, message = found[0]
+            yield WaitingCause(f"Pod {name}{more}", reason, message)
 
     def _of_events(self, job: RayJob) -> Iterator[WaitingCause]:
         if _runs(job):

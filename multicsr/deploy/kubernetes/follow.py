@@ -238,11 +238,13 @@ class _LogThread(threading.Thread):
 
     def _print_new(self, pod: Pod, container: str) -> bool:
         """Print the lines that were not printed yet; return False if the connection broke before the end."""
+        uid = pod.metadata.uid
+        since = self._printed.get(uid, "")
         try:
-            for line in self._api.log(pod.metadata.name, container, follow=True):
+            for line in self._api.log(pod.metadata.name, container, follow=True, since=since):
                 when, _, text = line.partition(" ")
-                if when > self._printed.get(pod.metadata.uid, ""):
-                    self._printed[pod.metadata.uid] = when
+                if when > self._printed.get(uid, ""):
+                    self._printed[uid] = when
                     self._echo(text)
         except ApiError:
             return False

@@ -1,5 +1,6 @@
 """Submission to a Ray cluster. The configuration and data files of a job lie in the store, under `jobs/`.
 
+They lie under the digest of the bundle: whoever submits other work under the same name changes nothing of it.
 Credentials are not sent: the cluster has its own.
 """
 
@@ -62,7 +63,7 @@ class RaySender:
 
 def as_yaml(bundle: Bundle, attempt: Attempt) -> str:
     """Return as YAML what would be sent, for the user to read."""
-    there = Store.of(bundle.config).uri(folder(attempt))
+    there = Store.of(bundle.config).uri(folder(bundle, attempt))
     job = {
         "submission_id": attempt.name,
         "entrypoint": entrypoint(bundle, attempt),
@@ -72,21 +73,20 @@ def as_yaml(bundle: Bundle, attempt: Attempt) -> str:
     return f"{yaml.safe_dump(job, sort_keys=False)}---\n# {there}/{CONFIG_FILE}\n{bundle.text(there)}"
 
 
-def folder(attempt: Attempt) -> str:
+def folder(bundle: Bundle, attempt: Attempt) -> str:
     """Return the folder in the store for the files of a job; all attempts read the same files."""
-    return f"jobs/{attempt.run}"
+    return f"jobs/{attempt.run}/{bundle.digest}"
 
 
 def entrypoint(bundle: Bundle, attempt: Attempt) -> str:
     """Return the command that the cluster runs. It needs no quoting, because a shell interprets it."""
-    return (
-        f"python -m ray_jobs.{bundle.job} {Store.of(bundle.config).uri(f'{folder(attempt)}/{CONFIG_FILE}')}"
-    )
+    config = Store.of(bundle.config).uri(f"{folder(bundle, attempt)}/{CONFIG_FILE}")
+    return f"python -m ray_jobs.{bundle.job} {config}"
 
 
 def send_files(bundle: Bundle, attempt: Attempt) -> None:
     """Write the configuration and the data files of the job to the store."""
-    store, there = Store.of(bundle.config), folder(attempt)
+    store, there = Store.of(bundle.config), folder(bundle, attempt)
     for name, data in bundle.files.items():
         store.write_bytes(f"{there}/{name}", data)
     store.write_text(f"{there}/{CONFIG_FILE}", bundle.text(store.uri(there)))

@@ -1,5 +1,6 @@
 """The state of a job as a cluster reports it, and the protocol of a cluster."""
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -97,11 +98,11 @@ class ClusterTarget(Protocol):
 
 
 def attempt_number(text: str) -> int:
-    """Return the attempt number in an annotation; 1 if it is no number.
+    """Return the attempt number in an annotation; 1 if it is no number of at most nine digits.
 
     Other programs may have written the annotation, so its text is not trusted.
     """
-    return int(text) if text.isascii() and text.isdigit() else 1
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 1
 
 
 def unknown(name: str) -> str:

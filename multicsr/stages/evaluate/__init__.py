@@ -19,7 +19,7 @@ from multicsr.stages.evaluate.tasks import (
     TripletTask,
     digest_task,
     find_tasks,
-    parse_join,
+    parse_joins,
     read_task,
 )
 
@@ -40,7 +40,7 @@ __all__ = [
     "evaluate_run",
     "find_tasks",
     "measure",
-    "parse_join",
+    "parse_joins",
     "read_evaluation",
     "read_task",
     "render",

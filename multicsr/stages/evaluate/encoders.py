@@ -19,7 +19,7 @@ from multicsr.messages.terminal import one_line
 from multicsr.models.resolve import loading_model, resolve_model
 from multicsr.observability.progress import Progress
 from multicsr.stages.evaluate.metrics import Score, measure
-from multicsr.stages.evaluate.tasks import FoundTasks, Task, find_tasks, parse_join
+from multicsr.stages.evaluate.tasks import FoundTasks, Task, find_tasks, parse_joins
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -116,7 +116,7 @@ def evaluate_models(
     Raises:
         ConfigError: the data are unusable; see also the errors of `measure_models`.
     """
-    found = find_tasks(data, dict(parse_join(text) for text in join))
+    found = find_tasks(data, parse_joins(join))
     return measure_models(models, found, batch_size, progress)
 
 

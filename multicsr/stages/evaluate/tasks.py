@@ -144,20 +144,33 @@ def find_tasks(data: Sequence[str | Path], joins: Mapping[str, Sequence[str]] | 
     return FoundTasks([*tasks.values(), *joined], skipped)
 
 
-def parse_join(text: str) -> tuple[str, list[str]]:
-    """Parse `name=task,task,...`, the definition of a joined task on the command line.
-
-    Returns:
-        The name of the joined task and the names of its members.
-
-    Raises:
-        ConfigError: the text does not have this form.
-    """
+def _parse_join(text: str) -> tuple[str, list[str]]:
+    """Return the name of a joined task and the names of its members, from `name=task,task,...`."""
     name, _, members = text.partition("=")
     names = [member.strip() for member in members.split(",")]
     if not name.strip() or not all(names):
         raise ConfigError(f"--join {text!r}: write name=task,task,...")
     return name.strip(), names
+
+
+def parse_joins(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Parse `name=task,task,...`, the definitions of joined tasks on the command line.
+
+    Returns:
+        Name of each joined task -> names of its members.
+
+    Raises:
+        ConfigError: a text has another form, two have the same name, or one names a task twice.
+    """
+    joins: dict[str, list[str]] = {}
+    for text in texts:
+        name, members = _parse_join(text)
+        if name in joins:
+            raise ConfigError(f"--join {text!r}: another joined task is called {name}; take another name")
+        if len({*members}) < len(members):
+            raise ConfigError(f"--join {text!r}: a task is named twice, so its pairs would count twice")
+        joins[name] = members
+    return joins
 
 
 def _join(name: str, members: Sequence[str], tasks: Mapping[str, Task]) -> StsTask:

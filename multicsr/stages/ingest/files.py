@@ -4,7 +4,8 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from fnmatch import fnmatchcase
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -241,7 +242,7 @@ def _walk(top: Path, found: FoundFiles) -> Iterator[Path]:
 
 
 def _search_bucket(given: str, config: InputConfig, s3: S3Config, found: FoundFiles) -> None:
-    """Add the objects under a prefix, or the one object with that key."""
+    """Add the objects under a prefix, or the one object with that key, or the objects that a glob matches."""
     from multicsr.storage.s3 import Bucket
 
     name, _, key = given.removeprefix("s3://").partition("/")
@@ -252,12 +253,23 @@ def _search_bucket(given: str, config: InputConfig, s3: S3Config, found: FoundFi
     if is_object:
         infos = [info for info in bucket.objects(key) if info.name == key]
         prefix = key[: key.rfind("/") + 1]
+    hide = not is_object
+    if not infos and glob.has_magic(key):
+        fixed = takewhile(lambda part: not glob.has_magic(part), key.split("/"))
+        prefix, is_object = "".join(f"{part}/" for part in fixed), False
+        pattern = key.removeprefix(prefix).split("/")
+        hide = not any(part.startswith((".", "_")) for part in pattern)
+        infos = [
+            info
+            for info in bucket.objects(prefix)
+            if _matches(info.name.removeprefix(prefix).split("/"), pattern)
+        ]
     for info in infos:
         relative = info.name.removeprefix(prefix).lstrip("/")
         format = format_of(relative.rpartition("/")[2], config.format)
         if info.name.endswith("/"):
             found.leave_out(MARKER, info.name)
-        elif not is_object and any(part.startswith((".", "_")) for part in relative.split("/")):
+        elif hide and any(part.startswith((".", "_")) for part in relative.split("/")):
             found.leave_out(HIDDEN, relative)
         elif isinstance(format, LeftOut) and not is_object:
             found.leave_out(format, relative)
@@ -275,6 +287,20 @@ def _search_bucket(given: str, config: InputConfig, s3: S3Config, found: FoundFi
                     s3=s3,
                 )
             )
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a glob matches the key of an object; both are split at "/".
+
+    `**` stands for any number of parts, as in `glob.glob`, which reads only local directories.
+    """
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and _matches(parts, pattern[1:]):
+        return True
+    if not parts or not (pattern[0] == "**" or fnmatchcase(parts[0], pattern[0])):
+        return False
+    return _matches(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
 
 
 def _fixed_part(path: Path) -> Path:

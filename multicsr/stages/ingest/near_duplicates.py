@@ -36,9 +36,17 @@ exact comparison, a false negative is a near-duplicate that is not found."""
 _MAX_LEADERS = 64
 """Maximum number of sentences under one hash that a later one is compared with, so that the time for
 boilerplate does not grow with the square of its number of sentences."""
-NEAR_DUPLICATES_VERSION = 1
+NEAR_DUPLICATES_VERSION = 2
 """Version of the rule for near-duplicates; raise it when the rule changes."""
-_WORD = re.compile(r"[^\W_]+")
+_WITHOUT_BLANKS = (
+    r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
+    r"\u3105-\u312f\u31a0-\u31bf"  # Bopomofo
+    r"\u0e01-\u0e4e\u0e81-\u0edf"  # Thai, Lao
+    r"\u0f40-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"  # Tibetan, Burmese, Khmer
+)
+"""Characters of scripts that put no blanks between words, with their vowel signs."""
+_WORD = re.compile(f"[{_WITHOUT_BLANKS}]|[^\\W_{_WITHOUT_BLANKS}]+")
 _SIGNED = pa.schema(
     [(name, pa.string()) for name in ("band", "row_id", "text", "source")] + [("position", pa.int64())]
 )
@@ -128,7 +136,8 @@ def losers_of(store: Store, near: Sequence[FileEntry], shard: IdRange) -> dict[s
 def _shingles(text: str) -> set[str]:
     """Return the word trigrams of a sentence, without case and punctuation.
 
-    A sentence of one or two words is one shingle; a sentence without words has none.
+    In scripts without blanks each character counts as a word. A sentence of one or two words is one shingle;
+    a sentence without words has none.
     """
     words = _WORD.findall(text.casefold())
     if not words:

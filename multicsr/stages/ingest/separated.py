@@ -112,6 +112,9 @@ def separated(stream: BinaryIO, column: str, file: InputFile) -> Iterator[Record
 def _header(rows: Iterator[list[str]], feed: _Feed, column: str, file: InputFile) -> list[str] | None:
     """Return the names of the columns; None if the file is empty."""
     header, problem = _next(rows)
+    while header == [] and not feed.is_cut:  # a blank line
+        feed.begin()
+        header, problem = _next(rows)
     if not feed.record:
         return None
     if header is None or feed.is_cut:

@@ -6,7 +6,9 @@ Memory is bounded for any content of the file.
 import codecs
 import io
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
@@ -23,6 +25,8 @@ _PIECE_BYTES = 1024
 """Compressed bytes that are decompressed at once; they give at most 32 MiB (zstd)."""
 _MAX_WINDOW_BYTES = 2**31
 """Window size that `zstd --long=31` needs; the default of most readers is 2^27."""
+_GZIP = zlib.MAX_WBITS | 16
+"""Value of `wbits` for a stream in the format of gzip."""
 _BOM = codecs.BOM_UTF8
 _WIDE = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -41,6 +45,8 @@ def open_stream(file: InputFile) -> BinaryIO:
     """
     raw = pa.BufferedInputStream(file.open(), _FETCHED_BYTES)
     match codec_of(file.path):
+        case "gzip":  # Arrow's reader rejects the zero bytes with which tapes and archives pad a file
+            raw = _Expanded(raw, partial(zlib.decompressobj, wbits=_GZIP), zlib.error)
         case "xz":
             raw = _Expanded(raw, lzma.LZMADecompressor, lzma.LZMAError)
         case "zstd":
@@ -54,7 +60,7 @@ def open_stream(file: InputFile) -> BinaryIO:
 
 
 class _Decompressor(Protocol):
-    """The common interface of the decompressors of lzma and zstandard."""
+    """The common interface of the decompressors of zlib, lzma and zstandard."""
 
     @property
     def eof(self) -> bool: ...

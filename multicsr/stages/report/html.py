@@ -39,7 +39,9 @@ def publish_report(snapshot: Snapshot) -> str:
 
 
 def write_report(snapshot: Snapshot, out: Path) -> None:
-    """Write the report of a version, which may be incomplete, to a local file; the write is atomic.
+    """Write the report of a version, which may be incomplete, to a local file.
+
+    The write is atomic, except to a link, a pipe or a device, which must not be replaced by a file.
 
     Raises:
         RunError: the store has no artifact, one of its files is damaged, or `out` cannot be written.
@@ -47,6 +49,9 @@ def write_report(snapshot: Snapshot, out: Path) -> None:
     page = to_html(collect(snapshot))
     partial = out.with_name(f"{out.name}.partial")
     try:
+        if out.is_symlink() or (out.exists() and not out.is_file()):
+            out.write_text(page, encoding="utf-8")
+            return
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8")
         os.replace(partial, out)

@@ -39,8 +39,8 @@ class Workspace:
         self._is_copy = store.directory is None
         self._writes = self._is_copy and rank == 0
         self._root = store.directory or _directory(store, rank)
-        self.path = self._root / self._folder
-        self.events = self._root / self._events
+        self.path = store.local_folder(self._folder) or self._root / self._folder
+        self.events = store.local_folder(self._events) or self._root / self._events
         """Folder of this run's TensorBoard files."""
         self._putting = threading.Lock()
         self._kept: dict[str, FileState] = {}

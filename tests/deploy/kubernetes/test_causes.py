@@ -84,6 +84,13 @@ def test_pods_that_wait_alike_are_counted(submitted):
     assert "and 39 other pods: Unschedulable: 0/3 nodes are available" in line
 
 
+def test_the_message_of_a_pod_is_repeated_as_it_is(submitted):
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    worker(submitted, f"{CLUSTER}-w-1", conditions=[{**condition, "message": "no POD fits TRIPODS"}])
+    (line,) = because()
+    assert "no POD fits TRIPODS" in line
+
+
 @pytest.mark.parametrize("key", ["containerStatuses", "initContainerStatuses"])
 def test_a_container_that_cannot_start_is_reported(submitted, key):
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/x:1"'}

@@ -108,6 +108,9 @@ def test_a_log_that_breaks_is_reported_once(submitted):
     )
     printed = [line for line in shown.stdout.splitlines() if line.isdigit() or line == "last"]
     assert printed == [*map(str, range(9)), "last"]
+    asked = [request for request in submitted.requests if "/log?" in request]
+    assert "sinceTime" not in asked[0]
+    assert "sinceTime=2026-11-25T00" in asked[-1], "the whole log is not sent again"
 
 
 def test_the_rest_of_a_log_is_read_after_the_connection_broke_at_the_end(submitted):

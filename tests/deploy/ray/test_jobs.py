@@ -14,6 +14,7 @@ from multicsr.deploy.submit.names import Attempt
 from multicsr.deploy.submit.preflight import look_at_nodes
 from multicsr.deploy.submit.retry import ApiError
 from multicsr.errors import RunError
+from multicsr.storage.store import Store
 
 LOG = "one\ntwo\nthree\nfour"
 
@@ -113,6 +114,16 @@ def test_a_name_that_others_have_is_not_ours(bundle):
     assert RaySender(client, RayClusterTarget(client), bundle).create(Attempt("r", 1)) is False
 
 
+def test_other_work_under_a_taken_name_changes_nothing_of_the_job_that_has_it(bundle):
+    client, store = FakeClient(), Store.of(bundle.config)
+    assert RaySender(client, RayClusterTarget(client), bundle).create(Attempt("r", 1))
+    sent = {name: store.read_bytes(name) for name in store.names("jobs")}
+    assert sent
+    other = pack(bundle.config.model_copy(update={"seed": 7}), "ingest")
+    assert not RaySender(client, RayClusterTarget(client), other).create(Attempt("r", 1))
+    assert {name: store.read_bytes(name) for name in sent} == sent
+
+
 def node(cpus, **labels):
     return SimpleNamespace(resources_total={"CPU": cpus, "memory": 1e9}, labels=labels)
 
@@ -136,7 +147,7 @@ def test_stop_leaves_what_multicsr_did_not_submit():
         RayClusterTarget(client).stop("j", print)
 
 
-@pytest.mark.parametrize("number", ["", "x", "-1", "1e3", "\u00b2"])
+@pytest.mark.parametrize("number", ["", "x", "-1", "1e3", "\u00b2", "9" * 5000])
 def test_marks_that_others_wrote_break_no_list(number):
     client = FakeClient()
     client.there["j"] = details("j", "RUNNING", **{RUN: "r", ATTEMPT: number})

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from multicsr.errors import ConfigError
-from multicsr.stages.evaluate import StsTask, TripletTask, find_tasks, parse_join, read_task
+from multicsr.stages.evaluate import StsTask, TripletTask, find_tasks, parse_joins, read_task
 
 STS = "score\tsentence1\tsentence2\n5\tA cat sits.\tA cat is sitting.\n0.5\tA cat sits.\tStocks fell.\n"
 TRIPLETS = "anchor\tpositive\tnegative\nA cat sits.\tA cat is sitting.\tNo cat sits.\n"
@@ -114,7 +114,7 @@ def test_two_tasks_of_one_name_are_a_config_error(tmp_path):
 def test_join_puts_the_pairs_of_its_tasks_together(tmp_path):
     write(tmp_path / "a.tsv", STS)
     write(tmp_path / "b.tsv", "subset\tscore\tsentence1\tsentence2\nx\t1\tp\tq\n\t2\tr\ts\n")
-    joined = find_tasks([tmp_path], dict([parse_join("ab=a, b")])).tasks[-1]
+    joined = find_tasks([tmp_path], parse_joins(["ab=a, b"])).tasks[-1]
     assert isinstance(joined, StsTask)
     assert joined.name == "ab"
     assert joined.scores == [5.0, 0.5, 1.0, 2.0]
@@ -134,13 +134,22 @@ def test_joins_of_what_is_not_there_are_config_errors(tmp_path, join, message):
     write(tmp_path / "a.tsv", STS)
     write(tmp_path / "t.tsv", TRIPLETS)
     with pytest.raises(ConfigError, match=message):
-        find_tasks([tmp_path], dict([parse_join(join)]))
+        find_tasks([tmp_path], parse_joins([join]))
+
+
+@pytest.mark.parametrize(
+    ("joins", "message"),
+    [(["x=a", "x=b"], "another joined task is called x"), (["x=a,b,a"], "a task is named twice")],
+)
+def test_what_is_named_twice_in_joins_is_a_config_error(joins, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_joins(joins)
 
 
 @pytest.mark.parametrize("text", ["", "ab", "=a,b", "ab=", "ab=a,,b"])
 def test_malformed_joins_are_config_errors(text):
     with pytest.raises(ConfigError, match="write name=task"):
-        parse_join(text)
+        parse_joins([text])
 
 
 def test_files_whose_names_begin_with_a_dot_are_left_out(tmp_path):

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from multicsr.config import S3Config
-from multicsr.errors import RunError
+from multicsr.errors import ConfigError, RunError
 from multicsr.stages.ingest.digests import Unchanged, digest_file, keep_digests, known_digests
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.readers import read_records
@@ -114,3 +114,42 @@ def test_keys_of_any_shape_are_read(bucket, in_bucket):
     }
     for file in [*found.files, *in_bucket("/in").files, *in_bucket("in/a b#c?d%20.txt").files]:
         assert [record.text for record in read_records(file, None)] == ["A sentence in a bucket."]
+
+
+GLOBS = {
+    "in/a*.txt": {"a1.txt", "a2.txt"},
+    "in/[ab]1.txt": {"a1.txt", "b1.txt"},
+    "in/?1.*": {"a1.txt", "b1.txt"},
+    "in/*/a1.txt": {"sub/a1.txt"},
+    "in/**/a1.txt": {"a1.txt", "sub/a1.txt", "sub/deep/a1.txt"},
+    "in/**": {"a1.txt", "a2.txt", "b1.txt", "sub/a1.txt", "sub/deep/a1.txt"},
+    "in/_*/*.txt": {"_t/a1.txt"},
+    "i*/a1.txt": {"in/a1.txt"},
+}
+
+
+@pytest.mark.parametrize("pattern", GLOBS)
+def test_a_glob_reads_the_same_files_in_a_bucket_and_in_a_directory(
+    bucket, in_bucket, tmp_path, config, pattern
+):
+    names = ["a1.txt", "a2.txt", "b1.txt", "sub/a1.txt", "sub/deep/a1.txt", "_t/a1.txt", ".h.txt", "c.bin"]
+    for name in names:
+        bucket.put(f"in/{name}", b"one\n")
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"one\n")
+    local = find_files(config(tmp_path / pattern, column=None).input)
+    assert {file.name for file in local.files} == GLOBS[pattern]
+    assert {file.name for file in in_bucket(pattern).files} == GLOBS[pattern]
+
+
+def test_an_object_whose_name_looks_like_a_glob_is_read(bucket, in_bucket):
+    bucket.put("in/a[1].txt", b"one\n")
+    bucket.put("in/a1.txt", b"one\n")
+    assert [file.name for file in in_bucket("in/a[1].txt").files] == ["a[1].txt"]
+
+
+def test_a_glob_that_matches_nothing_in_a_bucket_is_a_config_error(bucket, in_bucket):
+    bucket.put("in/b.txt", b"one\n")
+    with pytest.raises(ConfigError, match="matches no file of a known format"):
+        in_bucket("in/a*.txt")

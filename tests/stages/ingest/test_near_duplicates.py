@@ -88,4 +88,18 @@ def test_sentences_without_a_word_resemble_no_other(tmp_path, config, monkeypatc
     manifest = ingest(settings, store, SilentProgress())
     kept = {row["text"] for table in iter_tables(store, manifest) for row in table.to_pylist()}
     assert {line for line in lines if not re.search(r"[^\W_]", line)} <= kept
-    assert manifest.rejected == {Reason.NEAR_DUPLICATE: 1}, "the two English lines"
+    assert manifest.rejected == {Reason.NEAR_DUPLICATE: 2}, "one of the English and one of the Chinese lines"
+
+
+@pytest.mark.parametrize(
+    ("text", "shingles"),
+    [
+        ("今天天气", {"今 天 天", "天 天 气"}),
+        ("今天, 天气!", {"今 天 天", "天 天 气"}),
+        ("おはようGPU", {"お は よ", "は よ う", "よ う gpu"}),
+        ("가나다 라마바 사아자", {"가나다 라마바 사아자"}),
+        ("ที่นี่", {"ท ี ่", "ี ่ น", "่ น ี", "น ี ่"}),
+    ],
+)
+def test_in_scripts_without_blanks_each_character_is_a_word(text, shingles):
+    assert near_duplicates._shingles(text) == shingles

@@ -57,6 +57,16 @@ def test_two_members_are_one_file(tmp_path, records, name, compress):
     assert [record.text for record in records(tmp_path / name)] == ["one", "two"]
 
 
+def test_zero_bytes_behind_a_gzip_stream_are_padding(tmp_path, records):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n") + bytes(512))
+    assert [record.text for record in records(tmp_path / "a.txt.gz")] == ["one"]
+
+
+def test_blank_lines_before_the_header_of_a_csv_file_are_skipped(tmp_path, records):
+    (tmp_path / "a.csv").write_bytes(b"\n\r\ntext,n\none,1\n")
+    assert records(tmp_path / "a.csv") == [Record("one")]
+
+
 def test_csv_field_over_two_lines_and_byte_order_mark(tmp_path, records):
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbftext,n\n"over\ntwo",1\n')
     assert records(tmp_path / "a.csv") == [Record("over\ntwo")]

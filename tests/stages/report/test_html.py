@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from threading import Thread
 
 import pytest
 
@@ -145,6 +147,21 @@ def test_the_report_is_written_whole(made, tmp_path, html):
     write_report(made.snapshot, out)
     assert out.read_text(encoding="utf-8") == html
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_link_or_a_pipe_is_written_to_and_not_replaced(made, tmp_path, html):
+    (tmp_path / "link.html").symlink_to(tmp_path / "report.html")
+    write_report(made.snapshot, tmp_path / "link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == html
+    os.mkfifo(tmp_path / "pipe")
+    reader = Thread(target=lambda: read.append((tmp_path / "pipe").read_text(encoding="utf-8")))
+    read: list[str] = []
+    reader.start()
+    write_report(made.snapshot, tmp_path / "pipe")
+    reader.join()
+    assert (tmp_path / "pipe").is_fifo()
+    assert read == [html]
 
 
 def test_a_place_that_cannot_be_written_is_a_run_error(made, tmp_path):
