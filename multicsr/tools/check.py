@@ -46,7 +46,8 @@ def examine(config: Config | None) -> None:
 
     findings = [*_python(), *_packages(), *_extras(), *_torch(), *_machine()]
     if config is not None:
-        findings += [*_needed_packages(config), *_models(config), *_vllm(config), *_store(config)]
+        findings += [*_needed_packages(config), *_models(config), *_prompts(config), *_vllm(config)]
+        findings += _store(config)
     for finding in findings:
         mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
         echo(Text.assemble(mark, f" {one_line(finding.what):<28} {one_line(finding.seen)}"))
@@ -146,6 +147,32 @@ def _models(config: Config) -> Iterator[Finding]:
             continue
         where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
         yield Finding(setting, name + where)
+
+
+def _prompts(config: Config) -> Iterator[Finding]:
+    """Yield whether the tokenizer of a model in a directory can write the score labels.
+
+    A model of the hub is not downloaded for it; its tokenizer is checked when the model is loaded.
+    """
+    if config.llm.engine not in ("transformers", "vllm") or config.score.method == "stated":
+        return
+    try:
+        if not Path(resolve_model(config.llm.model, "llm.model")).is_dir():
+            return
+    except ConfigError:
+        return  # `_models` has found it
+    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        return
+    from multicsr.llm.load_tokenizer import load_tokenizer
+    from multicsr.llm.prompt_tokens import check_prompts
+
+    try:
+        tokenizer, model = load_tokenizer(config.llm)
+        check_prompts(config, tokenizer, has_encoder=bool(model.is_encoder_decoder))
+    except ConfigError as error:
+        yield Finding("score labels", config.generate.prompts, str(error))
+        return
+    yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 
 
 def _store(config: Config) -> Iterator[Finding]:
