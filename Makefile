@@ -9,7 +9,7 @@ STAMP_DOCS := $(VENV)/.installed-docs
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-cluster test-pythons test-slow test-vllm check format docs manifests lock bench bench-vllm clean
+.PHONY: help install vllm demo test test-cluster test-pythons test-slow test-vllm tokenizers check format docs manifests lock bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ test-pythons: install ## the tests that need neither torch nor Ray, on every oth
 
 test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s
+
+tokenizers: install ## the tokenizers of real LLMs into build/, for tests that are skipped without them
+	$(BIN)/python scripts/fetch_tokenizers.py build/tokenizers
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
 	$(BIN)/pytest -m vllm

@@ -15,12 +15,12 @@ def round_probabilities(p_L: NDArray[np.float64], tie_gap: float) -> tuple[NDArr
 
     Args:
         p_L: [L] probabilities.
-        tie_gap: bound of the noise, in logits.
+        tie_gap: twice the bound of the noise in the logarithm of a probability before normalisation.
 
     Returns:
         [L] rounded probabilities, and False if noise might have changed one of them.
     """
-    # A shift of the logits below tie_gap / 2 moves p by less than this.
+    # A shift of these logarithms below tie_gap / 2 moves p by less than this.
     slack_L = p_L * (1 - p_L) * np.expm1(tie_gap)
     to_edge_L = np.abs(p_L / PROBABILITY_STEP % 1 - 0.5) * PROBABILITY_STEP
     is_certain = bool((to_edge_L >= slack_L).all())

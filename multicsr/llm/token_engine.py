@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from multicsr.config import Config
 from multicsr.llm.base import Completion, Rejection, Usage, both
 from multicsr.llm.label_probabilities import round_probabilities
+from multicsr.llm.label_tree import LabelTree
 from multicsr.llm.prompt_tokens import PromptTokens
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
 from multicsr.llm.stopping import StopCriteria, bad_word_tokens
@@ -43,7 +44,8 @@ class TokenEngine(ABC):
     Subclasses write requests and compute probabilities.
 
     Raises:
-        ConfigError: `llm.chat_template` is true, but the tokenizer has no chat template.
+        ConfigError: `llm.chat_template` is true, but the tokenizer has no chat template; or the tokenizer
+            cannot write the score labels.
     """
 
     batches_at_once = 1
@@ -65,9 +67,12 @@ class TokenEngine(ABC):
             min_new_tokens=generate.min_new_tokens,
             bad_words=bad_word_tokens(tokenizer, generate.bad_words),
         )
-        stop = load_prompts(generate.prompts).stop
-        self._ends = StopCriteria(tokenizer, shape.eos, shape.vocab_size, stop)
+        self._prompts = load_prompts(generate.prompts)
+        self._ends = StopCriteria(tokenizer, shape.eos, shape.vocab_size, self._prompts.stop)
         self.tokens = PromptTokens(config.llm, tokenizer, shape.context, has_encoder=shape.has_encoder)
+        self._trees: dict[tuple[str, ...], LabelTree] = {}
+        if config.score.method != "stated":
+            self._tree(self._prompts.score_labels)
 
     @abstractmethod
     def _write(
@@ -82,12 +87,14 @@ class TokenEngine(ABC):
         return self._write(requests, rule)
 
     @abstractmethod
-    def _probabilities(
-        self, prompts: Sequence[list[int]], label_ids: Sequence[int], *, alone: bool
+    def _log_probabilities(
+        self, prompts: Sequence[list[int]], tree: LabelTree, *, alone: bool
     ) -> Sequence[NDArray[np.float64] | Rejection]:
-        """Compute the softmax over the label tokens alone, [L] for each prompt.
+        """Compute the log-probability of the last token of each path of the tree, [K] for each prompt.
 
         Args:
+            prompts: token ids.
+            tree: of the labels; its paths continue every prompt.
             alone: True: the numbers must be a function of the prompt only, without other prompts beside it.
         """
 
@@ -114,11 +121,11 @@ class TokenEngine(ABC):
         A prompt with a probability too close to a rounding edge is computed again alone.
         """
         encoded = self.tokens.encode(prompts)
-        label_ids = self.tokens.label_ids(prompts[0], labels) if prompts else []
-        rejections = [self.tokens.too_long(prompt, 1) for prompt in encoded]
+        tree = self._tree(labels)
+        rejections = [self.tokens.too_long(prompt, tree.num_tokens) for prompt in encoded]
         fitting = [prompt for prompt, rejection in zip(encoded, rejections, strict=True) if rejection is None]
         self.usage.add(prompt_tokens=sum(map(len, fitting)))
-        found = iter(self._rounded(fitting, label_ids))
+        found = iter(self._rounded(fitting, tree))
         return [rejection or next(found) for rejection in rejections]
 
     def reply(
@@ -151,8 +158,15 @@ class TokenEngine(ABC):
             else:
                 yield NOT_NUMBERS
 
+    def _tree(self, labels: Sequence[str]) -> LabelTree:
+        """Return the tree of these labels, which is a function of the prompt set and not of the rows."""
+        key = tuple(labels)
+        if key not in self._trees:
+            self._trees[key] = self.tokens.label_tree(self._prompts, key)
+        return self._trees[key]
+
     def _rounded(
-        self, prompts: Sequence[list[int]], label_ids: Sequence[int]
+        self, prompts: Sequence[list[int]], tree: LabelTree
     ) -> list[NDArray[np.float64] | Rejection]:
         """Compute rounded label probabilities, [L] for each prompt.
 
@@ -160,18 +174,20 @@ class TokenEngine(ABC):
         """
         results: list[NDArray[np.float64] | Rejection] = []
         close: list[int] = []
-        for i, p_L in enumerate(self._probabilities(prompts, label_ids, alone=False)):
-            if isinstance(p_L, Rejection):
-                results.append(p_L)
+        tie_gap = self._tie_gap * tree.noise_factor
+        for i, log_p_K in enumerate(self._log_probabilities(prompts, tree, alone=False)):
+            if isinstance(log_p_K, Rejection):
+                results.append(log_p_K)
                 continue
-            rounded_L, is_certain = round_probabilities(p_L, self._tie_gap)
+            rounded_L, is_certain = round_probabilities(tree.probabilities(log_p_K), tie_gap)
             results.append(rounded_L)
             if not is_certain:
                 close.append(i)
-        again = self._probabilities([prompts[i] for i in close], label_ids, alone=True)
-        for i, p_L in zip(close, again, strict=True):
-            if isinstance(p_L, Rejection) or not np.isfinite(p_L).all():
-                results[i] = p_L if isinstance(p_L, Rejection) else NOT_NUMBERS
-            else:
-                results[i], _ = round_probabilities(p_L, 0.0)
+        again = self._log_probabilities([prompts[i] for i in close], tree, alone=True)
+        for i, log_p_K in zip(close, again, strict=True):
+            if isinstance(log_p_K, Rejection):
+                results[i] = log_p_K
+                continue
+            p_L = tree.probabilities(log_p_K)
+            results[i] = round_probabilities(p_L, 0.0)[0] if np.isfinite(p_L).all() else NOT_NUMBERS
         return results

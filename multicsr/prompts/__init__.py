@@ -46,7 +46,8 @@ class PromptSet(BaseModel):
     score: str
     """A scoring prompt, with `{premise}` and `{hypothesis}`."""
     score_labels: Annotated[list[str], Field(min_length=6, max_length=6)]
-    """The continuations whose probabilities give the expected score; label i of 0..5 is worth i points."""
+    """The replies whose probabilities give the expected score; label i of 0..5 is worth i points. Blanks
+    around a label do not matter: the model's tokenizer decides by which tokens it is written."""
     stop: list[str] = ["\n"]
     """Stop strings: generation ends before the first of them."""
 
@@ -59,6 +60,9 @@ class PromptSet(BaseModel):
             raise ValueError("layout needs {instruction}")
         if "{premise}" not in self.score or "{hypothesis}" not in self.score:
             raise ValueError("score needs {premise} and {hypothesis}")
+        labels = {label.strip() for label in self.score_labels}
+        if "" in labels or len(labels) < len(self.score_labels):
+            raise ValueError("score_labels must differ by more than blanks, and none may be blank")
         return self
 
     def pair(self, premise: str, row_id: str, seed: int) -> PromptPair:

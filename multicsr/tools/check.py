@@ -21,6 +21,7 @@ from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
 from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
+from multicsr.models.resolve import resolve_model
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
@@ -52,7 +53,7 @@ def examine(config: Config | None, mistakes: Sequence[str] = ()) -> None:
     findings = [*_python(), *_packages(), *_extras(), *_torch(), *_machine()]
     findings += [Finding("settings", "wrong", line) for line in mistakes]
     if config is not None:
-        findings += [*_problems(config), *_endpoint(config), *_store(config)]
+        findings += [*_problems(config), *_labels(config), *_endpoint(config), *_store(config)]
     for finding in findings:
         mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
         echo(Text.assemble(mark, f" {one_line(finding.what):<28} {one_line(finding.seen)}"))
@@ -142,6 +143,32 @@ def _problems(config: Config) -> Iterator[Finding]:
         yield Finding("run", "would end", str(problem))
     if not problems:
         yield Finding("run", "input, prompts, models, data of evaluation, GPUs and packages are there")
+
+
+def _labels(config: Config) -> Iterator[Finding]:
+    """Yield whether the tokenizer of a model in a directory can write the score labels.
+
+    A model of the hub is not downloaded for it; its tokenizer is checked when the model is loaded.
+    """
+    if config.llm.engine not in ("transformers", "vllm") or config.score.method == "stated":
+        return
+    try:
+        if not Path(resolve_model(config.llm.model, "llm.model")).is_dir():
+            return
+    except ConfigError:
+        return  # it is among the problems
+    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        return
+    from multicsr.llm.load_tokenizer import load_tokenizer
+    from multicsr.llm.prompt_tokens import check_prompts
+
+    try:
+        tokenizer, model = load_tokenizer(config.llm)
+        check_prompts(config, tokenizer, has_encoder=bool(model.is_encoder_decoder))
+    except ConfigError as error:
+        yield Finding("score labels", config.generate.prompts, str(error))
+        return
+    yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 
 
 def _endpoint(config: Config) -> Iterator[Finding]:

@@ -76,6 +76,11 @@ def test_a_custom_file_is_read(tmp_path):
             "score_labels: [a, b, c, d, e, f]\n",
             "every generation prompt needs {premise}",
         ),
+        (
+            "name: x\nlayout: '{premise} {instruction}'\nentailment: [a]\ncontradiction: [b]\n"
+            "score: '{premise} {hypothesis}'\nscore_labels: [a, b, c, d, e, ' a']\n",
+            "score_labels must differ by more than blanks",
+        ),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path, text, message):

@@ -1,6 +1,7 @@
 """`multicsr check`: the machine alone, and with a configuration what can be checked before its run."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from multicsr.config import Config, LLMConfig
 from multicsr.errors import RunError
 from multicsr.messages import extras
 from multicsr.tools import check
+from tests.support.tiny_llms import make_config
+from tests.support.tokenizers import t5
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +123,18 @@ def test_configuration_that_needs_an_absent_extra_fails(tmp_path, monkeypatch, c
     with pytest.raises(RunError):
         check.examine(settings(tmp_path))
     assert "needs deepspeed, which is not installed: pip install 'multicsr[train]'" in capfd.readouterr().out
+
+
+def test_labels_that_the_model_cannot_write_fail(encoder_decoder_dir, premises, tmp_path, capfd):
+    model = shutil.copytree(encoder_decoder_dir, tmp_path / "model")
+    t5(premises, tmp_path).save_pretrained(model)
+    (tmp_path / "a.txt").write_text("A sentence that is long enough to be read.\n")
+    sections = {"store": str(tmp_path / "store"), "train": {"encoder": str(model)}}
+    sections |= {"input": {"paths": [str(tmp_path / "a.txt")]}}
+    check.examine(make_config(model, **sections))
+    assert "score labels" in capfd.readouterr().out
+    t5(premises, tmp_path, without="3").save_pretrained(model)
+    with pytest.raises(RunError, match="check: 1 of"):
+        check.examine(make_config(model, **sections))
+    assert "cannot write the score label '3'; change score_labels" in capfd.readouterr().out
+    check.examine(make_config(model, **sections, score={"method": "stated"}, curate={"score": "stated"}))

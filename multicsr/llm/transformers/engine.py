@@ -21,10 +21,12 @@ from transformers import (
 
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError
+from multicsr.llm.label_tree import LabelTree
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
+from multicsr.llm.transformers.read_labels import read_labels
 from multicsr.llm.transformers.trial import check_architecture
 from multicsr.models.resolve import loading_model, resolve_model
 
@@ -52,17 +54,12 @@ class TransformersEngine(TokenEngine):
         """Implement `TokenEngine._write`."""
         return decode(self._read, requests, rule, self._ends)
 
-    def _probabilities(
-        self, prompts: Sequence[list[int]], label_ids: Sequence[int], *, alone: bool
+    def _log_probabilities(
+        self, prompts: Sequence[list[int]], tree: LabelTree, *, alone: bool
     ) -> list[NDArray[np.float64]]:
-        """Implement `TokenEngine._probabilities`."""
+        """Implement `TokenEngine._log_probabilities`."""
         batches = [[prompt] for prompt in prompts] if alone else [list(prompts)] if prompts else []
-        found: list[NDArray[np.float64]] = []
-        for batch in batches:
-            with torch.inference_mode():
-                logits_NL = self._read(batch).first_PV[:, list(label_ids)].double()
-                found += list(logits_NL.softmax(-1).cpu().numpy())
-        return found
+        return [row for batch in batches for row in read_labels(self._read, batch, tree)]
 
 
 def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

@@ -16,25 +16,21 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError, WorkerLost
 from multicsr.llm.base import Rejection
-from multicsr.llm.prompt_tokens import wants_chat
+from multicsr.llm.label_tree import LabelTree, TokenPath
+from multicsr.llm.load_tokenizer import load_tokenizer
+from multicsr.llm.prompt_tokens import check_prompts
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.vllm.free_memory import free_memory_gib
 from multicsr.llm.vllm.launch import RowFailed, TokenRequest, Vllm, is_cpu_build
 from multicsr.llm.vllm.pair_client import PairClient, first_of
 from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
-from multicsr.models.resolve import loading_model, resolve_model
+from multicsr.models.resolve import resolve_model
 from multicsr.rows import Reason
 
 _PREMISES_IN_A_BATCH = 8
@@ -65,7 +61,7 @@ class VllmEngine(TokenEngine):
 
     def __init__(self, config: Config) -> None:
         tokenizer, model = _load_words(config.llm)
-        wants_chat(config.llm, tokenizer)  # fail before minutes are spent on loading
+        check_prompts(config, tokenizer, has_encoder=False)  # fail before minutes are spent on loading
         _check_memory(config.llm)
         threads = max(1, int(config.generate.cpus_per_actor))
         lora = config.llm.vllm.lora
@@ -99,11 +95,11 @@ class VllmEngine(TokenEngine):
         """Implement `TokenEngine._write_scores`: replies have the form `SCORE_FORM`."""
         return self._run(self._write_score(request, rule) for request in requests)
 
-    def _probabilities(
-        self, prompts: Sequence[list[int]], label_ids: Sequence[int], *, alone: bool
+    def _log_probabilities(
+        self, prompts: Sequence[list[int]], tree: LabelTree, *, alone: bool
     ) -> list[NDArray[np.float64] | Rejection]:
-        """Implement `TokenEngine._probabilities`."""
-        return self._run(self._probability(prompt, label_ids, alone=alone) for prompt in prompts)
+        """Implement `TokenEngine._log_probabilities`."""
+        return self._run(self._read_labels(prompt, tree, alone=alone) for prompt in prompts)
 
     def _run(self, works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
         """Run the coroutines concurrently in the event loop and wait for their results, in order.
@@ -165,23 +161,34 @@ class VllmEngine(TokenEngine):
         eos = tuple(self._ends.eos)
         return TokenRequest(rule.max_new_tokens, metadata, stop_tokens=eos, regex=SCORE_FORM)
 
-    async def _probability(
-        self, prompt: list[int], label_ids: Sequence[int], *, alone: bool
+    async def _read_labels(
+        self, prompt: list[int], tree: LabelTree, *, alone: bool
     ) -> NDArray[np.float64] | Rejection:
-        """Compute the softmax over the label tokens after one prompt, [L]."""
+        """Compute the log-probability of the last token of each path after one prompt, [K]."""
         metadata = (
             self._single(self._rule._replace(temperature=0.0, tie_gap=0.0), alone=True) if alone else None
         )
         try:
-            answer = await self._vllm.complete(
-                prompt, TokenRequest(1, metadata, logprobs_of=tuple(label_ids))
-            )
-        except RowFailed as error:
-            return Rejection(Reason.ENGINE_ERROR, str(error))
-        logits_L = np.array([answer.logprobs[label] for label in label_ids], dtype=np.float64)
-        p_L = np.exp(logits_L - logits_L.max())
-        found: NDArray[np.float64] = p_L / p_L.sum()
-        return found
+            async with asyncio.TaskGroup() as group:
+                reads = [
+                    group.create_task(self._read_after(prompt, prefix, tree, metadata))
+                    for prefix in tree.prefixes
+                ]
+        except ExceptionGroup as group:
+            error = first_of(group, WorkerLost, RowFailed)
+            if isinstance(error, RowFailed):
+                return Rejection(Reason.ENGINE_ERROR, str(error))
+            raise error from None
+        return np.array([log_p for read in reads for log_p in read.result()], dtype=np.float64)
+
+    async def _read_after(
+        self, prompt: list[int], prefix: TokenPath, tree: LabelTree, metadata: PairMetadata | None
+    ) -> list[float]:
+        """Return the log-probabilities of the tokens that are read after a prompt and a prefix."""
+        tokens = tree.tokens_after(prefix)
+        asked = TokenRequest(1, metadata, logprobs_of=tuple(tokens))
+        answer = await self._vllm.complete([*prompt, *prefix], asked)
+        return [answer.logprobs[token] for token in tokens]
 
     def _single(self, rule: SamplingParams, *, alone: bool = False) -> PairMetadata:
         """Return the metadata of a request that is not part of a pair."""
@@ -260,10 +267,7 @@ def _load_words(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedC
     Raises:
         ConfigError: the model cannot be loaded, or is an encoder-decoder model.
     """
-    name = resolve_model(config.model, "llm.model")
-    with loading_model(config.model, "llm.model"):
-        model = AutoConfig.from_pretrained(name, revision=config.revision)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
+    tokenizer, model = load_tokenizer(config)
     if model.is_encoder_decoder:
         raise ConfigError(
             f"llm.engine: {config.model} is an encoder-decoder model, which vLLM does not run; "

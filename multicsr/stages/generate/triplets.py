@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.llm.base import Completion, Rejection
+from multicsr.llm.label_tree import LABEL_SPELLINGS
 from multicsr.llm.load import load_engine
 from multicsr.models.resolve import digest_model, resolve_model
 from multicsr.observability.metrics import publish
@@ -31,6 +32,8 @@ from multicsr.stages.score.expected import EXPECTATION, expected_scores
 from multicsr.stages.score.parse import PARSER, Unparsable, parse_score
 from multicsr.storage.manifest import Manifest
 
+_TOKEN_ENGINES = ("transformers", "vllm")
+"""Engines that load weights and a tokenizer."""
 _LLM = {"engine", "model", "revision", "dtype", "chat_template"}
 _VLLM = {"max_model_len", "tensor_parallel", "quantization", "lora"}
 _DECODING = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
@@ -362,7 +365,7 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
         "prompts": load_prompts(config.generate.prompts).writing_digest(),
         "seed": config.seed,
     }
-    if config.llm.engine in ("transformers", "vllm"):
+    if config.llm.engine in _TOKEN_ENGINES:
         settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
@@ -371,10 +374,17 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
 
 def scoring_settings(config: Config) -> dict[str, JsonValue]:
     """Return the settings that decide the scores of given hypotheses, besides the model that wrote them."""
+    rules: dict[str, JsonValue] = {
+        "hypotheses": HYPOTHESIS_RULES,
+        "stated": PARSER,
+        "expected": EXPECTATION,
+    }
+    if config.llm.engine in _TOKEN_ENGINES and config.score.method != "stated":
+        rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
     return {
         "score": config.score.model_dump(mode="json", include=_SCORING),
         "prompts": load_prompts(config.generate.prompts).scoring_digest(),
-        "rules": {"hypotheses": HYPOTHESIS_RULES, "stated": PARSER, "expected": EXPECTATION},
+        "rules": rules,
     }
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import transformers
 
 from multicsr.errors import ConfigError
 from multicsr.llm.base import Rejection
-from multicsr.llm.label_probabilities import PROBABILITY_STEP
 from multicsr.llm.transformers.engine import TransformersEngine
 from multicsr.llm.transformers.kv_cache import CausalBranches
 from multicsr.llm.transformers.trial import check_architecture
@@ -45,40 +43,6 @@ def model_of(engine):
 
 def pairs_of(premises):
     return [PROMPTS.pair(premise, premise, seed=1) for premise in premises]
-
-
-def test_label_probabilities_are_a_softmax_over_the_labels(engine, premises):
-    prompts = [PROMPTS.scoring(a, b) for a, b in pairwise(premises[:40])]
-    found = np.stack(engine.label_probabilities(prompts, LABELS))
-    label_ids = [
-        engine.tokens._tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in LABELS
-    ]
-    for row, prompt in zip(found, prompts, strict=True):
-        with torch.no_grad():
-            logits = next_logits(model_of(engine), engine.tokens._tokenizer(prompt)["input_ids"], [])
-        expected = torch.softmax(logits[label_ids].double(), -1).numpy()
-        assert np.abs(row - expected).max() <= PROBABILITY_STEP / 2 + 1e-4
-    assert len(np.unique(found)) > 10
-
-
-def test_label_probabilities_are_the_same_in_every_batch(engine, premises):
-    prompts = [PROMPTS.scoring(a, b) for a, b in pairwise(premises[:60])]
-    whole = np.stack(engine.label_probabilities(prompts, LABELS))
-    backwards = np.stack(engine.label_probabilities(prompts[::-1], LABELS))[::-1]
-    alone = np.stack([engine.label_probabilities([prompt], LABELS)[0] for prompt in prompts])
-    assert (whole == backwards).all()
-    assert (whole == alone).all()
-
-
-def test_a_label_of_several_tokens_is_a_configuration_error(engine):
-    with pytest.raises(ConfigError, match=r"generate\.prompts: score label ' 17 apples'.*stated"):
-        engine.label_probabilities(["Score:"], [" 1", " 17 apples"])
-
-
-def test_a_label_that_melts_into_the_prompt_is_a_configuration_error(causal_dir):
-    engine = TransformersEngine(make_config(causal_dir))
-    with pytest.raises(ConfigError, match=r"generate\.prompts: score label"):
-        engine.label_probabilities(["the sentenc"], ["e"])
 
 
 def test_replies_are_plain_and_greedy(engine, premises):

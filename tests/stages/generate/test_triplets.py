@@ -400,6 +400,10 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
         assert settings(causal_dir, **change)[1] == scoring, change
     assert settings(causal_dir, score={"method": "both"})[0] == writing
     assert settings(causal_dir, score={"method": "both"})[1] != scoring
+    endpoint = {"llm": {"engine": "openai", "base_url": "http://x/v1"}, "generate": {"omega": 0.0}}
+    stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
+    rules = [settings("m", **endpoint)[1]["rules"], settings(causal_dir, **stated)[1]["rules"]]
+    assert [scoring["rules"].keys() - rule.keys() for rule in rules] == [{"labels"}] * 2
     other = settings(causal_dir, generate={"prompts": "reference"})
     assert other[0] != writing
     assert other[1] != scoring

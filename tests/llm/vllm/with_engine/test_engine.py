@@ -62,6 +62,17 @@ def test_expected_scores_are_those_of_the_transformers_engine(engine, scoring):
     assert np.array_equal(np.stack(again), np.stack(ours)[::-1])
 
 
+def test_labels_of_several_tokens_are_those_of_the_transformers_engine(engine, scoring):
+    labels = ["1", "10", "100", "17 apples", "17 dogs", "the same"]
+    theirs = TransformersEngine(make_config("tinylm")).label_probabilities(scoring[:60], labels)
+    ours = engine.label_probabilities(scoring[:60], labels)
+    assert len(engine._tree(labels).prefixes) > 3
+    assert np.abs(np.stack(ours) - np.stack(theirs)).max() <= PROBABILITY_STEP
+    again = engine.label_probabilities(scoring[59::-1], labels)
+    assert np.array_equal(np.stack(again), np.stack(ours)[::-1])
+    assert len(np.unique(np.stack(ours))) > 3
+
+
 def test_stated_scores_have_the_form_that_was_asked_for(engine, scoring):
     replies = engine.reply(scoring, scoring, 8)
     assert not [reply for reply in replies if isinstance(reply, Rejection)]

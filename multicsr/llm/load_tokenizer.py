@@ -1,0 +1,19 @@
+"""Loader of the tokenizer and the configuration of an LLM, without its weights."""
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from multicsr.config import LLMConfig
+from multicsr.models.resolve import loading_model, resolve_model
+
+
+def load_tokenizer(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
+    """Load the tokenizer and the configuration of the model.
+
+    Raises:
+        ConfigError: they cannot be loaded.
+    """
+    name = resolve_model(config.model, "llm.model")
+    with loading_model(config.model, "llm.model"):
+        model = AutoConfig.from_pretrained(name, revision=config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
+    return tokenizer, model
