@@ -1,6 +1,7 @@
 """Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,40 +18,44 @@ _FOLDED = re.compile(r"s3:/{1,2}(.+)")
 """An s3:// URI, also with one slash, because pathlib merges the two."""
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | str, overrides: Sequence[str] = (), checksum: str | None = None) -> Config:
     """Read a YAML file and apply `section.key=value` overrides (the value is YAML).
 
     Args:
         path: path of a file, or an s3:// URI; a bucket is accessed with the settings of the AWS chain
             (AWS_ENDPOINT_URL), because no configuration has been read yet.
         overrides: `section.key=value` strings, in the order in which they are applied.
+        checksum: result of `config_checksum` for the file that was submitted; None: the file is trusted.
 
     Raises:
         ConfigError: the configuration is not valid; one line for each mistake, with setting and remedy.
         RunError: the bucket cannot be reached, or the file is not in it.
     """
-    config, mistakes = load_with_mistakes(path, overrides)
+    config, mistakes = load_with_mistakes(path, overrides, checksum)
     if config is None or mistakes:
         raise ConfigError(*mistakes)
     return config
 
 
-def load_with_mistakes(path: Path | str, overrides: Sequence[str] = ()) -> tuple[Config | None, list[str]]:
+def load_with_mistakes(
+    path: Path | str, overrides: Sequence[str] = (), checksum: str | None = None
+) -> tuple[Config | None, list[str]]:
     """Read a configuration as far as it is valid, for a check that finds all mistakes at once.
 
     Args:
         path: see `load_config`.
         overrides: likewise.
+        checksum: likewise.
 
     Returns:
         The configuration without the settings that are wrong, or None if nothing can be read without them;
         and one line for each mistake.
 
     Raises:
-        ConfigError: the file does not exist or is not YAML.
+        ConfigError: the file does not exist, is not YAML, or has another checksum.
         RunError: the bucket cannot be reached, or the file is not in it.
     """
-    tree, mistakes = _read(path)
+    tree, mistakes = _read(path, checksum)
     for override in overrides:
         try:
             _override(tree, override)
@@ -91,10 +96,18 @@ def _remove(tree: dict[str, object], place: Sequence[int | str]) -> bool:
     return True
 
 
-def _read(path: Path | str) -> tuple[dict[str, object], list[str]]:
+def config_checksum(data: bytes) -> str:
+    """Return the BLAKE2b-128 hash of the bytes of a configuration, 32 hex digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _read(path: Path | str, checksum: str | None) -> tuple[dict[str, object], list[str]]:
     """Return the sections of a file, and one line for every key that occurs twice."""
     try:
-        tree, twice = load_yaml(_data(path))
+        data = _data(path)
+        if checksum is not None and config_checksum(data) != checksum:
+            raise ConfigError(f"{path} is not the configuration that was submitted; submit the job again")
+        tree, twice = load_yaml(data)
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}") from error
     except OSError as error:

@@ -107,7 +107,7 @@ def _report_foreign(error: BaseException, command: str) -> int:
 
 
 def job_main(step: str, argv: Sequence[str] | None = None) -> int:
-    """Run a Ray job: `python -m ray_jobs.STEP CONFIG [--set section.key=value]...`.
+    """Run a Ray job: `python -m ray_jobs.STEP CONFIG [--set section.key=value]... [--checksum HEX]`.
 
     Args:
         step: name of a stage, or `refresh`.
@@ -121,11 +121,14 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{step}")
     parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
+    parser.add_argument(
+        "--checksum", help="of the configuration as it was submitted; another one is an error"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
 
     def call() -> None:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides, arguments.checksum)
         with progress_for_terminal() as progress:
             run_job(step, config, progress)
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 import yaml
 
+from multicsr.config_file import config_checksum
 from multicsr.deploy.ray.client import JobsApiClient
 from multicsr.deploy.ray.jobs import RayClusterTarget
 from multicsr.deploy.resources import JOB_LABEL
@@ -79,9 +80,14 @@ def folder(bundle: Bundle, attempt: Attempt) -> str:
 
 
 def entrypoint(bundle: Bundle, attempt: Attempt) -> str:
-    """Return the command that the cluster runs. It needs no quoting, because a shell interprets it."""
-    config = Store.of(bundle.config).uri(f"{folder(bundle, attempt)}/{CONFIG_FILE}")
-    return f"python -m ray_jobs.{bundle.job} {config}"
+    """Return the command that the cluster runs. It needs no quoting, because a shell interprets it.
+
+    It holds the checksum of the configuration: who may write the store could otherwise send the job, and the
+    key of its endpoint, to another place.
+    """
+    there = Store.of(bundle.config).uri(folder(bundle, attempt))
+    checksum = config_checksum(bundle.text(there).encode())
+    return f"python -m ray_jobs.{bundle.job} {there}/{CONFIG_FILE} --checksum {checksum}"
 
 
 def send_files(bundle: Bundle, attempt: Attempt) -> None:

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from multicsr.cli.entrypoint import job_main
 from multicsr.config import Config
+from multicsr.config_file import load_config
 from multicsr.deploy.ray.jobs import RayClusterTarget
 from multicsr.deploy.ray.submit import RaySender
 from multicsr.deploy.submit import retry
@@ -122,6 +124,17 @@ def test_other_work_under_a_taken_name_changes_nothing_of_the_job_that_has_it(bu
     other = pack(bundle.config.model_copy(update={"seed": 7}), "ingest")
     assert not RaySender(client, RayClusterTarget(client), other).create(Attempt("r", 1))
     assert {name: store.read_bytes(name) for name in sent} == sent
+
+
+def test_a_configuration_that_was_changed_in_the_store_is_not_run(bundle, capsys):
+    client, store = FakeClient(), Store.of(bundle.config)
+    assert RaySender(client, RayClusterTarget(client), bundle).create(Attempt("r", 1))
+    _, _, _, path, *options = client.submitted[0].split()
+    assert load_config(path, (), options[1]) == bundle.config
+    (name,) = (name for name in store.names("jobs") if name.endswith(".yaml"))
+    store.write_text(name, store.read_text(name) + "llm: {engine: fake}\n")
+    assert job_main("ingest", [path, *options]) == 2
+    assert f"error: {path} is not the configuration that was submitted" in capsys.readouterr().err
 
 
 def node(cpus, **labels):

@@ -7,6 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from multicsr.cli.main import app
+from multicsr.deploy.submit.job import CONFIG
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 
@@ -57,8 +58,10 @@ def test_a_dry_run_for_ray_prints_what_would_be_sent(config):
     shown = multicsr("submit", "refresh", str(config), "--to", "ray", "--dry-run", "--name", "night")
     assert shown.exit_code == 0, shown.output
     job, sent = yaml.safe_load_all(shown.stdout)
-    assert job["entrypoint"] == "python -m ray_jobs.refresh s3://b/t/jobs/night/config.yaml"
-    assert sent["evaluate"]["data"] == ["s3://b/t/jobs/night/sts.tsv"]
+    folder = f"s3://b/t/jobs/night/{job['metadata'][CONFIG]}"
+    command = f"python -m ray_jobs.refresh {folder}/config.yaml --checksum "
+    assert re.fullmatch(re.escape(command) + "[0-9a-f]{32}", job["entrypoint"])
+    assert sent["evaluate"]["data"] == [f"{folder}/sts.tsv"]
 
 
 def test_a_job_may_run_here(config, tmp_path, ray_cluster):
