@@ -14,7 +14,6 @@ from multicsr.errors import RunError
 from multicsr.messages import extras
 from multicsr.tools import check
 from tests.support.tiny_llms import make_config
-from tests.support.tokenizers import t5
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +125,8 @@ def test_configuration_that_needs_an_absent_extra_fails(tmp_path, monkeypatch, c
 
 
 def test_labels_that_the_model_cannot_write_fail(encoder_decoder_dir, premises, tmp_path, capfd):
+    from tests.support.tokenizers import t5
+
     model = shutil.copytree(encoder_decoder_dir, tmp_path / "model")
     t5(premises, tmp_path).save_pretrained(model)
     (tmp_path / "a.txt").write_text("A sentence that is long enough to be read.\n")

@@ -63,7 +63,7 @@ def test_expected_scores_are_those_of_the_transformers_engine(engine, scoring):
 
 
 def test_labels_of_several_tokens_are_those_of_the_transformers_engine(engine, scoring):
-    labels = ["1", "10", "100", "17 apples", "17 dogs", "the same"]
+    labels = [f"{digit} {word}" for digit in (0, 2, 4) for word in ("a", "the")]
     theirs = TransformersEngine(make_config("tinylm")).label_probabilities(scoring[:60], labels)
     ours = engine.label_probabilities(scoring[:60], labels)
     assert len(engine._tree(labels).prefixes) > 3
