@@ -34,8 +34,9 @@ from multicsr.execution.stage_runner import (
 )
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
-from multicsr.stages.generate.triplets import TripletStage, scoring_settings, writing_settings
+from multicsr.stages.generate.triplets import TripletStage
 from multicsr.storage import refresh_costs
 from multicsr.storage.collected import unused
 from multicsr.storage.id_span import IdSpan

@@ -5,11 +5,10 @@ import random
 import pyarrow as pa
 import pytest
 
-from multicsr.config import Config, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
+from multicsr.config import Config
 from multicsr.rows import SCORED, WRITTEN, rejects, row_id
-from multicsr.stages.generate import triplets
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CacheKey, LLMCache
-from multicsr.stages.generate.triplets import scoring_settings, writing_settings
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
@@ -121,44 +120,6 @@ def test_the_key_of_a_configuration_is_pinned():
     )
     cache_key = CacheKey.of({"writing": writing_settings(config), "scoring": scoring_settings(config)})
     assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "7d16a30ecd2c1cf8")
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "others"),
-    [
-        (LLMConfig, triplets._LLM, {"device", "base_url", "concurrency", "timeout_s", "patience_s", "vllm"}),
-        (
-            VllmConfig,
-            triplets._VLLM,
-            {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
-        ),
-        (ScoreConfig, triplets._SCORING, set()),
-        (
-            GenerateConfig,
-            triplets._DECODING | {"prompts"},
-            {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
-            | {"max_rejected"},
-        ),
-    ],
-)
-def test_a_new_setting_is_decided_on(section, key, others):
-    """Should this fail, decide: a setting that changes what the LLM writes enters the key, others do not."""
-    assert key | others == section.model_fields.keys()
-    assert not key & others
-
-
-def test_a_new_setting_does_not_change_the_key_by_itself():
-    class NewLLM(LLMConfig):
-        novelty: int = 3
-
-    class NewScore(ScoreConfig):
-        novelty: int = 3
-
-    sections = {"llm": {"engine": "fake"}, "input": {"paths": ["in.txt"]}}
-    config = Config.model_validate({"name": "t", "store": "s", **sections})
-    newer = config.model_copy(update={"llm": NewLLM(engine="fake"), "score": NewScore()})
-    for settings in (writing_settings, scoring_settings):
-        assert settings(newer) == settings(config)
 
 
 def test_the_key_has_a_schema_of_its_own(monkeypatch):
