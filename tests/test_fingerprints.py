@@ -18,13 +18,13 @@ from tests.support.versions import manifest
 PINNED = {
     "ablation.yaml": {
         "ingest": "57c62711fe373d25",
-        "generate": "2ee527f672f6fef7",
+        "generate": "256f9a1f29df5022",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
         "ingest": "57c62711fe373d25",
-        "generate": "2ee527f672f6fef7",
+        "generate": "256f9a1f29df5022",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",
         "evaluate": "993c04a5adab2c8d",

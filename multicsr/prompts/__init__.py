@@ -48,7 +48,7 @@ class PromptSet(BaseModel):
     score_labels: Annotated[list[str], Field(min_length=6, max_length=6)]
     """The continuations whose probabilities give the expected score; label i of 0..5 is worth i points."""
     stop: list[str] = ["\n"]
-    """Stop strings: generation ends before the first of them."""
+    """Stop strings: generation ends before the first of them that does not stand at the very beginning."""
 
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":

@@ -24,7 +24,10 @@ class Scripted:
 
     def generate_pairs(self, pairs, row_ids):
         self.batches.append([pair.premise for pair in pairs])
-        return [self._pairs.get(pair.premise, (done("Fine."), done("Not fine."))) for pair in pairs]
+        return [self._pairs.get(pair.premise, self._default(pair.premise)) for pair in pairs]
+
+    def _default(self, premise):
+        return done(f"Fine, {premise}"), done(f"It is not fine that {premise}")
 
     def label_probabilities(self, prompts, labels):
         rejected = Rejection(Reason.PROMPT_TOO_LONG, "scoring")

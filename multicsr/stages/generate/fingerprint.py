@@ -16,6 +16,8 @@ from multicsr.stages.score.parse import PARSER
 from multicsr.storage.manifest import Manifest
 
 _LLM = {"engine", "model", "revision", "dtype", "chat_template"}
+_LLM_IF_SET = {"template_args"}
+"""Settings of the LLM that are part of the key only where they differ from their default."""
 _VLLM = {"max_model_len", "tensor_parallel", "quantization", "lora"}
 _DECODING = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
 _SCORING = {"method", "max_new_tokens"}
@@ -28,7 +30,10 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
     A local model is represented by a digest of its files, a Hugging Face id by its revision.
     """
     settings: dict[str, JsonValue] = {
-        "llm": config.llm.model_dump(mode="json", include={**dict.fromkeys(_LLM, True), "vllm": _VLLM}),
+        "llm": {
+            **config.llm.model_dump(mode="json", include={**dict.fromkeys(_LLM, True), "vllm": _VLLM}),
+            **config.llm.model_dump(mode="json", include=_LLM_IF_SET, exclude_defaults=True),
+        },
         "generate": config.generate.model_dump(mode="json", include=_DECODING),
         "prompts": load_prompts(config.generate.prompts).writing_digest(),
         "seed": config.seed,

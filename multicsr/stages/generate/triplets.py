@@ -6,6 +6,7 @@ keeps the columns filled so far; a failure of the LLM itself raises an error.
 
 triplet_rows      a row in progress, and its columns
 batches           batches that run at the same time
+cleaning          the sentence in what the LLM wrote
 hypothesis_rules  which rows are rejected for what the LLM wrote
 scoring           stage 2
 fingerprint       settings that decide the results
@@ -24,9 +25,9 @@ from multicsr.llm.base import Rejection
 from multicsr.llm.load import load_engine
 from multicsr.observability.metrics import publish
 from multicsr.prompts import load_prompts
-from multicsr.rows import WRITTEN, normalise
+from multicsr.rows import WRITTEN
 from multicsr.stages.generate.batches import RunningBatches, WrittenRows
-from multicsr.stages.generate.hypothesis_rules import hypothesis_rejection
+from multicsr.stages.generate.hypothesis_rules import HypothesisRules
 from multicsr.stages.generate.scoring import TripletScorer
 from multicsr.stages.generate.triplet_rows import TripletInProgress, take_existing
 
@@ -44,6 +45,7 @@ class TripletStage:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._prompts = load_prompts(config.generate.prompts)
+        self._rules = HypothesisRules(self._prompts)
         self._engine = load_engine(config)
         self._score = TripletScorer(self._engine, self._prompts, config.score)
         self._threads = ThreadPoolExecutor(self._engine.batches_at_once, "batch")
@@ -69,7 +71,7 @@ class TripletStage:
             hypotheses: WRITTEN rows of some of the sentences; they are scored again and not written again.
         """
         triplets = self._triplets(sentences)
-        take_existing(triplets, hypotheses)
+        take_existing(triplets, hypotheses, self._rules)
         # Rows of similar length decode together, the longest first: so a lack of memory shows at once.
         order = sorted(triplets, key=lambda triplet: len(triplet.premise), reverse=True)
         size = self._engine.batch_size or self._config.generate.batch_size
@@ -100,6 +102,7 @@ class TripletStage:
         amounts = self._engine.usage.take()
         rows = {"rows_written": len(to_write), "rows_scored": len(to_score)}
         rejected = sum(triplet.rejection is not None for triplet in batch)
+        cleaned = Counter(f"cleaned_{rule}" for triplet in batch for rule in triplet.cleaning)
         publish(
             "generate",
             {**amounts, **rows, "rows": len(batch), "rows_refused": rejected},
@@ -108,17 +111,18 @@ class TripletStage:
         return {
             **amounts,
             **rows,
+            **cleaned,
             "generate_seconds": generated - started,
             "score_seconds": scored - generated,
         }
 
     def _triplets(self, sentences: pa.Table) -> list[TripletInProgress]:
         """Return a triplet in progress for each SENTENCE row, in order."""
-        config = self._config
-        premises, row_ids = sentences["text"].to_pylist(), sentences["row_id"].to_pylist()
+        columns = (sentences[name].to_pylist() for name in ("text", "row_id", "language"))
+        omega, prompts, llm = self._config.generate.omega, self._prompts.name, self._config.llm.model
         return [
-            TripletInProgress(premise, row_id, config.generate.omega, self._prompts.name, config.llm.model)
-            for premise, row_id in zip(premises, row_ids, strict=True)
+            TripletInProgress(premise, row_id, language, omega, prompts, llm)
+            for premise, row_id, language in zip(*columns, strict=True)
         ]
 
     def _generate(self, triplets: Sequence[TripletInProgress]) -> None:
@@ -135,9 +139,5 @@ class TripletStage:
             triplet.contradiction.prompt = pair.contradiction_id
             if isinstance(result, Rejection):
                 triplet.rejection = result
-                continue
-            entailment, contradiction = result
-            triplet.entailment.text = normalise(entailment.text)
-            triplet.contradiction.text = normalise(contradiction.text)
-            triplet.generated_tokens = entailment.num_tokens + contradiction.num_tokens
-            triplet.rejection = hypothesis_rejection(triplet.premise, entailment, contradiction)
+            else:
+                triplet.take_completions(*result, self._rules)

@@ -25,6 +25,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
         {"generate": {"min_new_tokens": 2}},
         {"generate": {"bad_words": ["not"]}},
         {"llm": {"dtype": "bfloat16"}},
+        {"llm": {"template_args": {"enable_thinking": False}}},
         {"seed": 5},
     ):
         assert settings(causal_dir, **change)[0] != writing, change
@@ -49,7 +50,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
     [
         (
             LLMConfig,
-            fingerprint._LLM,
+            fingerprint._LLM | fingerprint._LLM_IF_SET,
             {"device", "base_url", "concurrency", "timeout_s", "patience_s", "vllm"},
         ),
         (

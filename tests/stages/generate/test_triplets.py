@@ -97,6 +97,22 @@ def test_the_fake_engine_gives_the_same_rows_in_any_blocks_and_loses_none(premis
     assert np.mean([row["entailment_expected"] > row["contradiction_expected"] for row in rows]) > 0.9
 
 
+def test_cleaned_texts_are_scored_and_every_rule_is_counted(scripted):
+    pairs = {
+        "It rains.": (done('Output: "Water falls."'), done("<think>dry</think>It is dry.")),
+        "It snows.": (done('"Flakes fall."'), done("It is dry, too.")),
+        "It hails.": (done("The original sentence is true."), done('"It is not so."')),
+    }
+    stage, _ = scripted(pairs)
+    output = triplets(stage, make_sentences([*pairs, "It is."]))
+    assert output.rows["entailment"].to_pylist()[:2] == ["Water falls.", "Flakes fall."]
+    assert output.rows["contradiction"].to_pylist()[:2] == ["It is dry.", "It is dry, too."]
+    assert output.rejects["reason"].to_pylist() == ["meta talk"]
+    counted = {name: n for name, n in output.counters.items() if name.startswith("cleaned")}
+    assert counted == {"cleaned_quotes": 3, "cleaned_label": 1, "cleaned_think_block": 1}
+    assert output.counters["rows_scored"] == 3
+
+
 def test_no_sentences_give_no_rows():
     output = triplets(TripletStage(make_config("fake", llm=FAKE)), make_sentences([]))
     assert output.rows.equals(SCORED.empty_table())
