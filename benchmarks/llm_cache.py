@@ -28,8 +28,8 @@ from multicsr.execution.ray_session import start_ray
 from multicsr.observability.progress import LineProgress
 from multicsr.pipeline import full_run
 from multicsr.rows import WRITTEN
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CacheKey
-from multicsr.stages.generate.triplets import scoring_settings, writing_settings
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import iter_tables
 from multicsr.storage.transaction import Transaction, open_transaction

@@ -142,6 +142,9 @@ class LLMConfig(Section):
     """Device of the model; `auto` uses a GPU if Ray assigned one to the actor."""
     chat_template: bool | None = None
     """Apply the tokenizer's chat template to prompts; unset: if it has one."""
+    template_args: dict[str, bool | int | float | str] = {}
+    """Variables of the chat template, such as `{enable_thinking: false}` for Qwen3. An endpoint gets them as
+    `chat_template_kwargs`, which vLLM's server knows and others may reject."""
     base_url: str | None = None
     """URL of the endpoint of the `openai` engine, such as https://host/v1. It is not part of the fingerprint,
     so existing outputs stay valid if the endpoint moves. The key is read from OPENAI_API_KEY."""
@@ -164,6 +167,9 @@ class LLMConfig(Section):
         for name in ("concurrency", "timeout_s", "patience_s"):
             if self.engine != "openai" and name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with engine: {self.engine}; it is for engine: openai")
+        if self.template_args and (self.engine == "fake" or self.chat_template is False):
+            cause = "chat_template: false" if self.chat_template is False else "engine: fake"
+            raise ValueError(f"template_args has no effect with {cause}")
         if self.engine != "vllm" and "vllm" in self.model_fields_set:
             raise ValueError(f"the section vllm has no effect with engine: {self.engine}")
         if self.engine == "vllm" and self.device != "auto":

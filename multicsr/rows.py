@@ -54,6 +54,10 @@ WRITTEN = pa.schema(
         SENTENCE.field("row_id"),
         *_HYPOTHESES,
         *_SCORES,
+        # Texts as the LLM wrote them, so that cleaning can be redone; null: the cleaned text is not empty,
+        # and only white space differs. Files from before these columns existed are read as if they were null.
+        pa.field("entailment_raw", pa.string()),  # as the LLM wrote it; null: only white space differs
+        pa.field("contradiction_raw", pa.string()),
         pa.field("reason", pa.string()),  # reason why the row was rejected; null: it was not
         pa.field("detail", pa.string()),
     ]
@@ -97,6 +101,14 @@ class Reason(StrEnum):
     COPIED_HYPOTHESIS = "copied hypothesis"
     SAME_HYPOTHESES = "same hypotheses"
     UNFINISHED_HYPOTHESIS = "unfinished hypothesis"
+    THINK_BLOCK = "think block"
+    DECLINED = "declined in words"
+    """The LLM answered that it cannot do the task; `refused by the LLM`: the endpoint gave no answer."""
+    META_TALK = "meta talk"
+    LIST = "list"
+    DEMONSTRATION_COPIED = "demonstration copied"
+    REPEATED_HYPOTHESIS = "same hypothesis across rows"
+    """A verdict about a file of sentences, made when it is assembled. It is not in the LLM cache."""
     SCORE_UNPARSABLE = "score unparsable"
     LLM_REFUSED = "refused by the LLM"
     ENGINE_ERROR = "engine error"
@@ -117,6 +129,13 @@ WRITING_REASONS = frozenset(
         Reason.COPIED_HYPOTHESIS,
         Reason.SAME_HYPOTHESES,
         Reason.UNFINISHED_HYPOTHESIS,
+        Reason.THINK_BLOCK,
+        Reason.CONTROL_CHARACTERS,
+        Reason.DECLINED,
+        Reason.META_TALK,
+        Reason.LIST,
+        Reason.DEMONSTRATION_COPIED,
+        Reason.WRONG_LANGUAGE,
         Reason.LLM_REFUSED,
     }
 )

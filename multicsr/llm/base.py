@@ -18,7 +18,7 @@ class Completion:
     """Text that the LLM wrote after one prompt."""
 
     text: str
-    """Text without the end-of-sequence token, cut before the first stop string."""
+    """Text without the end-of-sequence token, cut before the first stop string that follows other text."""
     num_tokens: int
     """Number of tokens written, without the end-of-sequence token."""
     finished: bool

@@ -1,5 +1,6 @@
 """Conversion of prompts to token ids; shared by the engines that have a tokenizer."""
 
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,8 @@ class PromptTokens:
     """Tokenizer, its chat template if it is used, and the context length of the model.
 
     Raises:
-        ConfigError: `llm.chat_template` is true, but the tokenizer has no chat template.
+        ConfigError: `llm.chat_template` is true, but the tokenizer has no chat template, or the template does
+            not use one of `llm.template_args`.
     """
 
     def __init__(
@@ -35,6 +37,10 @@ class PromptTokens:
             has_encoder: True for an encoder-decoder model, whose output does not share the prompt's context.
         """
         self._chat = wants_chat(config, tokenizer)
+        self._template_args = config.template_args
+        for name in config.template_args:
+            if not (self._chat and re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template))):
+                raise ConfigError(f"llm.template_args: {name} has no effect: no chat template uses it")
         self._tokenizer = tokenizer
         self._context = context
         self._has_encoder = has_encoder
@@ -109,7 +115,10 @@ class PromptTokens:
     def _in_chat(self, prompt: str) -> str:
         """Return a prompt as the user's message in the chat template."""
         message = [{"role": "user", "content": prompt}]
-        return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        text = self._tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True, **self._template_args
+        )
+        return str(text)
 
 
 def wants_chat(config: LLMConfig, tokenizer: PreTrainedTokenizerBase) -> bool:

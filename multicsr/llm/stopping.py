@@ -1,4 +1,8 @@
-"""Stop criteria of a hypothesis: an end-of-sequence token, or the first of the stop strings in its text."""
+"""Stop criteria of a hypothesis: an end-of-sequence token, or the first of the stop strings in its text.
+
+White space before the first character is no part of the text: a model that begins with a line break, as base
+models often do, has not stopped.
+"""
 
 from collections.abc import Sequence
 
@@ -38,14 +42,17 @@ class StopCriteria:
             return True
         if tokens[-1] not in self._may_stop:
             return False
-        text = self._decode(tokens)
+        text = self._decode(tokens).lstrip()
         return any(string in text for string in self.stop)
 
     def text(self, tokens: Sequence[int]) -> tuple[str, int]:
-        """Return the text before its end, and the number of tokens without the end-of-sequence token."""
+        """Return the text before its end, without leading white space, and the number of its tokens.
+
+        The end-of-sequence token is not counted.
+        """
         if tokens and tokens[-1] in self.eos:
             tokens = tokens[:-1]
-        text = self._decode(tokens)
+        text = self._decode(tokens).lstrip()
         cut = min((text.index(string) for string in self.stop if string in text), default=len(text))
         return text[:cut], len(tokens)
 

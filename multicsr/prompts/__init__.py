@@ -49,7 +49,7 @@ class PromptSet(BaseModel):
     """The replies whose probabilities give the expected score; label i of 0..5 is worth i points. Blanks
     around a label do not matter: the model's tokenizer decides by which tokens it is written."""
     stop: list[str] = ["\n"]
-    """Stop strings: generation ends before the first of them."""
+    """Stop strings: generation ends before the first of them that does not stand at the very beginning."""
 
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":

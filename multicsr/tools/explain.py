@@ -9,7 +9,7 @@ from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, DamagedFileError, MissingFileError, RunError
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
-from multicsr.stages.generate.triplets import prompts_of
+from multicsr.stages.generate.fingerprint import prompts_of
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, read_manifest
 from multicsr.storage.store import FileEntry, Store

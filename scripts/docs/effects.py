@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig
 from multicsr.models.resolve import resolve_model
-from multicsr.stages.generate.triplets import scoring_settings, writing_settings
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
 from multicsr.stages.train.fingerprint import deciding_settings
 

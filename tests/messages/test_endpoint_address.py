@@ -5,7 +5,7 @@ import pytest
 from multicsr.config_file import load_config
 from multicsr.errors import ConfigError
 from multicsr.messages.endpoint_address import check_address
-from multicsr.stages.generate.triplets import writing_settings
+from multicsr.stages.generate.fingerprint import writing_settings
 from tests.support.tiny_llms import make_config
 
 SECRET = "sk-4f9aQ2xR7tLm0vBz81KpW"

@@ -18,7 +18,8 @@ from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
 from multicsr.stages.generate import run as generate_run
-from multicsr.stages.generate.triplets import TripletStage, WrittenRows
+from multicsr.stages.generate.batches import WrittenRows
+from multicsr.stages.generate.triplets import TripletStage
 
 _S_PER_ROW = 0.002
 

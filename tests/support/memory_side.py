@@ -16,7 +16,8 @@ from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
 from multicsr.pipeline import full_run
 from multicsr.stages.generate import run as generate_run
-from multicsr.stages.generate.triplets import TripletStage, WrittenRows
+from multicsr.stages.generate.batches import WrittenRows
+from multicsr.stages.generate.triplets import TripletStage
 
 HUNGRY = "This sentence needs more memory than there is."
 _PIECE_BYTES = 64 * 2**20

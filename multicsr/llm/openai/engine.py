@@ -46,6 +46,8 @@ class OpenAIEngine:
         self._config = config
         self._endpoint = Endpoint(config.llm, backoff_s)
         self._stop = load_prompts(config.generate.prompts).stop[:_MOST_STOPS]
+        args: dict[str, JsonValue] = {**config.llm.template_args}
+        self._template_args: dict[str, JsonValue] = {"chat_template_kwargs": args} if args else {}
 
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
@@ -92,7 +94,7 @@ class OpenAIEngine:
         self, form: str, prompt: str, key: str, max_new_tokens: int, sampling: Mapping[str, JsonValue]
     ) -> Completion | Rejection:
         """Send a prompt and return its completion; `key` decides the seed."""
-        settings: dict[str, JsonValue] = {"seed": self._seed(key), **sampling}
+        settings: dict[str, JsonValue] = {"seed": self._seed(key), **sampling, **self._template_args}
         if self._stop:
             settings["stop"] = list(self._stop)
         answer = self._ask(ChatRequest(form, prompt, max_new_tokens, settings))
@@ -102,7 +104,12 @@ class OpenAIEngine:
 
     def _probabilities(self, prompt: str, names: Sequence[str]) -> NDArray[np.float64] | Rejection:
         """Compute the probabilities of the labels after one prompt, [L]."""
-        settings: dict[str, JsonValue] = {"temperature": 0.0, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        settings: dict[str, JsonValue] = {
+            "temperature": 0.0,
+            "logprobs": True,
+            "top_logprobs": _TOP_LOGPROBS,
+            **self._template_args,
+        }
         answer = self._ask(ChatRequest(LABELS, prompt, 1, settings))
         if isinstance(answer, Rejection):
             return answer

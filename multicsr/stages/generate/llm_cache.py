@@ -193,7 +193,7 @@ def _span(name: str) -> IdSpan | None:
 
 def written_in(store: Store, cache_key: CacheKey, shard: IdSpan) -> pa.Table:
     """Return the WRITTEN rows of a shard that were committed before its worker ended."""
-    tables = [store.read_table(entry) for entry in store.named_entries(cache_key.shard(shard))]
+    tables = [_as_written(store.read_table(entry)) for entry in store.named_entries(cache_key.shard(shard))]
     return pa.concat_tables([WRITTEN.empty_table(), *tables])
 
 
@@ -210,9 +210,18 @@ def _sources_of(
 
 
 def _as_written(table: pa.Table) -> pa.Table:
-    """Return rows of a scored artifact, its rejects or the LLM cache in the columns of WRITTEN."""
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+    """Return rows of a scored artifact, its rejects or the LLM cache in the columns of WRITTEN.
+
+    A column that the file does not have is null. The verdict about a hypothesis on many rows is dropped: it
+    is made again for each artifact.
+    """
+    columns = {
+        field.name: table[field.name]
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
         for field in WRITTEN
-    ]
+    }
+    is_repeated = pc.fill_null(pc.equal(columns["reason"], Reason.REPEATED_HYPOTHESIS.value), False)
+    for name in ("reason", "detail"):
+        columns[name] = pc.if_else(is_repeated, None, columns[name])
     return pa.table(columns, schema=WRITTEN)

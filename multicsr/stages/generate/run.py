@@ -34,8 +34,10 @@ from multicsr.execution.stage_runner import (
 )
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
-from multicsr.stages.generate.triplets import TripletStage, scoring_settings, writing_settings
+from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
+from multicsr.stages.generate.triplets import TripletStage
 from multicsr.storage import refresh_costs
 from multicsr.storage.collected import unused
 from multicsr.storage.id_span import IdSpan
@@ -150,6 +152,7 @@ def _settings(config: Config, sentences: Manifest) -> dict[str, JsonValue]:
     return {
         "writing": writing_settings(config),
         "scoring": scoring_settings(config),
+        "repeated": REPETITION_RULE,
         "schema": SCHEMA_VERSION,
         "sentences": sentences.rows_digest,
         "files": fingerprint({"rows": [entry.rows for entry in sentences.files]}),
@@ -235,6 +238,9 @@ def writer(
             rows.append(piece.rows)
         table = pa.concat_tables(rows)
         _check_ids(table, sentences)
+        premises = sentences["text"].take(pc.index_in(table["row_id"], sentences["row_id"].combine_chunks()))
+        # This verdict only stops the job early: the one that counts is made when the file is assembled.
+        table = reject_repeated(table, premises)
         return _report(table, dict(counters), time.perf_counter() - started)
 
     return write
@@ -328,7 +334,8 @@ def _assemble(store: Store, cache: LLMCache, sentences: Manifest, folder: str) -
 def joined(sentences: pa.Table, written: pa.Table) -> StageOutput:
     """Join SENTENCE rows with WRITTEN rows by id; return SCORED rows and rejects.
 
-    A sentence without a WRITTEN row becomes a reject with the reason ENGINE_ERROR.
+    A sentence without a WRITTEN row becomes a reject with the reason ENGINE_ERROR. Rows with a hypothesis
+    that stands on many rows become rejects here, where all rows of a file are at hand.
     """
     place = pc.index_in(sentences["row_id"], written["row_id"].combine_chunks())
     written = written.take(place)
@@ -337,7 +344,7 @@ def joined(sentences: pa.Table, written: pa.Table) -> StageOutput:
     has_failed = pc.is_null(place)
     columns["reason"] = pc.if_else(has_failed, Reason.ENGINE_ERROR.value, columns["reason"])
     columns["detail"] = pc.if_else(has_failed, "no result; the next run asks for it again", columns["detail"])
-    rejected = pa.table(columns, schema=rejects(SCORED))
+    rejected = reject_repeated(pa.table(columns, schema=rejects(SCORED)), sentences["text"])
     is_kept = pc.is_null(rejected["reason"])
     return StageOutput(
         rejected.filter(is_kept).select(SCORED.names).cast(SCORED), rejected.filter(pc.invert(is_kept))

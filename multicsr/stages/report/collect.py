@@ -15,7 +15,7 @@ from multicsr.prompts import PromptSet
 from multicsr.rows import CURATED, SCORED
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
-from multicsr.stages.generate.triplets import prompts_of
+from multicsr.stages.generate.fingerprint import prompts_of
 from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
 from multicsr.stages.report.training import TrainingReport, read_training
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables

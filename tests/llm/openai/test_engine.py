@@ -369,6 +369,17 @@ def test_a_key_that_the_endpoint_repeats_is_not_shown(endpoint, monkeypatch, cap
     assert "a-secret-of-ours" not in str(raised.value) + caplog.text
 
 
+def test_arguments_of_the_chat_template_are_sent_with_every_request(endpoint):
+    llm = {"engine": "openai", "base_url": endpoint.url, "template_args": {"enable_thinking": False}}
+    engine = OpenAIEngine(make_config("m", llm=llm, generate={"omega": 0}))
+    engine.reply(["x"], ["id"], 8)
+    engine.generate_pairs(pairs("A dog."), ["id"])
+    assert [body["chat_template_kwargs"] for body in endpoint.bodies] == [{"enable_thinking": False}] * 3
+    endpoint.bodies.clear()
+    make_engine(endpoint.url).reply(["x"], ["id"], 8)
+    assert "chat_template_kwargs" not in endpoint.bodies[0]
+
+
 def test_a_chat_template_cannot_be_switched_off(endpoint):
     llm = {"engine": "openai", "base_url": endpoint.url, "chat_template": False}
     with pytest.raises(ConfigError, match=r"llm\.chat_template"):

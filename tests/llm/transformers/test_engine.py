@@ -86,6 +86,22 @@ def test_the_chat_template_wraps_prompts_when_there_is_one(causal_copy):
     assert off.tokens.encode(["A dog."]) == plain.tokens.encode(["A dog."])
 
 
+def test_arguments_of_the_chat_template_reach_it_and_others_are_errors(causal_copy):
+    def encode(**args):
+        engine = TransformersEngine(make_config(causal_copy, llm={"template_args": args}))
+        return engine.tokens.encode(["A dog."])
+
+    with pytest.raises(ConfigError, match=r"llm\.template_args: enable_thinking has no effect"):
+        encode(enable_thinking=False)
+    plain = TransformersEngine(make_config(causal_copy))
+    thinking = "{% if enable_thinking is not false %}<think>{% endif %}"
+    (causal_copy / "chat_template.jinja").write_text(TEMPLATE + thinking)
+    assert encode() == encode(enable_thinking=True) == plain.tokens.encode(["<user>A dog.<assistant><think>"])
+    assert encode(enable_thinking=False) == plain.tokens.encode(["<user>A dog.<assistant>"])
+    with pytest.raises(ConfigError, match=r"llm\.template_args: thinking has no effect"):
+        encode(thinking=False)
+
+
 def test_a_chat_template_that_is_not_there_is_a_configuration_error(causal_dir):
     with pytest.raises(ConfigError, match=r"llm\.chat_template"):
         TransformersEngine(make_config(causal_dir, llm={"chat_template": True}))

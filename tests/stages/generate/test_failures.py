@@ -5,7 +5,7 @@ import pytest
 from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.execution import stage_runner
-from multicsr.llm.base import Rejection
+from multicsr.llm.base import Completion, Rejection
 from multicsr.llm.fake import FakeEngine
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
@@ -173,3 +173,58 @@ def test_a_worker_that_takes_over_a_shard_does_only_what_is_missing(config, in_p
     ids = [row_id for rows in committed for row_id in rows["row_id"].to_pylist()]
     assert len(lives) == 1
     assert len(ids) == len(set(ids)) == len(LINES), "no row was committed by both"
+
+
+class Parrot(FakeEngine):
+    """An engine that writes one entailment for every third premise."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = 0
+
+    def generate_pairs(self, pairs, row_ids):
+        self.written += len(pairs)
+        found = super().generate_pairs(pairs, row_ids)
+        return [
+            (Completion("This is always so.", 4, finished=True), pair[1])
+            if int(row_id, 16) % 3 == 0
+            else pair
+            for pair, row_id in zip(found, row_ids, strict=True)
+        ]
+
+
+def test_a_repeated_hypothesis_is_rejected_alike_whatever_was_written_together(config, in_process, tmp_path):
+    generated = {"max_rejected": 1.0}
+    engine = in_process(Parrot())
+    several = config.model_copy(update={"generate": config.generate.model_copy(update=generated)})
+    rows, manifest = generate(several)
+    number = manifest.rejected["same hypothesis across rows"]
+    assert number > 20
+    one = {"rows_per_shard": 7, "batch_size": 3, **generated}
+    sections = {"store": str(tmp_path / "other"), "generate": config.generate.model_copy(update=one)}
+    assert generate(config.model_copy(update=sections))[0] == rows
+    before, engine.written = engine.written, 0
+    (tmp_path / "in.txt").write_text("\n".join([*LINES, "One sentence more than before."]) + "\n")
+    again, grown = generate(several)
+    assert before == 200
+    assert engine.written == 1, "the verdict costs no call of the LLM"
+    assert {text: row["reason"] for text, row in again.items() if text in rows and "reason" in row} == {
+        text: row["reason"] for text, row in rows.items() if "reason" in row
+    }
+    assert grown.rejected["same hypothesis across rows"] in (number, number + 1)
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_such_a_share_stops_the_job_unless_the_maximum_is_one(config, in_process, share):
+    engine = in_process(Parrot())
+    update = {"max_rejected": share}
+    config = config.model_copy(update={"generate": config.generate.model_copy(update=update)})
+    if share == 1.0:
+        engine.generate_pairs = lambda pairs, row_ids: [
+            (Completion("Same.", 1, finished=True), Completion("Not same.", 2, finished=True)) for _ in pairs
+        ]
+        _, manifest = generate(config)
+        assert manifest.rejected == {"same hypothesis across rows": 100}
+        return
+    with pytest.raises(RunError, match=r"max_rejected = 0.2 allows; mostly same hypothesis across rows"):
+        generate(config)

@@ -5,11 +5,10 @@ import random
 import pyarrow as pa
 import pytest
 
-from multicsr.config import Config, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
+from multicsr.config import Config
 from multicsr.rows import SCORED, WRITTEN, rejects, row_id
-from multicsr.stages.generate import triplets
-from multicsr.stages.generate.llm_cache import CacheKey, LLMCache
-from multicsr.stages.generate.triplets import scoring_settings, writing_settings
+from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
+from multicsr.stages.generate.llm_cache import CacheKey, LLMCache, written_in
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
@@ -33,7 +32,7 @@ def write(store, cache_key, ids, **row):
     store.write_named_table(cache_key.file(table["row_id"], ALL), table)
 
 
-def artifact(store, ids, rejected, settings):
+def artifact(store, ids, rejected, settings, reason="bad"):
     """A scored room."""
 
     def table(chosen, extra):
@@ -54,7 +53,11 @@ def artifact(store, ids, rejected, settings):
         rejected={},
         rows_digest="",
         files=[store.write_table("scored/x/rows/0.parquet", table(ids, {}))],
-        reject_files=[store.write_table("scored/x/rejects/0.parquet", table(rejected, {"reason": "bad"}))],
+        reject_files=[
+            store.write_table(
+                "scored/x/rejects/0.parquet", table(rejected, {"reason": reason, "detail": "on 3 rows"})
+            )
+        ],
         counters={},
     )
 
@@ -120,45 +123,7 @@ def test_the_key_of_a_configuration_is_pinned():
         {"name": "t", "store": "s", "input": {"paths": ["in.txt"]}, "llm": {"engine": "fake"}}
     )
     cache_key = CacheKey.of({"writing": writing_settings(config), "scoring": scoring_settings(config)})
-    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "7d16a30ecd2c1cf8")
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "others"),
-    [
-        (LLMConfig, triplets._LLM, {"device", "base_url", "concurrency", "timeout_s", "patience_s", "vllm"}),
-        (
-            VllmConfig,
-            triplets._VLLM,
-            {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
-        ),
-        (ScoreConfig, triplets._SCORING, set()),
-        (
-            GenerateConfig,
-            triplets._DECODING | {"prompts"},
-            {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
-            | {"max_rejected"},
-        ),
-    ],
-)
-def test_a_new_setting_is_decided_on(section, key, others):
-    """Should this fail, decide: a setting that changes what the LLM writes enters the key, others do not."""
-    assert key | others == section.model_fields.keys()
-    assert not key & others
-
-
-def test_a_new_setting_does_not_change_the_key_by_itself():
-    class NewLLM(LLMConfig):
-        novelty: int = 3
-
-    class NewScore(ScoreConfig):
-        novelty: int = 3
-
-    sections = {"llm": {"engine": "fake"}, "input": {"paths": ["in.txt"]}}
-    config = Config.model_validate({"name": "t", "store": "s", **sections})
-    newer = config.model_copy(update={"llm": NewLLM(engine="fake"), "score": NewScore()})
-    for settings in (writing_settings, scoring_settings):
-        assert settings(newer) == settings(config)
+    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "0560a1a830543b55")
 
 
 def test_the_key_has_a_schema_of_its_own(monkeypatch):
@@ -179,6 +144,27 @@ def test_rows_outlive_a_change_of_the_stores_schema(store, monkeypatch):
     store.write_named_table(cache_key.file(written(IDS[:5])["row_id"], ALL), written(IDS[:5]))
     monkeypatch.setattr("multicsr.storage.store.SCHEMA_VERSION", "4")
     assert done(store, LLMCache(store, cache_key, None)) == IDS[:5]
+
+
+def test_files_without_the_columns_of_raw_texts_are_read(store):
+    """Older caches have the same schema number: a null raw text means that the text itself is it."""
+    cache_key = CacheKey("w", "s")
+    old = written(IDS[:5]).drop_columns(["entailment_raw", "contradiction_raw"])
+    store.write_named_table(cache_key.file(old["row_id"], ALL), old)
+    write(store, cache_key, IDS[5:8])
+    rows = LLMCache(store, cache_key, None).select(ALL).rows(store)
+    assert rows.schema == WRITTEN
+    assert sorted(rows["row_id"].to_pylist()) == IDS[:8]
+    assert rows["entailment"].to_pylist() == ["yes"] * 8
+    assert written_in(store, cache_key, ALL).num_rows == 8
+
+
+def test_the_verdict_about_many_rows_is_no_result_of_the_llm(store):
+    settings = {"writing": {"llm": "m"}, "scoring": {"method": "both"}}
+    manifest = artifact(store, IDS[:5], IDS[5:8], settings, "same hypothesis across rows")
+    rows = LLMCache(store, CacheKey.of(settings), manifest).select(ALL).rows(store)
+    assert rows.num_rows == 8
+    assert rows["reason"].null_count == rows["detail"].null_count == 8
 
 
 def test_foreign_files_are_no_part_of_it(store):

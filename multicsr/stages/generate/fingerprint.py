@@ -1,0 +1,75 @@
+"""Settings that decide the results of the LLM: they are the key of the LLM cache and enter the fingerprint.
+
+Adding a setting must not change the key by itself, because every row would have to be paid for again; include
+one that decides the results only where it differs from its default.
+"""
+
+from pydantic import JsonValue
+
+from multicsr.config import Config
+from multicsr.errors import ConfigError
+from multicsr.llm.label_tree import LABEL_SPELLINGS
+from multicsr.models.resolve import digest_model, resolve_model
+from multicsr.prompts import PromptSet, load_prompts
+from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
+from multicsr.stages.score.expected import EXPECTATION
+from multicsr.stages.score.parse import PARSER
+from multicsr.storage.manifest import Manifest
+
+_TOKEN_ENGINES = ("transformers", "vllm")
+"""Engines that load weights and a tokenizer."""
+_LLM = {"engine", "model", "revision", "dtype", "chat_template"}
+_LLM_IF_SET = {"template_args"}
+"""Settings of the LLM that are part of the key only where they differ from their default."""
+_VLLM = {"max_model_len", "tensor_parallel", "quantization", "lora"}
+_DECODING = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
+_SCORING = {"method", "max_new_tokens"}
+"""Settings that decide what the LLM writes, by section."""
+
+
+def writing_settings(config: Config) -> dict[str, JsonValue]:
+    """Return every setting that decides the hypotheses: equal settings give equal hypotheses (invariant 5).
+
+    A local model is represented by a digest of its files, a Hugging Face id by its revision.
+    """
+    settings: dict[str, JsonValue] = {
+        "llm": {
+            **config.llm.model_dump(mode="json", include={**dict.fromkeys(_LLM, True), "vllm": _VLLM}),
+            **config.llm.model_dump(mode="json", include=_LLM_IF_SET, exclude_defaults=True),
+        },
+        "generate": config.generate.model_dump(mode="json", include=_DECODING),
+        "prompts": load_prompts(config.generate.prompts).writing_digest(),
+        "seed": config.seed,
+    }
+    if config.llm.engine in _TOKEN_ENGINES:
+        settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
+    if config.llm.vllm.lora is not None:
+        settings["lora"] = digest_model(config.llm.vllm.lora)
+    return settings
+
+
+def scoring_settings(config: Config) -> dict[str, JsonValue]:
+    """Return the settings that decide the scores of given hypotheses, besides the model that wrote them."""
+    rules: dict[str, JsonValue] = {
+        "hypotheses": HYPOTHESIS_RULES,
+        "stated": PARSER,
+        "expected": EXPECTATION,
+    }
+    if config.llm.engine in _TOKEN_ENGINES and config.score.method != "stated":
+        rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
+    return {
+        "score": config.score.model_dump(mode="json", include=_SCORING),
+        "prompts": load_prompts(config.generate.prompts).scoring_digest(),
+        "rules": rules,
+    }
+
+
+def prompts_of(scored: Manifest, name: str) -> PromptSet | None:
+    """Return the prompt set of that name if the rows were written with the same prompts, or else None."""
+    try:
+        prompts = load_prompts(name)
+    except ConfigError:
+        return None
+    writing = scored.settings.get("writing")
+    is_same = isinstance(writing, dict) and writing.get("prompts") == prompts.writing_digest()
+    return prompts if is_same else None

@@ -1,0 +1,92 @@
+"""Rules by which rows are rejected for the texts of their hypotheses alone.
+
+Each rule has a reason of its own. A rule is judged relative to the premise: what the premise has itself is no
+fault of its hypotheses.
+"""
+
+import re
+
+from multicsr.llm.base import Rejection
+from multicsr.prompts import PromptSet
+from multicsr.rows import Reason
+from multicsr.stages.generate.cleaning import CleanedText
+from multicsr.stages.generate.comparison import comparable
+from multicsr.stages.generate.demonstrations import demonstrations
+from multicsr.stages.generate.languages import other_language
+from multicsr.stages.generate.phrases import find_declining, find_talk
+
+HYPOTHESIS_RULES = 2
+"""Version of the rules, of cleaning and of judging; raise it with every change of what they decide. It is
+among the settings of scoring: after a change, hypotheses are cleaned and checked again and not written
+again."""
+JUDGED = (
+    Reason.EMPTY_HYPOTHESIS,
+    Reason.CONTROL_CHARACTERS,
+    Reason.THINK_BLOCK,
+    Reason.DEMONSTRATION_COPIED,
+    Reason.DECLINED,
+    Reason.META_TALK,
+    Reason.LIST,
+    Reason.COPIED_HYPOTHESIS,
+    Reason.WRONG_LANGUAGE,
+    Reason.SAME_HYPOTHESES,
+)
+"""Reasons that follow from the texts alone, so that existing hypotheses can be checked again."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")
+"""Control characters that are not white space, U+FFFD (bytes that are no text), and noncharacters."""
+_THINK_TAG = re.compile(r"</?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_ITEM = re.compile(r"(?:^|[\r\n]|(?<=[.!?;:] ))\s*(?:[-*•–]|\(?(?:\d{1,2}|[a-d])[.)])\s+(?=\S)")
+"""Start of an item of a list: at the start of a line, or after the end of a sentence."""
+
+
+class HypothesisRules:
+    """The rules for the hypotheses that were written with one prompt set."""
+
+    def __init__(self, prompts: PromptSet) -> None:
+        self._demonstrations = demonstrations(prompts)
+
+    def rejection(
+        self, premise: str, language: str, hypotheses: dict[str, tuple[str, CleanedText]]
+    ) -> Rejection | None:
+        """Return the reason to reject a row by its hypotheses alone, or None.
+
+        If several reasons apply, the first one in the order of `JUDGED` is returned.
+
+        Args:
+            premise: the premise.
+            language: language tag of the row.
+            hypotheses: the raw and the cleaned text of each hypothesis, by its name.
+        """
+        found = [
+            (JUDGED.index(rejection.reason), rejection)
+            for name, (raw, cleaned) in hypotheses.items()
+            if (rejection := self._judge(name, premise, language, raw, cleaned.text))
+        ]
+        if found:
+            return min(found, key=lambda each: each[0])[1]
+        forms = {comparable(cleaned.text) for _, cleaned in hypotheses.values()}
+        return Rejection(Reason.SAME_HYPOTHESES) if len(forms) < len(hypotheses) else None
+
+    def _judge(self, name: str, premise: str, language: str, raw: str, text: str) -> Rejection | None:
+        """Return the first reason against one hypothesis; the detail names hypothesis and evidence."""
+        form = comparable(text)
+        if _THINK_TAG.search(text) and not _THINK_TAG.search(premise):
+            return Rejection(Reason.THINK_BLOCK, name)
+        if not form:
+            reason = Reason.THINK_BLOCK if _THINK_TAG.search(raw) else Reason.EMPTY_HYPOTHESIS
+            return Rejection(reason, name)
+        if control := _CONTROL.search(text):
+            return Rejection(Reason.CONTROL_CHARACTERS, f"{name}: U+{ord(control.group()):04X}")
+        if form in self._demonstrations and comparable(premise) not in self._demonstrations:
+            return Rejection(Reason.DEMONSTRATION_COPIED, name)
+        if evidence := find_declining(text, premise):
+            return Rejection(Reason.DECLINED, f"{name}: {evidence}")
+        if evidence := find_talk(text, premise):
+            return Rejection(Reason.META_TALK, f"{name}: {evidence}")
+        if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
+            return Rejection(Reason.LIST, f"{name}: {items} items")
+        if form == comparable(premise):
+            return Rejection(Reason.COPIED_HYPOTHESIS, name)
+        if found := other_language(premise, text, language):
+            return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
+        return None

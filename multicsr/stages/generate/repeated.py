@@ -1,0 +1,60 @@
+"""Hypotheses that stand on many rows: a model that writes one sentence for all premises does no task.
+
+The verdict is about a whole file of sentences, so it is made where the file is assembled. It is no part of
+the LLM cache, and depends neither on the batches nor on the order in which rows were written.
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from multicsr.rows import Reason
+from multicsr.stages.generate.triplet_rows import DIRECTIONS
+
+REPETITION_RULE = 1
+"""Version of the rule; raise it with every change of what it decides. It is part of the artifact's
+fingerprint and not of the LLM cache's key."""
+LEAST_ROWS = 5
+"""Minimum number of rows with one hypothesis, so that a small file does not lose rows by chance."""
+LEAST_SHARE = 0.02
+"""Share of the rows of a file above which a hypothesis is repeated. In SNLI, which people wrote, the most
+frequent hypothesis ("A man is sleeping.") stands on 0.3% of the rows."""
+
+
+def reject_repeated(rows: pa.Table, premises: pa.ChunkedArray) -> pa.Table:
+    """Return the rows, those with a repeated hypothesis rejected with the reason REPEATED_HYPOTHESIS.
+
+    A hypothesis is repeated if it stands on at least `LEAST_ROWS` rows with different premises, and on more
+    than `LEAST_SHARE` of all rows, as entailment or as contradiction. Rows that are rejected already are not
+    counted as rows of a hypothesis. Texts are compared without case, punctuation and white space.
+
+    Args:
+        rows: [N] rows with the columns `entailment`, `contradiction`, `reason` and `detail`.
+        premises: [N] the premises of the rows, in the same order.
+    """
+    is_kept = pc.is_null(rows["reason"])
+    forms = {name: pc.if_else(is_kept, _form(rows[name]), None) for name in DIRECTIONS}
+    premise = _form(premises)
+    pairs = pa.concat_tables([pa.table({"form": form, "premise": premise}) for form in forms.values()])
+    by_form = pairs.filter(pc.is_valid(pairs["form"])).group_by("form")
+    counts = by_form.aggregate([("premise", "count_distinct")])
+    number = counts["premise_count_distinct"]
+    is_frequent = pc.and_(
+        pc.greater_equal(number, LEAST_ROWS), pc.greater(number, LEAST_SHARE * rows.num_rows)
+    )
+    frequent = counts.filter(is_frequent)
+    for name, form in forms.items():
+        place = pc.index_in(form, frequent["form"].combine_chunks(), skip_nulls=True)
+        on = pc.cast(frequent["premise_count_distinct"].take(place), pa.string())
+        detail = pc.binary_join_element_wise(f"{name}: on", on, "rows", " ")
+        is_new = pc.and_(pc.is_valid(place), pc.is_null(rows["reason"]))
+        for column, value in (("detail", detail), ("reason", Reason.REPEATED_HYPOTHESIS.value)):
+            changed = pc.if_else(is_new, value, rows[column])
+            rows = rows.set_column(rows.column_names.index(column), rows.field(column), changed)
+    return rows
+
+
+def _form(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the texts without case, punctuation and white space; a text of nothing else as it is."""
+    lower = pc.utf8_lower(pc.utf8_normalize(texts, "NFKC"))
+    bare = pc.replace_substring_regex(lower, r"[\p{P}\p{Z}]+", "")
+    return pc.if_else(pc.equal(bare, ""), lower, bare)

@@ -1,0 +1,163 @@
+"""Triplets in progress, and their conversion to and from rows of `rows.WRITTEN`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from multicsr.llm.base import Completion, Rejection
+from multicsr.rows import WRITING_REASONS, WRITTEN, Reason, normalise
+from multicsr.stages.generate.cleaning import CleanedText, clean
+from multicsr.stages.generate.hypothesis_rules import JUDGED, HypothesisRules
+
+DIRECTIONS = ("entailment", "contradiction")
+"""Names of the two hypotheses, which begin the names of their columns."""
+
+
+@dataclass(slots=True)
+class HypothesisInProgress:
+    """One hypothesis of a triplet in progress, and its scores with the premise.
+
+    The column of `text` has the name of the hypothesis, that of another attribute this name before it, such
+    as `entailment_expected`.
+    """
+
+    text: str | None = None
+    """Text after cleaning."""
+    raw: str | None = None
+    """Text as the LLM wrote it."""
+    prompt: int | None = None
+    """Index of the instruction in the pool of the prompt set."""
+    expected: float | None = None
+    stated: float | None = None
+    reply: str | None = None
+    """Reply of the LLM from which the stated score was read."""
+
+    def clean(self, raw: str, premise: str) -> CleanedText:
+        """Set the raw text and the text after cleaning; return what cleaning did."""
+        cleaned = clean(raw, premise)
+        self.raw, self.text = raw, cleaned.text
+        return cleaned
+
+    def columns(self, name: str) -> dict[str, str | int | float | None]:
+        """Return the values of its columns; `name` is `entailment` or `contradiction`."""
+        return {
+            name: self.text,
+            f"{name}_raw": None if self.text and normalise(self.raw or "") == self.text else self.raw,
+            f"{name}_prompt": self.prompt,
+            f"{name}_expected": self.expected,
+            f"{name}_stated": self.stated,
+            f"{name}_reply": self.reply,
+        }
+
+
+@dataclass(slots=True)
+class TripletInProgress:
+    """Premise with two hypotheses that are being written and scored: one row of `WRITTEN`."""
+
+    premise: str
+    row_id: str
+    language: str
+    omega: float
+    prompts: str
+    llm: str
+    entailment: HypothesisInProgress = field(default_factory=HypothesisInProgress)
+    contradiction: HypothesisInProgress = field(default_factory=HypothesisInProgress)
+    generated_tokens: int | None = None
+    rejection: Rejection | None = None
+    is_written: bool = False
+    """True if the hypotheses exist, or if the row is rejected without them."""
+    cleaning: list[str] = field(default_factory=list)
+    """Names of the cleaning rules that changed its texts."""
+
+    @property
+    def hypotheses(self) -> tuple[HypothesisInProgress, HypothesisInProgress]:
+        """Return both hypotheses, in the order of `DIRECTIONS`."""
+        return self.entailment, self.contradiction
+
+    def row(self) -> dict[str, str | int | float | None]:
+        """Return the columns of the row."""
+        return {
+            "row_id": self.row_id,
+            **self.entailment.columns("entailment"),
+            **self.contradiction.columns("contradiction"),
+            "generated_tokens": self.generated_tokens,
+            "omega": self.omega,
+            "prompts": self.prompts,
+            "llm": self.llm,
+            "reason": self.rejection.reason.value if self.rejection else None,
+            "detail": self.rejection.detail if self.rejection else None,
+        }
+
+    def take_completions(
+        self, entailment: Completion, contradiction: Completion, rules: HypothesisRules
+    ) -> None:
+        """Take what the LLM has written; reject the row if it is cut off or breaks a rule."""
+        self.generated_tokens = entailment.num_tokens + contradiction.num_tokens
+        cleaned = self._clean((entailment.text, contradiction.text), rules)
+        if self.rejection and self.rejection.reason is Reason.THINK_BLOCK:
+            return
+        for name, completion, text in zip(DIRECTIONS, (entailment, contradiction), cleaned, strict=True):
+            if not (completion.finished or text.is_complete):
+                self.rejection = Rejection(
+                    Reason.UNFINISHED_HYPOTHESIS, f"{name}: {completion.num_tokens} tokens"
+                )
+                return
+
+    def take_row(self, row: Mapping[str, Any], rules: HypothesisRules) -> None:
+        """Take the hypotheses of an existing WRITTEN row, and reject it if no scoring can save it.
+
+        Its scores are not taken. The texts are cleaned again, and a reason that follows from them is decided
+        again. An empty text without a raw text is no hypothesis: it was written when a line break at the
+        beginning still ended a text.
+        """
+        if any(row[name] == "" and row[f"{name}_raw"] is None for name in DIRECTIONS):
+            return
+        for name, hypothesis in zip(DIRECTIONS, self.hypotheses, strict=True):
+            hypothesis.text, hypothesis.prompt = row[name], row[f"{name}_prompt"]
+        self.generated_tokens = row["generated_tokens"]
+        if row["entailment"] is not None and row["contradiction"] is not None:
+            raw = (row[name] if row[f"{name}_raw"] is None else row[f"{name}_raw"] for name in DIRECTIONS)
+            self._clean(raw, rules)
+        if row["reason"] in WRITING_REASONS and row["reason"] not in JUDGED:
+            self.rejection = Rejection(Reason(row["reason"]), row["detail"])
+        self.is_written = self.rejection is not None or self.entailment.text is not None
+
+    def _clean(self, raw: Iterable[str], rules: HypothesisRules) -> list[CleanedText]:
+        """Clean both texts, and reject the row if they break a rule; return what cleaning did."""
+        texts = list(raw)
+        cleaned = [
+            hypothesis.clean(text, self.premise)
+            for hypothesis, text in zip(self.hypotheses, texts, strict=True)
+        ]
+        self.cleaning = [rule for each in cleaned for rule in each.rules]
+        named = dict(zip(DIRECTIONS, zip(texts, cleaned, strict=True), strict=True))
+        self.rejection = rules.rejection(self.premise, self.language, named)
+        return cleaned
+
+
+def take_existing(
+    triplets: Iterable[TripletInProgress], rows: pa.Table | None, rules: HypothesisRules
+) -> None:
+    """Take the hypotheses that exist for these triplets, given as WRITTEN rows.
+
+    Of several rows of one sentence, the first with a raw text is taken: those of artifacts have none.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for row in [] if rows is None else rows.to_pylist():
+        if row["row_id"] not in known or (_has_raw(row) and not _has_raw(known[row["row_id"]])):
+            known[row["row_id"]] = row
+    for triplet in triplets:
+        if triplet.row_id in known:
+            triplet.take_row(known[triplet.row_id], rules)
+
+
+def _has_raw(row: Mapping[str, Any]) -> bool:
+    """Return True if a row has a raw text of a hypothesis."""
+    return any(row[f"{name}_raw"] is not None for name in DIRECTIONS)
+
+
+def to_table(triplets: Sequence[TripletInProgress]) -> pa.Table:
+    """Return the triplets as WRITTEN rows, in order."""
+    return pa.Table.from_pylist([triplet.row() for triplet in triplets], schema=WRITTEN)
