@@ -14,9 +14,10 @@ and adds one.
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from multicsr.config import Config
+from multicsr.config import Config, LLMConfig
 from multicsr.execution.ray_session import lazy_ray_session
 from multicsr.messages.extras import require_extra
+from multicsr.models.gguf_file import find_gguf
 from multicsr.observability.progress import Progress
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
@@ -145,8 +146,16 @@ def require_packages(names: Iterable[str], config: Config) -> None:
     for name in names:
         if name in ("train", "evaluate"):
             require_extra("train", f"the stage {name}")
-        elif name == "generate" and config.llm.engine == "transformers":
-            require_extra("train", "llm.engine: transformers")
+        elif name == "generate":
+            _require_llm_packages(config.llm)
+
+
+def _require_llm_packages(llm: LLMConfig) -> None:
+    """Raise if a package that the LLM needs is not installed."""
+    if llm.engine == "transformers":
+        require_extra("train", "llm.engine: transformers")
+    if llm.engine in ("transformers", "vllm") and find_gguf(llm.model, "llm.model"):
+        require_extra("gguf", f"llm.model: {llm.model}")
 
 
 def largest_pool(config: Config) -> float:

@@ -18,6 +18,7 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
 from multicsr.messages.terminal import echo, one_line
+from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import resolve_model
 
 _MEMORY_NEEDED_GIB = 6
@@ -140,11 +141,11 @@ def _models(config: Config) -> Iterator[Finding]:
         wanted["train.mask.model"] = config.train.mask.model
     for setting, name in wanted.items():
         try:
-            path = resolve_model(name, setting)
+            path = locate_llm(name) if setting == "llm.model" else resolve_model(name, setting)
         except ConfigError as error:
             yield Finding(setting, name, str(error))
             continue
-        where = "" if Path(path).is_dir() else " (from the Hugging Face hub, when needed)"
+        where = "" if Path(path).exists() else " (from the Hugging Face hub, when needed)"
         yield Finding(setting, name + where)
 
 

@@ -26,7 +26,8 @@ from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.trial import check_architecture
-from multicsr.models.resolve import loading_model, resolve_model
+from multicsr.models.llm_weights import resolve_llm
+from multicsr.models.resolve import loading_model
 
 
 class TransformersEngine(TokenEngine):
@@ -71,7 +72,7 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     Raises:
         ConfigError: the model cannot be loaded, or `llm.device` is cuda and there is no GPU.
     """
-    name = resolve_model(config.model, "llm.model")
+    name = resolve_llm(config)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

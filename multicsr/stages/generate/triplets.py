@@ -23,7 +23,8 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.llm.base import Completion, Rejection
 from multicsr.llm.load import load_engine
-from multicsr.models.resolve import digest_model, resolve_model
+from multicsr.models.llm_weights import digest_llm
+from multicsr.models.resolve import digest_model
 from multicsr.observability.metrics import publish
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.rows import WRITING_REASONS, WRITTEN, Reason, normalise
@@ -363,7 +364,7 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
         "seed": config.seed,
     }
     if config.llm.engine in ("transformers", "vllm"):
-        settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
+        settings["weights"] = digest_llm(config.llm)
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
     return settings

@@ -249,11 +249,3 @@ def test_rows_that_depend_on_the_batch_are_found_out(causal_dir):
     check_architecture(partial(CausalBranches, model), "Llama", "m")
     with pytest.raises(ConfigError, match="writes other text for prompts in a batch"):
         check_architecture(partial(_Shifty, model), "Llama", "m")
-
-
-def test_a_gguf_file_is_one_line(tmp_path):
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(
-        ConfigError, match=r"llm\.model: .*model\.gguf is a GGUF file, which is not read; give"
-    ):
-        TransformersEngine(make_config(tmp_path / "model.gguf"))
