@@ -44,7 +44,7 @@ class TransformersEngine(TokenEngine):
         super().__init__(config, tokenizer, _shape(model))
         branches = EncoderDecoderBranches if model.config.is_encoder_decoder else CausalBranches
         self._read: Reader = partial(branches, model)
-        check_architecture(self._read, type(model).__name__, config.llm.model)
+        check_architecture(self._read, model, config.llm.model)
 
     def close(self) -> None:
         """Do nothing: the memory is released with the object."""
