@@ -45,6 +45,6 @@ def test_hybrid_model_decodes_in_batches_as_without_a_cache(model, causal_dir, m
     check_architecture(read, model, "m")
     found = [written.tokens for written in decode(read, requests, GREEDY, ends)]
     expected = [write(model, r.main, r.noisy, r.omega, GREEDY.max_new_tokens) for r in requests]
-    assert min(gap for _, gap in expected) > 1e-3  # no choice that rounding could turn
+    assert min(gap for _, gap in expected) > 5e-4  # no choice that rounding could turn
     assert found == [tokens for tokens, _ in expected]
     assert len({len(tokens) for tokens in found}) > 1  # rows end at different steps and are dropped
