@@ -115,6 +115,22 @@ def test_train_generates_by_transformers(folder):
     works(folder, "generate", "CONFIG", *words)
 
 
+@pytest.mark.skipif("train" not in HELD, reason="the extra is absent")
+def test_gguf_reads_the_file_or_is_named(folder):
+    """A damaged file is told from a missing package."""
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    words = [
+        word
+        for setting in ("store=local", "llm.engine=transformers", "llm.model=model.gguf")
+        for word in ("--set", setting)
+    ]
+    works(folder, "ingest", "CONFIG", *words[:2])
+    failed = multicsr(folder, "generate", "CONFIG", *words)
+    assert failed.returncode == 2
+    expected = "is no GGUF file, or damaged" if "gguf" in HELD else "pip install 'multicsr[gguf]'"
+    assert expected in failed.stderr
+
+
 @pytest.mark.skipif("demo" not in HELD, reason="the extra is absent")
 def test_demo_ends_with_an_encoder_and_a_report(folder):
     """The demo itself, on few sentences."""

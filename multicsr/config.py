@@ -133,7 +133,8 @@ class LLMConfig(Section):
     decoder-only models at scale; `openai` uses any OpenAI-compatible endpoint, without stage 1; `fake` is
     deterministic and for tests."""
     model: str = "tinylm"
-    """`tinylm` (ships with the project), a directory, or a Hugging Face id."""
+    """`tinylm` (ships with the project), a directory, a Hugging Face id, or a GGUF file or the directory that
+    holds it. A GGUF model is converted once, into `$HF_HOME/multicsr/gguf`."""
     revision: str | None = None
     """Revision of a Hugging Face id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -3,7 +3,8 @@
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from multicsr.config import LLMConfig
-from multicsr.models.resolve import loading_model, resolve_model
+from multicsr.models.llm_weights import resolve_llm
+from multicsr.models.resolve import loading_model
 
 
 def load_tokenizer(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
@@ -12,7 +13,7 @@ def load_tokenizer(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrain
     Raises:
         ConfigError: they cannot be loaded.
     """
-    name = resolve_model(config.model, "llm.model")
+    name = resolve_llm(config)
     with loading_model(config.model, "llm.model"):
         model = AutoConfig.from_pretrained(name, revision=config.revision)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)

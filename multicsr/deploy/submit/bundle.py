@@ -58,14 +58,15 @@ def pack(config: Config, job: str) -> Bundle:
     """Read the data files of a job.
 
     Raises:
-        ConfigError: a file is missing, a model is a directory of this machine, or two different files have
+        ConfigError: a file is missing, a model lies on this machine, or two different files have
             the same name.
     """
     for setting in _MODELS:
         for name in values(config, setting):
-            if _here(name) and Path(name).is_dir():
+            if _here(name) and Path(name).exists():
+                kind = "directory" if Path(name).is_dir() else "file"
                 raise ConfigError(
-                    f"{setting}: {name} is a directory of this machine; give the absolute path it has in "
+                    f"{setting}: {name} is a {kind} of this machine; give the absolute path it has in "
                     "the image, or a Hugging Face id"
                 )
     files: dict[str, bytes] = {}

@@ -28,7 +28,8 @@ from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.read_labels import read_labels
 from multicsr.llm.transformers.trial import check_architecture
-from multicsr.models.resolve import loading_model, resolve_model
+from multicsr.models.llm_weights import resolve_llm
+from multicsr.models.resolve import loading_model
 
 
 class TransformersEngine(TokenEngine):
@@ -45,7 +46,7 @@ class TransformersEngine(TokenEngine):
         super().__init__(config, tokenizer, _shape(model))
         branches = EncoderDecoderBranches if model.config.is_encoder_decoder else CausalBranches
         self._read: Reader = partial(branches, model)
-        check_architecture(self._read, type(model).__name__, config.llm.model)
+        check_architecture(self._read, model, config.llm.model)
 
     def close(self) -> None:
         """Do nothing: the memory is released with the object."""
@@ -68,7 +69,7 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     Raises:
         ConfigError: the model cannot be loaded, or `llm.device` is cuda and there is no GPU.
     """
-    name = resolve_model(config.model, "llm.model")
+    name = resolve_llm(config)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

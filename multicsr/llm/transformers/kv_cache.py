@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutput
 
 _PROMPTS_AT_ONCE = 64
@@ -66,9 +66,9 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self._show(end)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep these rows only, in this order."""
-        self._hold(self.keys.index_select(0, indices), self.values.index_select(0, indices))
+        self._hold(self.keys.index_select(0, beam_idx), self.values.index_select(0, beam_idx))
 
     def _hold(self, keys_RHTD: Tensor, values_RHTD: Tensor) -> None:
         """Copy keys and values into new buffers with spare positions."""
@@ -150,7 +150,7 @@ class CausalBranches:
     def keep(self, rows_K: Tensor) -> None:
         """Implement `Branches.keep`."""
         self._mask_RT, self._positions_R1 = self._mask_RT[rows_K], self._positions_R1[rows_K]
-        self._cache.batch_select_indices(rows_K)
+        self._cache.reorder_cache(rows_K)
 
 
 class EncoderDecoderBranches:
@@ -210,7 +210,7 @@ class EncoderDecoderBranches:
     def keep(self, rows_K: Tensor) -> None:
         """Implement `Branches.keep`."""
         self._hidden_RSD, self._mask_RS = self._hidden_RSD[rows_K], self._mask_RS[rows_K]
-        self._cache.batch_select_indices(rows_K)
+        self._cache.reorder_cache(rows_K)
 
 
 def _by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -251,19 +251,47 @@ def _pad(prompts: Sequence[Sequence[int]], device: torch.device, *, left: bool) 
 
 def _gather(parts: Sequence[Tensor], rows_R: Tensor, length: int, *, dim: int, left: bool) -> Tensor:
     """Concatenate the chunks and select rows; pad or cut `dim` to `length` on one side."""
+    return _concatenate(parts, length, dim=dim, left=left).index_select(0, rows_R)
+
+
+def _concatenate(parts: Sequence[Tensor], length: int, *, dim: int, left: bool) -> Tensor:
+    """Concatenate the rows of all chunks; pad or cut `dim` to `length` on one side."""
     fitted = []
     for part in parts:
         missing = length - part.shape[dim]
         padding = [0, 0] * (part.dim() - 1 - dim) + ([missing, 0] if left else [0, missing])
         fitted.append(torch.nn.functional.pad(part, padding))
-    return torch.cat(fitted).index_select(0, rows_R)
+    return torch.cat(fitted)
 
 
 def _stack(caches: Sequence[DynamicCache], rows_R: Tensor, length: int, *, left: bool) -> DynamicCache:
     """Return one cache of R rows and `length` positions; the chunks are aligned on one side."""
     stacked = DynamicCache()
     for layers in zip(*(cache.layers for cache in caches), strict=True):
+        if isinstance(layers[0], LinearAttentionCacheLayerMixin):
+            stacked.layers.append(_stack_states(layers, rows_R, length, left=left))
+            continue
         keys = _gather([layer.keys for layer in layers], rows_R, length, dim=2, left=left)
         values = _gather([layer.values for layer in layers], rows_R, length, dim=2, left=left)
         stacked.layers.append(_Layer(keys, values))
+    return stacked
+
+
+def _stack_states(
+    layers: Sequence[LinearAttentionCacheLayerMixin], rows_R: Tensor, length: int, *, left: bool
+) -> LinearAttentionCacheLayerMixin:
+    """Return one layer of R rows with the states of linear attention, and with keys and values if it has any.
+
+    The states hold no positions, so there is nothing to pad. The first chunk's layer becomes the result.
+    """
+    stacked = layers[0]
+    for kind in ("conv_states", "recurrent_states"):
+        states = [getattr(layer, kind) for layer in layers]
+        for number, state in states[0].items():
+            if state is not None:
+                states[0][number] = torch.cat([each[number] for each in states])
+    if isinstance(stacked, DynamicLayer):
+        stacked.keys = _concatenate([layer.keys for layer in layers], length, dim=2, left=left)
+        stacked.values = _concatenate([layer.values for layer in layers], length, dim=2, left=left)
+    stacked.reorder_cache(rows_R)
     return stacked

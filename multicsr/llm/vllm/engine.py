@@ -30,7 +30,7 @@ from multicsr.llm.vllm.free_memory import free_memory_gib
 from multicsr.llm.vllm.launch import RowFailed, TokenRequest, Vllm, is_cpu_build
 from multicsr.llm.vllm.pair_client import PairClient, first_of
 from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
-from multicsr.models.resolve import resolve_model
+from multicsr.models.llm_weights import resolve_llm
 from multicsr.rows import Reason
 
 _PREMISES_IN_A_BATCH = 8
@@ -227,7 +227,7 @@ def engine_arguments(config: Config) -> dict[str, JsonValue]:
     is_cpu = is_cpu_build()
     seats = _ROWS_OF_A_PREMISE * config.generate.batch_size
     arguments: dict[str, JsonValue] = {
-        "model": resolve_model(llm.model, "llm.model"),
+        "model": resolve_llm(llm),
         "revision": llm.revision,
         "dtype": llm.dtype,
         "max_model_len": vllm.max_model_len,
@@ -278,7 +278,7 @@ def _load_words(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedC
 
 def _eos(config: LLMConfig, model: PreTrainedConfig) -> int | list[int] | None:
     """Return the end-of-sequence tokens in the model's generation settings, or else in its configuration."""
-    name = resolve_model(config.model, "llm.model")
+    name = resolve_llm(config)
     try:
         found = GenerationConfig.from_pretrained(name, revision=config.revision).eos_token_id
     except OSError:
@@ -295,7 +295,7 @@ def _check_memory(config: LLMConfig) -> None:
     Raises:
         ConfigError: weights and KV cache need more memory than is free.
     """
-    weights = Path(resolve_model(config.model, "llm.model"))
+    weights = Path(resolve_llm(config))
     if not is_cpu_build() or not weights.is_dir():
         return
     numbers = sum(map(_count_numbers, weights.glob("*.safetensors")))

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.llm.label_tree import LABEL_SPELLINGS
-from multicsr.models.resolve import digest_model, resolve_model
+from multicsr.models.llm_weights import digest_llm
+from multicsr.models.resolve import digest_model
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
 from multicsr.stages.score.expected import EXPECTATION
@@ -42,7 +43,7 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
         "seed": config.seed,
     }
     if config.llm.engine in _TOKEN_ENGINES:
-        settings["weights"] = digest_model(resolve_model(config.llm.model, "llm.model"))
+        settings["weights"] = digest_llm(config.llm)
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
     return settings

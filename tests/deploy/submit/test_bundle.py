@@ -79,6 +79,7 @@ def test_the_digest_is_of_all_that_decides(make, tmp_path):
         ({"evaluate": {"data": ["sts/a.tsv", "other/a.tsv"]}}, "other/a.tsv: another file that is sent has"),
         ({"generate": {"prompts": "config.yaml"}}, "rename one of them"),
         ({"train": {"encoder": "sts"}}, "train.encoder: sts is a directory of this machine"),
+        ({"llm": {"model": "dev.tsv"}}, "llm.model: dev.tsv is a file of this machine"),
     ],
 )
 def test_what_would_not_be_found_there_is_rejected(make, tmp_path, sections, message):

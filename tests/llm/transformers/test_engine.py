@@ -207,6 +207,43 @@ def test_an_architecture_that_cannot_be_decoded_is_rejected_when_it_is_loaded(
     assert "\n" not in str(raised.value)
 
 
+@pytest.fixture
+def prophetnet_dir(causal_dir, tmp_path):
+    """A random ProphetNet: in transformers it writes other tokens with its cache than without."""
+    sizes = {"num_encoder_layers": 2, "num_decoder_layers": 2}
+    sizes |= {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4}
+    sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.5}
+    torch.manual_seed(1)
+    config = transformers.ProphetNetConfig(vocab_size=64, hidden_size=32, ngram=2, **sizes)
+    config.decoder_start_token_id = 0
+    transformers.ProphetNetForConditionalGeneration(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(causal_dir / name, tmp_path / name)
+    return tmp_path
+
+
+def test_a_model_whose_cache_is_wrong_is_rejected_when_it_is_loaded(prophetnet_dir):
+    expected = "ProphetNetForConditionalGeneration, which writes other text with its cache of keys and values"
+    with pytest.raises(ConfigError, match=rf"^llm\.model: .* has the architecture {expected} than without; "):
+        TransformersEngine(make_config(prophetnet_dir))
+
+
+class _Forgetful(CausalBranches):
+    """Branches of a model that loses the end of the prompt in the second step."""
+
+    def step(self, tokens_R):
+        logits_RV = super().step(tokens_R)
+        self._mask_RT = self._mask_RT.clone()
+        self._mask_RT[:, -2] = 0
+        return logits_RV
+
+
+def test_a_cache_that_goes_wrong_in_the_second_step_is_found_out(causal_dir):
+    model = transformers.AutoModelForCausalLM.from_pretrained(causal_dir)
+    with pytest.raises(ConfigError, match="with its cache of keys and values than without"):
+        check_architecture(partial(_Forgetful, model), model, "m")
+
+
 class _Shifty(CausalBranches):
     """Branches of a model whose rows depend on what else is in the batch."""
 
@@ -219,21 +256,13 @@ def test_memory_that_is_used_up_is_no_matter_of_architecture_or_files():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        check_architecture(fails, "GPT2LMHeadModel", "m")
+        check_architecture(fails, None, "m")
     with pytest.raises(torch.OutOfMemoryError), loading_model("m", "llm.model"):
         fails([])
 
 
 def test_rows_that_depend_on_the_batch_are_found_out(causal_dir):
     model = transformers.AutoModelForCausalLM.from_pretrained(causal_dir)
-    check_architecture(partial(CausalBranches, model), "Llama", "m")
+    check_architecture(partial(CausalBranches, model), model, "m")
     with pytest.raises(ConfigError, match="writes other text for prompts in a batch"):
-        check_architecture(partial(_Shifty, model), "Llama", "m")
-
-
-def test_a_gguf_file_is_one_line(tmp_path):
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(
-        ConfigError, match=r"llm\.model: .*model\.gguf is a GGUF file, which is not read; give"
-    ):
-        TransformersEngine(make_config(tmp_path / "model.gguf"))
+        check_architecture(partial(_Shifty, model), model, "m")
