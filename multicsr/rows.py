@@ -46,6 +46,9 @@ _SCORES = [
     pa.field("contradiction_reply", pa.string()),
 ]
 
+SCORE_COLUMNS = frozenset(field.name for field in _SCORES)
+"""Columns that scoring fills."""
+
 SCORED = pa.schema([*SENTENCE, *_HYPOTHESES, *_SCORES])
 """Schema of the artifact `scored`, written by generate, which also scores with the same actor and model."""
 

@@ -17,8 +17,8 @@ from multicsr.stages.generate.phrases import find_declining, find_talk
 
 HYPOTHESIS_RULES = 2
 """Version of the rules, of cleaning and of judging; raise it with every change of what they decide. It is
-among the settings of scoring: after a change, hypotheses are cleaned and checked again and not written
-again."""
+among the settings of scoring: after a change, hypotheses are cleaned and checked again. They are not written
+again, and scored only if their texts change."""
 JUDGED = (
     Reason.EMPTY_HYPOTHESIS,
     Reason.CONTROL_CHARACTERS,

@@ -2,8 +2,9 @@
 
 `llm_cache/<writing>/<scoring>/<shard>/<least id>-<greatest id>-<digest of ids>-<checksum>.parquet` holds
 rows.WRITTEN, sorted by id; the checksum is that of the file, because no manifest names it. `writing` is a
-hash of the settings that decide hypotheses, `scoring` of those that decide the scores of given hypotheses, or
-the word `unscored` if the engine failed between the two. `shard` is the least and the greatest id of the
+hash of the settings that decide hypotheses, `scoring` of those that decide the scores of given hypotheses,
+with the version of the rules by which hypotheses are cleaned and judged, or the word `unscored` if the engine
+failed between the two. `shard` is the least and the greatest id of the
 shard in which the rows were written. A shard may have several files, so that the answers of a paid endpoint
 are kept as they arrive. A file is put in one step and never changed, and the put commits its rows: after a
 killed job, a grown corpus or a changed prompt the existing results are found in the same way. The names of
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
-from multicsr.rows import WRITTEN, Reason
+from multicsr.rows import SCORE_COLUMNS, WRITTEN, Reason
 from multicsr.storage.collected import is_collected, unused_name
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, base_fingerprint, fingerprint, rows_digest
@@ -31,6 +32,8 @@ FOLDER = "llm_cache"
 LLM_SCHEMA = "2"
 """Schema number of the LLM's results and their columns. It is independent of the store's schema number, so
 that no other change makes the LLM write again."""
+_RULES_MARK = "r"
+"""Letter before the version of the rules for hypotheses in the name of a folder; no hash has it."""
 _UNSCORED = "unscored"
 """Name used in place of a scoring hash for hypotheses without scores."""
 _NAME = re.compile(r"/([0-9a-f]{32})-([0-9a-f]{32})-[0-9a-f]{32}-[0-9a-f]{32}\.parquet$")
@@ -44,6 +47,8 @@ class Source:
     span: IdSpan
     is_scored: bool
     """True if its scores are the wanted ones; False if only its hypotheses are."""
+    has_scores: bool = False
+    """True if its scores are those of the wanted settings, under any version of the rules for hypotheses."""
     has_failures: bool = False
     """True if its rows may include engine failures, which are not results."""
 
@@ -77,14 +82,22 @@ class CachedRange:
         return self._read(store, is_scored=True)
 
     def hypotheses(self, store: Store) -> pa.Table:
-        """Return the WRITTEN rows with the wanted hypotheses, but not with the wanted scores."""
+        """Return the WRITTEN rows with the wanted hypotheses that are not written and scored as wanted.
+
+        Scores by other settings are removed. Those that are left are valid for the texts beside them; only
+        the rules for hypotheses have another version.
+        """
         return self._read(store, is_scored=False)
 
     def _read(self, store: Store, is_scored: bool) -> pa.Table:
         """Return the WRITTEN rows of the sources with or without the wanted scores."""
         chosen = [source for source in self.sources if source.is_scored == is_scored]
         tables = [
-            _as_written(store.read_table(source.entry, filters=source.rows(self.span))) for source in chosen
+            _as_written(
+                store.read_table(source.entry, filters=source.rows(self.span)),
+                with_scores=source.is_scored or source.has_scores,
+            )
+            for source in chosen
         ]
         return pa.concat_tables([WRITTEN.empty_table(), *tables])
 
@@ -96,15 +109,18 @@ class CacheKey:
     writing: str
     """Hash of the settings that decide hypotheses."""
     scoring: str
-    """Hash of the settings that decide the scores of given hypotheses, or `unscored`."""
+    """Hash of the settings that decide the scores of given hypotheses, with the version of the rules for
+    hypotheses, or `unscored`."""
     generation: str = field(default="", compare=False)
     """Suffix of the folder's name if gc has deleted earlier folders of the same key."""
 
     @classmethod
     def of(cls, settings: Mapping[str, JsonValue]) -> "CacheKey":
         """Return the key for the settings of a scored artifact."""
-        keyed = ({"schema": LLM_SCHEMA, "settings": settings[name]} for name in ("writing", "scoring"))
-        return cls(*map(fingerprint, keyed))
+        scoring, version = _without_rules(settings["scoring"])
+        keyed = ({"schema": LLM_SCHEMA, "settings": each} for each in (settings["writing"], scoring))
+        writing_hash, scoring_hash = map(fingerprint, keyed)
+        return cls(writing_hash, f"{scoring_hash}{_RULES_MARK}{version}")
 
     @classmethod
     def of_folder(cls, name: str) -> "CacheKey":
@@ -116,6 +132,11 @@ class CacheKey:
         """Return the key with a folder that gc has not deleted."""
         name = f"{self.writing}-{self.scoring}"
         return replace(self, generation=unused_name(store, name).removeprefix(name))
+
+    @property
+    def scores(self) -> str:
+        """Return the hash of the settings that decide the scores, without the version of the rules."""
+        return self.scoring.partition(_RULES_MARK)[0]
 
     @property
     def unscored(self) -> "CacheKey":
@@ -154,27 +175,41 @@ class LLMCache:
             scored: manifest of the current scored artifact; None if there is none to be read.
         """
         entries = store.named_entries(f"{FOLDER}/{cache_key.writing}")
-        untaken = _untaken_folders(store, entries, cache_key)
+        untaken = _untaken_folders(store, entries)
         self._sources = [
-            Source(entry, span, untaken[_folder(entry)])
+            Source(
+                entry,
+                span,
+                is_scored=untaken[_folder(entry)] == cache_key,
+                has_scores=untaken[_folder(entry)].scores == cache_key.scores,
+            )
             for entry in entries
             if _folder(entry) in untaken and (span := _span(entry.path))
         ]
         theirs = CacheKey.of(scored.settings) if scored else None
         if scored and theirs and theirs.writing == cache_key.writing:
-            is_scored = theirs.scoring == cache_key.scoring
-            self._sources += _sources_of(store, scored.files, is_scored, has_failures=False)
-            self._sources += _sources_of(store, scored.reject_files, is_scored, has_failures=True)
+            kind = (theirs.scoring == cache_key.scoring, theirs.scores == cache_key.scores)
+            self._sources += _sources_of(store, scored.files, *kind, has_failures=False)
+            self._sources += _sources_of(store, scored.reject_files, *kind, has_failures=True)
 
     def select(self, span: IdSpan) -> CachedRange:
         """Return the sources of the rows of a span."""
         return CachedRange(span, tuple(source for source in self._sources if source.span.meets(span)))
 
 
-def _untaken_folders(store: Store, entries: Iterable[FileEntry], cache_key: CacheKey) -> dict[str, bool]:
-    """Return the folders that gc has not deleted, each with True if its scores are the wanted ones."""
+def _without_rules(scoring: JsonValue) -> tuple[JsonValue, JsonValue]:
+    """Return the settings of scoring without the version of the rules for hypotheses, and this version."""
+    rules = scoring.get("rules") if isinstance(scoring, dict) else None
+    if not isinstance(scoring, dict) or not isinstance(rules, dict) or "hypotheses" not in rules:
+        return scoring, 0
+    others = {name: version for name, version in rules.items() if name != "hypotheses"}
+    return {**scoring, "rules": others}, rules["hypotheses"]
+
+
+def _untaken_folders(store: Store, entries: Iterable[FileEntry]) -> dict[str, CacheKey]:
+    """Return the folders that gc has not deleted, each with its key."""
     return {
-        folder: CacheKey.of_folder(folder) == cache_key
+        folder: CacheKey.of_folder(folder)
         for folder in {_folder(entry) for entry in entries}
         if folder.count("/") == 2 and not is_collected(store, key_of_folder(folder))
     }
@@ -193,23 +228,27 @@ def _span(name: str) -> IdSpan | None:
 
 def written_in(store: Store, cache_key: CacheKey, shard: IdSpan) -> pa.Table:
     """Return the WRITTEN rows of a shard that were committed before its worker ended."""
-    tables = [_as_written(store.read_table(entry)) for entry in store.named_entries(cache_key.shard(shard))]
+    with_scores = cache_key.scoring != _UNSCORED
+    tables = [
+        _as_written(store.read_table(entry), with_scores=with_scores)
+        for entry in store.named_entries(cache_key.shard(shard))
+    ]
     return pa.concat_tables([WRITTEN.empty_table(), *tables])
 
 
 def _sources_of(
-    store: Store, entries: Sequence[FileEntry], is_scored: bool, has_failures: bool
+    store: Store, entries: Sequence[FileEntry], is_scored: bool, has_scores: bool, has_failures: bool
 ) -> Iterable[Source]:
     """Return the files of an artifact as sources, without those that are incomplete in the store."""
     missing = {entry.path for entry in store.incomplete(entries)}
     return [
-        Source(entry, entry.ids, is_scored, has_failures)
+        Source(entry, entry.ids, is_scored, has_scores, has_failures)
         for entry in entries
         if entry.ids and entry.path not in missing
     ]
 
 
-def _as_written(table: pa.Table) -> pa.Table:
+def _as_written(table: pa.Table, *, with_scores: bool = True) -> pa.Table:
     """Return rows of a scored artifact, its rejects or the LLM cache in the columns of WRITTEN.
 
     A column that the file does not have is null. The verdict about a hypothesis on many rows is dropped: it
@@ -217,7 +256,7 @@ def _as_written(table: pa.Table) -> pa.Table:
     """
     columns = {
         field.name: table[field.name]
-        if field.name in table.column_names
+        if field.name in table.column_names and (with_scores or field.name not in SCORE_COLUMNS)
         else pa.nulls(table.num_rows, field.type)
         for field in WRITTEN
     }

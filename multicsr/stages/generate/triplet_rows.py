@@ -68,6 +68,8 @@ class TripletInProgress:
     rejection: Rejection | None = None
     is_written: bool = False
     """True if the hypotheses exist, or if the row is rejected without them."""
+    is_scored: bool = False
+    """True if it has valid scores, so that it need not be scored again."""
     cleaning: list[str] = field(default_factory=list)
     """Names of the cleaning rules that changed its texts."""
 
@@ -108,9 +110,9 @@ class TripletInProgress:
     def take_row(self, row: Mapping[str, Any], rules: HypothesisRules) -> None:
         """Take the hypotheses of an existing WRITTEN row, and reject it if no scoring can save it.
 
-        Its scores are not taken. The texts are cleaned again, and a reason that follows from them is decided
-        again. An empty text without a raw text is no hypothesis: it was written when a line break at the
-        beginning still ended a text.
+        The texts are cleaned again, and a reason that follows from them is decided again. Its scores are
+        taken if it has them and the texts are still the same. An empty text without a raw text is no
+        hypothesis: it was written when a line break at the beginning still ended a text.
         """
         if any(row[name] == "" and row[f"{name}_raw"] is None for name in DIRECTIONS):
             return
@@ -123,6 +125,17 @@ class TripletInProgress:
         if row["reason"] in WRITING_REASONS and row["reason"] not in JUDGED:
             self.rejection = Rejection(Reason(row["reason"]), row["detail"])
         self.is_written = self.rejection is not None or self.entailment.text is not None
+        if row["reason"] is None and all(
+            each.text == row[name] for name, each in zip(DIRECTIONS, self.hypotheses, strict=True)
+        ):
+            self._take_scores(row)
+
+    def _take_scores(self, row: Mapping[str, Any]) -> None:
+        """Take the scores of a WRITTEN row that was not rejected."""
+        for name, hypothesis in zip(DIRECTIONS, self.hypotheses, strict=True):
+            hypothesis.expected, hypothesis.stated = row[f"{name}_expected"], row[f"{name}_stated"]
+            hypothesis.reply = row[f"{name}_reply"]
+            self.is_scored |= hypothesis.expected is not None or hypothesis.reply is not None
 
     def _clean(self, raw: Iterable[str], rules: HypothesisRules) -> list[CleanedText]:
         """Clean both texts, and reject the row if they break a rule; return what cleaning did."""

@@ -68,7 +68,8 @@ class TripletStage:
 
         Args:
             sentences: SENTENCE rows.
-            hypotheses: WRITTEN rows of some of the sentences; they are scored again and not written again.
+            hypotheses: WRITTEN rows of some of the sentences; they are not written again, and scored only if
+                they have no scores or their texts change by cleaning.
         """
         triplets = self._triplets(sentences)
         take_existing(triplets, hypotheses, self._rules)
@@ -95,7 +96,7 @@ class TripletStage:
         if to_write:
             self._generate(to_write)
         generated = time.perf_counter()
-        to_score = [triplet for triplet in batch if triplet.rejection is None]
+        to_score = [triplet for triplet in batch if triplet.rejection is None and not triplet.is_scored]
         if to_score:
             self._score(to_score)
         scored = time.perf_counter()

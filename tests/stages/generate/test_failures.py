@@ -2,7 +2,7 @@
 
 import pytest
 
-from multicsr.config import Config
+from multicsr.config import Config, ScoreConfig
 from multicsr.errors import RunError
 from multicsr.execution import stage_runner
 from multicsr.llm.base import Completion, Rejection
@@ -10,6 +10,7 @@ from multicsr.llm.fake import FakeEngine
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.rows import Reason
+from multicsr.stages.generate import fingerprint
 from multicsr.stages.generate import run as run_module
 from multicsr.stages.generate import triplets as stage_module
 from multicsr.storage.manifest import iter_rejects, iter_tables
@@ -228,3 +229,18 @@ def test_such_a_share_stops_the_job_unless_the_maximum_is_one(config, in_process
         return
     with pytest.raises(RunError, match=r"max_rejected = 0.2 allows; mostly same hypothesis across rows"):
         generate(config)
+
+
+def test_new_rules_for_hypotheses_cost_no_call_of_the_llm(config, in_process, healthy, monkeypatch):
+    in_process(Failing())
+    _, first = generate(config)
+    monkeypatch.setattr(fingerprint, "HYPOTHESIS_RULES", 99)
+    engine = in_process(Failing())
+    rows, second = generate(config)
+    assert rows == healthy
+    assert second.fingerprint != first.fingerprint
+    assert (engine.written, engine.scored) == ([], 0)
+    config = config.model_copy(update={"score": ScoreConfig(max_new_tokens=9)})
+    generate(config)
+    assert engine.written == []
+    assert engine.scored == second.rows_out, "other settings of scoring do cost it"

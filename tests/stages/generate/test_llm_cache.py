@@ -93,6 +93,26 @@ def test_another_cause_is_other_work(store):
     assert LLMCache(store, CacheKey("w", "s"), None).select(ALL).hypotheses(store).num_rows == 0
 
 
+def test_other_rules_for_hypotheses_keep_the_scores_and_other_scoring_does_not(store):
+    def key(method="both", rules=1):
+        scoring = {"method": method, "rules": {"hypotheses": rules, "stated": 3}}
+        return CacheKey.of({"writing": {"llm": "m"}, "scoring": scoring})
+
+    rows = written(IDS[:5]).to_pylist()
+    table = pa.Table.from_pylist([{**row, "entailment_expected": 4.0} for row in rows], schema=WRITTEN)
+    for cache_key in (key(), key().unscored):
+        store.write_named_table(cache_key.file(table["row_id"], ALL), table)
+    for wanted, expected in ((key(rules=2), [4.0] * 5 + [None] * 5), (key("stated", 2), [None] * 10)):
+        cache = LLMCache(store, wanted, None)
+        assert done(store, cache) == []
+        found = cache.select(ALL).hypotheses(store)
+        assert sorted(found["row_id"].to_pylist()) == sorted(IDS[:5] * 2)
+        scores = found["entailment_expected"].to_pylist()
+        assert sorted(scores, key=str) == sorted(expected, key=str)
+    assert done(store, LLMCache(store, key(), None)) == IDS[:5]
+    assert written_in(store, key().unscored, ALL)["entailment_expected"].null_count == 5
+
+
 def test_the_artifact_of_the_current_version_is_part_of_it(store):
     settings = {"writing": {"llm": "m"}, "scoring": {"method": "both"}}
     manifest = artifact(store, IDS[:5], IDS[5:8], settings)
@@ -123,7 +143,7 @@ def test_the_key_of_a_configuration_is_pinned():
         {"name": "t", "store": "s", "input": {"paths": ["in.txt"]}, "llm": {"engine": "fake"}}
     )
     cache_key = CacheKey.of({"writing": writing_settings(config), "scoring": scoring_settings(config)})
-    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "0560a1a830543b55")
+    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "803af3ed03e05ee3r2")
 
 
 def test_the_key_has_a_schema_of_its_own(monkeypatch):

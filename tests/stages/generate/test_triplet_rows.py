@@ -60,10 +60,28 @@ def test_no_triplets_are_an_empty_table():
     assert to_table([]).equals(WRITTEN.empty_table())
 
 
-def test_existing_hypotheses_are_taken_over_without_their_scores():
+def test_existing_hypotheses_are_taken_with_their_scores_if_the_texts_stay_the_same():
     triplet = make()
     take_existing([triplet], to_table([full()]), RULES)
     assert triplet.is_written
+    assert triplet.is_scored
+    assert triplet.row() == full().row()
+    before = full()
+    before.contradiction.raw, before.contradiction.text = 'Output: "It is dry."', '"It is dry."'
+    triplet = make()
+    take_existing([triplet], to_table([before]), RULES)
+    assert not triplet.is_scored
+    assert triplet.contradiction.expected is None
+
+
+def test_existing_hypotheses_without_scores_are_taken():
+    before = full()
+    for hypothesis in before.hypotheses:
+        hypothesis.expected = hypothesis.stated = hypothesis.reply = None
+    triplet = make()
+    take_existing([triplet], to_table([before]), RULES)
+    assert triplet.is_written
+    assert not triplet.is_scored
     assert triplet.entailment == HypothesisInProgress("Water falls.", "Water falls.", 1)
     assert triplet.contradiction == HypothesisInProgress("It is dry.", "It is dry.", 2)
     assert triplet.generated_tokens == 5

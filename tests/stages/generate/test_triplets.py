@@ -6,7 +6,7 @@ import pytest
 
 from multicsr.llm.base import Rejection
 from multicsr.llm.fake import FakeEngine
-from multicsr.rows import SCORED, Reason, rejects
+from multicsr.rows import SCORE_COLUMNS, SCORED, WRITTEN, Reason, rejects
 from multicsr.stages.generate import triplets as stage_module
 from multicsr.stages.generate.triplets import TripletStage
 from tests.support.llm_rows import make_sentences, triplets
@@ -148,10 +148,16 @@ def test_hypotheses_that_are_there_are_scored_and_not_written_again(premises, mo
     both = TripletStage(make_config("fake", llm=FAKE, score={"method": "both"}))
     anew = both(sentences).rows
     engine.written, engine.scored = [], 0
-    output = both(sentences, whole.slice(10))
+    unscored = whole.drop_columns(list(SCORE_COLUMNS))
+    for name in SCORE_COLUMNS:  # as the LLM cache gives rows that were scored with other settings
+        unscored = unscored.append_column(WRITTEN.field(name), pa.nulls(len(whole), WRITTEN.field(name).type))
+    output = both(sentences, unscored.slice(10))
     assert output.rows.equals(anew)
     assert engine.written == sentences["row_id"].to_pylist()[:10] or len(engine.written) == 10
     could_be_scored = anew["reason"].null_count
     assert engine.scored == could_be_scored
     assert output.counters["rows_written"] == 10
     assert output.counters["rows_scored"] == could_be_scored
+    engine.written, engine.scored = [], 0
+    assert both(sentences, anew).rows.equals(anew), "what has its scores costs nothing"
+    assert (engine.written, engine.scored) == ([], 0)
