@@ -228,6 +228,8 @@ class Source:
     def config(self) -> Config:
         path = self.folder / "in.txt"
         path.write_text("\n".join(self.sentences) + "\n", encoding="utf-8")
+        task = self.folder / "sts.tsv"
+        task.write_text("score\tsentence1\tsentence2\n1\tOne.\tTwo.\n2\tOne.\tOne.\n", encoding="utf-8")
         return Config.model_validate(
             {
                 "name": "nightly",
@@ -238,7 +240,7 @@ class Source:
                 "llm": {"engine": "fake"},
                 "generate": {"rows_per_shard": ROWS_PER_SHARD, "omega": self.omega},
                 "curate": {"alpha": self.alpha},
-                "evaluate": {"data": [str(path)], "baseline": False},
+                "evaluate": {"data": [str(task)], "baseline": False},
                 # Days without a published refresh add up to more than the default allows.
                 "refresh": {"retrain_share": 0.1, "max_removed": 1},
             }
