@@ -32,7 +32,7 @@ _BESIDES = _set("""
     following below above same meaning idea new given provided different sure certainly course okay ok
     absolutely great please example concise simplified simple common natural idiomatic updated corrected
     transformed text way using words based on generated created made changed alternate negative entails
-    contradicts
+    contradicts correct final best question
 """)
 """Words that a label may have besides."""
 _KNOWN = _LABELS | _BESIDES

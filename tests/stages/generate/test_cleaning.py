@@ -28,6 +28,8 @@ WRAPPED = [
     ("Opposing Sentence: The dog sleeps.", "The dog sleeps.", "label"),
     ("**Output:** The dog sleeps.", "The dog sleeps.", "markdown label"),
     ("Output sentence 2: The dog sleeps.", "The dog sleeps.", "label"),
+    ("The correct answer is: The dog sleeps.", "The dog sleeps.", "label"),
+    ('The answer to your question is: "The dog sleeps."', "The dog sleeps.", "label quotes"),
     ("Alternative 1: The dog sleeps.", "The dog sleeps.", "label"),
     ('The sentence can be rephrased as: "The dog moves."', "The dog moves.", "label quotes"),
     ('A possible alternative expression could be: "The dog moves."', "The dog moves.", "label quotes"),
