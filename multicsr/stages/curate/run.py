@@ -38,7 +38,7 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
     separation = Separation.from_counters(curated.counters)
     if separation is not None and separation.is_chance:
         _log.warning(
-            "curate: the scores do not tell entailments from contradictions: %s; 50 %% is chance. Use "
+            "curate: the scores do not tell entailments from contradictions: %s; 50%% is chance. Use "
             "another LLM, generate.prompts or score.method",
             separation,
         )

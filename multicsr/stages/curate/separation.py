@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 _ROWS, _ABOVE = "rows_with_scores", "rows_with_a_above_b"
 _Z = 1.959964
-"""Quantile of the normal distribution for an interval of 95 %."""
+"""Quantile of the normal distribution for an interval of 95%."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Separation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return the Wilson interval of the share at 95 %."""
+        """Return the Wilson interval of the share at 95%."""
         n, p = self.num_rows, self.share
         centre, margin = p + _Z**2 / (2 * n), _Z * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
         return (centre - margin) / (1 + _Z**2 / n), (centre + margin) / (1 + _Z**2 / n)
@@ -48,7 +48,7 @@ class Separation:
     def __str__(self) -> str:
         """Return the share with its interval, as text for messages and the report."""
         low, high = self.interval
-        return f"a > b in {self.share:.1%} of {self.num_rows:,} rows (95 % interval {low:.1%} to {high:.1%})"
+        return f"a > b in {self.share:.1%} of {self.num_rows:,} rows (95% interval {low:.1%} to {high:.1%})"
 
 
 def count_separation(a_N: NDArray[np.float64], b_N: NDArray[np.float64]) -> dict[str, float]:

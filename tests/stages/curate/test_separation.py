@@ -47,4 +47,4 @@ def test_counters_of_shards_add_up():
     parts = Counter(decide(make_rows(scores[:4]), CurateConfig()).counters)
     parts.update(decide(make_rows(scores[4:]), CurateConfig()).counters)
     assert dict(parts) == whole
-    assert str(Separation.from_counters(whole)).startswith("a > b in 68.8% of 8 rows (95 % interval ")
+    assert str(Separation.from_counters(whole)).startswith("a > b in 68.8% of 8 rows (95% interval ")
