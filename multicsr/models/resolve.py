@@ -66,18 +66,20 @@ def require_on_hub(name: str, setting: str, revision: str | None = None) -> None
     Raises:
         ConfigError: there is no such model, or it must be fetched and the hub does not answer within 5 s.
     """
-    import httpx
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+    # Another HTTP library in other releases of huggingface_hub; its error is the base class.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
             return
         HfApi().model_info(name, revision=revision, timeout=_HUB_S)
     except HFValidationError as error:
         raise ConfigError(f"{setting}: {name} is neither a directory nor an id of the hub") from error
-    except (httpx.HTTPError, OfflineModeIsEnabled) as error:
-        if isinstance(error, HfHubHTTPError | httpx.HTTPStatusError) and error.response.status_code < 500:
+    except (http_error, OSError, OfflineModeIsEnabled) as error:
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code < 500:
             problem = "the Hugging Face hub has no such model for you"
             remedy = "correct the name, or set HF_TOKEN if the model is private"
         else:

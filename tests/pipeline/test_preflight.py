@@ -1,7 +1,10 @@
 """What stages need is looked at before the first one starts, all problems at once."""
 
-import httpx
+from importlib import import_module
+
 import pytest
+from huggingface_hub import close_session, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
 
 from multicsr.config import Config
 from multicsr.config_file import load_with_mistakes
@@ -14,6 +17,8 @@ from multicsr.pipeline.preflight import find_problems, require_no_problems
 from multicsr.storage.store import Store
 from multicsr.storage.versions import versions
 
+httpx = import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+"""The HTTP library of the installed huggingface_hub."""
 TRIPLETS = "anchor\tpositive\tnegative\na\tb\tc\n"
 
 
@@ -137,8 +142,6 @@ def test_a_hub_without_the_model(monkeypatch, status, words):
             raise httpx.ConnectError("refused", request=request)
         return httpx.Response(status, request=request, headers={"X-Request-Id": "1"})
 
-    from huggingface_hub import close_session, set_client_factory
-
     set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(answer)))
     try:
         with pytest.raises(ConfigError, match=rf"^llm\.model: no directory some/model, .*{words}"):
@@ -149,8 +152,6 @@ def test_a_hub_without_the_model(monkeypatch, status, words):
 
 
 def test_a_model_that_the_hub_has(monkeypatch):
-    from huggingface_hub import close_session, set_client_factory
-
     def answer(request):
         assert "/api/models/some/model" in str(request.url)
         return httpx.Response(200, request=request, json={"id": "some/model", "siblings": []})

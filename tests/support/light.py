@@ -14,6 +14,7 @@ import pytest
 
 ABSENT = {
     "deepspeed",
+    "huggingface_hub",
     "mlflow",
     "peft",
     "ray",
