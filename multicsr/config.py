@@ -159,6 +159,11 @@ class LLMConfig(Section):
     vllm: VllmConfig = VllmConfig()
     """Settings of the `vllm` engine."""
 
+    @property
+    def loads_weights(self) -> bool:
+        """Return True if the engine loads the weights and the tokenizer of `model` itself."""
+        return self.engine in ("transformers", "vllm")
+
     @model_validator(mode="after")
     def _endpoint(self) -> "LLMConfig":
         if (self.base_url is not None) != (self.engine == "openai"):

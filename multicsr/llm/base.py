@@ -4,13 +4,15 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multicsr.prompts import PromptPair
 from multicsr.rows import Reason
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,8 @@ class Rejection:
     detail: str | None = None
 
 
-def both(
-    entailment: Completion | Rejection, contradiction: Completion | Rejection
-) -> tuple[Completion, Completion] | Rejection:
-    """Return both hypotheses of a premise, or the `Rejection` of the first one that is missing."""
+def both(entailment: T | Rejection, contradiction: T | Rejection) -> tuple[T, T] | Rejection:
+    """Return the results for both hypotheses of a premise, or the `Rejection` of the first that has none."""
     if isinstance(entailment, Rejection):
         return entailment
     return contradiction if isinstance(contradiction, Rejection) else (entailment, contradiction)

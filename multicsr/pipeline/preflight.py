@@ -6,6 +6,7 @@ is imported and no model is loaded. What only a worker on a cluster can see is n
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from glob import glob
 from itertools import islice
 
@@ -16,8 +17,6 @@ from multicsr.models.gguf_file import find_gguf
 from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import require_on_hub, resolve_model
 
-_LOADING_ENGINES = ("transformers", "vllm")
-"""Engines that load the weights of the LLM themselves."""
 _FILES_READ = 20
 """Number of input files whose start is read: the first ones of every format."""
 _RECORDS_READ = 2000
@@ -77,8 +76,9 @@ def _require_llm_packages(llm: LLMConfig) -> None:
         from multicsr.llm.vllm.launch import check_version
 
         check_version()
-    if llm.engine in _LOADING_ENGINES and find_gguf(llm.model, "llm.model"):
-        require_extra("gguf", f"llm.model: {llm.model}")
+    with suppress(ConfigError):  # what is wrong with the file is found by another check
+        if llm.loads_weights and find_gguf(llm.model, "llm.model"):
+            require_extra("gguf", f"llm.model: {llm.model}")
 
 
 def _input(config: Config) -> None:
@@ -100,7 +100,7 @@ def _prompts(config: Config) -> None:
 
 
 def _llm(config: Config) -> None:
-    if config.llm.engine in _LOADING_ENGINES:
+    if config.llm.loads_weights:
         _require_model(locate_llm(config.llm.model), "llm.model", config.llm.revision)
 
 
@@ -114,8 +114,11 @@ def _mask_model(config: Config) -> None:
 
 
 def _require_model(located: str, setting: str, revision: str | None = None) -> None:
-    """Raise ConfigError if a model that is no file or directory is not in the hub or its cache either."""
-    if not os.path.exists(located):
+    """Raise ConfigError if a model that is no file or directory is not in the hub or its cache either.
+
+    On a cluster workers load the models, whose network and cache may be others.
+    """
+    if not os.path.exists(located) and not os.environ.get("RAY_ADDRESS"):
         require_on_hub(located, setting, revision)
 
 

@@ -21,7 +21,7 @@ from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
 from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
-from multicsr.models.resolve import resolve_model
+from multicsr.models.llm_weights import locate_llm
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
@@ -146,14 +146,15 @@ def _problems(config: Config) -> Iterator[Finding]:
 
 
 def _labels(config: Config) -> Iterator[Finding]:
-    """Yield whether the tokenizer of a model in a directory can write the score labels.
+    """Yield whether the tokenizer of a model in a directory fits the prompts and can write the score labels.
 
-    A model of the hub is not downloaded for it; its tokenizer is checked when the model is loaded.
+    A model of the hub is not downloaded for it and a GGUF model not converted; they are checked when they are
+    loaded.
     """
-    if config.llm.engine not in ("transformers", "vllm") or config.score.method == "stated":
+    if not config.llm.loads_weights:
         return
     try:
-        if not Path(resolve_model(config.llm.model, "llm.model")).is_dir():
+        if not Path(locate_llm(config.llm.model)).is_dir():
             return
     except ConfigError:
         return  # it is among the problems

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,6 +20,7 @@ from transformers import (
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError
 from multicsr.llm.label_tree import LabelTree
+from multicsr.llm.load_tokenizer import load_tokenizer
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
@@ -69,18 +68,16 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     Raises:
         ConfigError: the model cannot be loaded, or `llm.device` is cuda and there is no GPU.
     """
-    name = resolve_llm(config)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("llm.device is cuda, but there is no GPU here; set generate.gpus_per_actor to 1")
+    tokenizer, shape = load_tokenizer(config)
     with loading_model(config.model, "llm.model"):
-        shape = AutoConfig.from_pretrained(name, revision=config.revision)
         kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
         dtype = getattr(torch, config.dtype)
-        model = kind.from_pretrained(name, revision=config.revision, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
+        model = kind.from_pretrained(resolve_llm(config), revision=config.revision, dtype=dtype)
     return tokenizer, model.to(device).eval()
 
 

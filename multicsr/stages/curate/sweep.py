@@ -121,7 +121,7 @@ def _grid(config: CurateConfig, scores: ScoreDistribution) -> dict[str, list[flo
         grid["alphas"] += [scores.quantile("a", level) for level in _QUARTILES]
         grid["betas"] += [scores.quantile("b", level) for level in _QUARTILES]
         grid["gammas"] += [max(0.0, scores.quantile("gap", 0.5))]
-    return {name: sorted({round(value, 2) for value in values}) for name, values in grid.items()}
+    return {name: sorted({*values}) for name, values in grid.items()}
 
 
 def _thresholds(name: str, text: str) -> list[float]:

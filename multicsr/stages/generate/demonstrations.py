@@ -9,7 +9,6 @@ from multicsr.stages.generate.comparison import comparable
 _LEAST_CHARACTERS = 8
 """Minimum length of a sentence; shorter parts of a prompt are words, which a good hypothesis may be."""
 _QUOTED = re.compile(r"(?<!\w)['\"“‘«「](.+?)['\"”’»」](?!\w)")
-
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
 

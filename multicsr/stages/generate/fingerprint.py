@@ -17,8 +17,6 @@ from multicsr.stages.score.expected import EXPECTATION
 from multicsr.stages.score.parse import PARSER
 from multicsr.storage.manifest import Manifest
 
-_TOKEN_ENGINES = ("transformers", "vllm")
-"""Engines that load weights and a tokenizer."""
 _LLM = {"engine", "model", "revision", "dtype", "chat_template"}
 _LLM_IF_SET = {"template_args"}
 """Settings of the LLM that are part of the key only where they differ from their default."""
@@ -42,7 +40,7 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
         "prompts": load_prompts(config.generate.prompts).writing_digest(),
         "seed": config.seed,
     }
-    if config.llm.engine in _TOKEN_ENGINES:
+    if config.llm.loads_weights:
         settings["weights"] = digest_llm(config.llm)
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
@@ -56,7 +54,7 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
         "stated": PARSER,
         "expected": EXPECTATION,
     }
-    if config.llm.engine in _TOKEN_ENGINES and config.score.method != "stated":
+    if config.llm.loads_weights and config.score.method != "stated":
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
     return {
         "score": config.score.model_dump(mode="json", include=_SCORING),

@@ -20,9 +20,9 @@ HYPOTHESIS_RULES = 2
 among the settings of scoring: after a change, hypotheses are cleaned and checked again. They are not written
 again, and scored only if their texts change."""
 JUDGED = (
+    Reason.THINK_BLOCK,
     Reason.EMPTY_HYPOTHESIS,
     Reason.CONTROL_CHARACTERS,
-    Reason.THINK_BLOCK,
     Reason.DEMONSTRATION_COPIED,
     Reason.DECLINED,
     Reason.META_TALK,

@@ -54,7 +54,10 @@ def reject_repeated(rows: pa.Table, premises: pa.ChunkedArray) -> pa.Table:
 
 
 def _form(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the texts without case, punctuation and white space; a text of nothing else as it is."""
+    """Return the texts without case, punctuation and white space; a text of nothing else as it is.
+
+    Unlike `comparable` it works on whole columns in Arrow, and only counts.
+    """
     lower = pc.utf8_lower(pc.utf8_normalize(texts, "NFKC"))
     bare = pc.replace_substring_regex(lower, r"[\p{P}\p{Z}]+", "")
     return pc.if_else(pc.equal(bare, ""), lower, bare)

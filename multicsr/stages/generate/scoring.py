@@ -1,19 +1,16 @@
 """Stage 2 for a batch of triplets: the LLM scores both hypotheses against the premise (MultiCSR Eq. 3)."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 
 from multicsr.config import ScoreConfig
-from multicsr.llm.base import Engine, Rejection
+from multicsr.llm.base import Engine, Rejection, both
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.generate.triplet_rows import DIRECTIONS, TripletInProgress
 from multicsr.stages.score.expected import expected_scores
 from multicsr.stages.score.parse import Unparsable, parse_score
-
-T = TypeVar("T")
 
 
 class TripletScorer:
@@ -55,10 +52,11 @@ class TripletScorer:
         results = self._engine.label_probabilities(prompts, self._prompts.score_labels)
         rejections: list[Rejection | None] = []
         for triplet, a, b in zip(triplets, results[::2], results[1::2], strict=True):
-            if isinstance(a, Rejection) or isinstance(b, Rejection):
-                rejections.append(_first_rejection(a, b))
+            pair = both(a, b)
+            if isinstance(pair, Rejection):
+                rejections.append(pair)
                 continue
-            expected = expected_scores(np.stack([a, b]))
+            expected = expected_scores(np.stack(pair))
             if np.isfinite(expected).all():
                 triplet.entailment.expected, triplet.contradiction.expected = expected.tolist()
                 rejections.append(None)
@@ -73,19 +71,14 @@ class TripletScorer:
         results = self._engine.reply(prompts, row_ids, self._config.max_new_tokens)
         rejections: list[Rejection | None] = []
         for triplet, a, b in zip(triplets, results[::2], results[1::2], strict=True):
-            if isinstance(a, Rejection) or isinstance(b, Rejection):
-                rejections.append(_first_rejection(a, b))
+            pair = both(a, b)
+            if isinstance(pair, Rejection):
+                rejections.append(pair)
                 continue
-            triplet.entailment.reply, triplet.contradiction.reply = a.text, b.text
+            for hypothesis, reply in zip(triplet.hypotheses, pair, strict=True):
+                hypothesis.reply = reply.text
             rejections.append(_read_replies(triplet))
         return rejections
-
-
-def _first_rejection(a: T | Rejection, b: T | Rejection) -> Rejection | None:
-    """Return the first of two results that is a rejection."""
-    if isinstance(a, Rejection):
-        return a
-    return b if isinstance(b, Rejection) else None
 
 
 def _read_replies(triplet: TripletInProgress) -> Rejection | None:

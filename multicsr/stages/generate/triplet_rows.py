@@ -107,12 +107,22 @@ class TripletInProgress:
                 )
                 return
 
-    def take_row(self, row: Mapping[str, Any], rules: HypothesisRules) -> None:
-        """Take the hypotheses of an existing WRITTEN row, and reject it if no scoring can save it.
+    def take_rows(self, rows: Sequence[Mapping[str, Any]], rules: HypothesisRules) -> None:
+        """Take the hypotheses of the first of some existing WRITTEN rows, and the scores of any of them.
 
-        The texts are cleaned again, and a reason that follows from them is decided again. Its scores are
-        taken if it has them and the texts are still the same. An empty text without a raw text is no
-        hypothesis: it was written when a line break at the beginning still ended a text.
+        The row is rejected if no scoring can save it. Scores are taken from the first row that has some and
+        whose texts are these after cleaning.
+        """
+        self._take_hypotheses(rows[0], rules)
+        for row in rows:
+            if self.is_written and not self.is_scored and self._has_texts_of(row):
+                self._take_scores(row)
+
+    def _take_hypotheses(self, row: Mapping[str, Any], rules: HypothesisRules) -> None:
+        """Take the texts of a row.
+
+        They are cleaned again, and a reason that follows from them is decided again. An empty text without a
+        raw text is no hypothesis: it was written when a line break at the beginning still ended a text.
         """
         if any(row[name] == "" and row[f"{name}_raw"] is None for name in DIRECTIONS):
             return
@@ -125,10 +135,12 @@ class TripletInProgress:
         if row["reason"] in WRITING_REASONS and row["reason"] not in JUDGED:
             self.rejection = Rejection(Reason(row["reason"]), row["detail"])
         self.is_written = self.rejection is not None or self.entailment.text is not None
-        if row["reason"] is None and all(
+
+    def _has_texts_of(self, row: Mapping[str, Any]) -> bool:
+        """Return True if a row was not rejected and has the same two hypotheses."""
+        return row["reason"] is None and all(
             each.text == row[name] for name, each in zip(DIRECTIONS, self.hypotheses, strict=True)
-        ):
-            self._take_scores(row)
+        )
 
     def _take_scores(self, row: Mapping[str, Any]) -> None:
         """Take the scores of a WRITTEN row that was not rejected."""
@@ -153,17 +165,17 @@ class TripletInProgress:
 def take_existing(
     triplets: Iterable[TripletInProgress], rows: pa.Table | None, rules: HypothesisRules
 ) -> None:
-    """Take the hypotheses that exist for these triplets, given as WRITTEN rows.
+    """Take the hypotheses and scores that exist for these triplets, given as WRITTEN rows.
 
-    Of several rows of one sentence, the first with a raw text is taken: those of artifacts have none.
+    Of several rows of one sentence, the first with a raw text has the hypotheses: those of artifacts have
+    none. Any of them may have the scores: those in the LLM cache may have been made under other settings.
     """
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, list[dict[str, Any]]] = {}
     for row in [] if rows is None else rows.to_pylist():
-        if row["row_id"] not in known or (_has_raw(row) and not _has_raw(known[row["row_id"]])):
-            known[row["row_id"]] = row
+        known.setdefault(row["row_id"], []).append(row)
     for triplet in triplets:
-        if triplet.row_id in known:
-            triplet.take_row(known[triplet.row_id], rules)
+        if found := known.get(triplet.row_id):
+            triplet.take_rows(sorted(found, key=_has_raw, reverse=True), rules)
 
 
 def _has_raw(row: Mapping[str, Any]) -> bool:

@@ -144,6 +144,23 @@ def test_a_row_with_a_raw_text_comes_before_one_of_an_artifact():
         assert triplet.contradiction.raw == 'Output: "It is dry."'
 
 
+def test_scores_of_any_row_with_the_same_texts_are_taken():
+    """A row in the cache may have been scored under other settings, and that of an artifact under these."""
+    cache = to_table([completed("Water falls.", "It is dry.")])
+    scored, other = completed("Water falls.", "It is dry."), completed("Water falls.", "It is hot.")
+    for triplet, score in ((scored, 4.0), (other, 1.0)):
+        triplet.entailment.expected = triplet.contradiction.expected = score
+    tables = [cache, to_table([other]), to_table([scored])]
+    triplet = make()
+    take_existing([triplet], pa.concat_tables(tables), RULES)
+    assert triplet.is_scored
+    assert triplet.entailment.expected == 4.0
+    triplet = make()
+    take_existing([triplet], pa.concat_tables(tables[:2]), RULES)
+    assert triplet.is_written
+    assert not triplet.is_scored
+
+
 @pytest.mark.parametrize(
     ("text", "finished", "reason"),
     [
