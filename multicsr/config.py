@@ -73,7 +73,8 @@ class IngestConfig(Section):
     language_filter: bool = False
     """Reject sentences whose detected language is not `language`."""
     min_words: Count = 3
-    """Minimum number of words; shorter sentences are rejected."""
+    """Minimum number of words; shorter sentences are rejected. In scripts without blanks two characters of
+    Chinese or Japanese count as a word, five of Thai, Lao, Tibetan, Burmese or Khmer."""
     max_words: Count = 64
     """Maximum number of words; longer sentences are rejected."""
     near_duplicates: bool = False

@@ -17,13 +17,13 @@ from tests.support.versions import manifest
 
 PINNED = {
     "ablation.yaml": {
-        "ingest": "57c62711fe373d25",
+        "ingest": "f69fab1edddf0dd0",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
-        "ingest": "57c62711fe373d25",
+        "ingest": "f69fab1edddf0dd0",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",

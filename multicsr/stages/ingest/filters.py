@@ -10,9 +10,11 @@ from multicsr.errors import ConfigError
 from multicsr.rows import Reason, normalise
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record
+from multicsr.stages.ingest.words import count_words
 
-FILTERS_VERSION = 2
-"""Version of the decisions of `examine`, `normalise` and the sentence splitter; raise it when one changes."""
+FILTERS_VERSION = 3
+"""Version of the decisions of `examine`, `normalise`, `count_words` and the sentence splitter; raise it when
+one changes."""
 LANGUAGE_FILTER_VERSION = 1
 """Version of the decisions of the language filter; raise it when they change."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
@@ -50,7 +52,7 @@ def examine(record: Record, config: IngestConfig) -> Record:
     text = normalise(text)
     if not text:
         return Record(text, Reason.EMPTY)
-    num_words = text.count(" ") + 1
+    num_words = count_words(text)
     if num_words < config.min_words:
         return Record(text, Reason.TOO_SHORT, f"{num_words} words")
     if num_words > config.max_words:

@@ -26,6 +26,7 @@ from multicsr.errors import ConfigError
 from multicsr.execution.shard_report import ShardReport
 from multicsr.execution.stage_runner import commit
 from multicsr.stages.ingest.duplicates import IdRange, drop_duplicates
+from multicsr.stages.ingest.words import WITHOUT_BLANKS
 from multicsr.storage.manifest import rows_digest
 from multicsr.storage.store import FileEntry, Store
 
@@ -38,15 +39,7 @@ _MAX_LEADERS = 64
 boilerplate does not grow with the square of its number of sentences."""
 NEAR_DUPLICATES_VERSION = 2
 """Version of the rule for near-duplicates; raise it when the rule changes."""
-_WITHOUT_BLANKS = (
-    r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
-    r"\u3105-\u312f\u31a0-\u31bf"  # Bopomofo
-    r"\u0e01-\u0e4e\u0e81-\u0edf"  # Thai, Lao
-    r"\u0f40-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"  # Tibetan, Burmese, Khmer
-)
-"""Characters of scripts that put no blanks between words, with their vowel signs."""
-_WORD = re.compile(f"[{_WITHOUT_BLANKS}]|[^\\W_{_WITHOUT_BLANKS}]+")
+_WORD = re.compile(f"[{WITHOUT_BLANKS}]|[^\\W_{WITHOUT_BLANKS}]+")
 _SIGNED = pa.schema(
     [(name, pa.string()) for name in ("band", "row_id", "text", "source")] + [("position", pa.int64())]
 )
