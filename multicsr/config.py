@@ -50,12 +50,17 @@ class InputConfig(Section):
     """Files, directories, s3:// prefixes or globs of either, also as `s3a://` and `file://` URIs. Files that
     end in `.gz`, `.bz2`, `.xz` or `.zst` are decompressed. Names below a directory that begin with `.` or `_`
     are ignored."""
-    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "wikipedia"] = "auto"
-    """`auto` chooses by the ending of the file name; `text` has one sentence (or document) per line;
+    format: Literal["auto", "text", "csv", "tsv", "jsonl", "parquet", "tmx", "wikipedia"] = "auto"
+    """`auto` chooses by the ending of the file name; `text` has one sentence (or document) per line, and a
+    file that ends in the code of `ingest.language` (`TED2020.en-tl.tl`) is text; `tmx` is a translation
+    memory, of which the segments in `ingest.language` are read;
     `wikipedia` is the XML export of any MediaWiki (`*-pages-articles*.xml`), with one record for each article
     that is not a redirect."""
     column: str | None = None
-    """Column that contains the text; required by every format except `text` and `wikipedia`."""
+    """Column that contains the text: its name or, with `header: false`, its number from 1. Required by every
+    format except `text`, `tmx` and `wikipedia`."""
+    header: bool = True
+    """True if CSV and TSV files begin with a line of column names; false if with the first record."""
     documents: bool = False
     """Treat each record as a document and split it into sentences; `wikipedia` requires it."""
 
@@ -63,6 +68,19 @@ class InputConfig(Section):
     @classmethod
     def _places(cls, paths: list[str]) -> list[str]:
         return [_input_place(path) for path in paths]
+
+    @field_validator("column", mode="before")
+    @classmethod
+    def _number(cls, column: object) -> object:
+        return str(column) if type(column) is int else column
+
+    @model_validator(mode="after")
+    def _numbered(self) -> "InputConfig":
+        if not self.header and not re.fullmatch("[1-9][0-9]{0,5}", self.column or ""):
+            raise ValueError(
+                "header: false requires the number of the column with the text, from 1, as column"
+            )
+        return self
 
 
 class IngestConfig(Section):

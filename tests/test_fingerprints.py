@@ -17,13 +17,13 @@ from tests.support.versions import manifest
 
 PINNED = {
     "ablation.yaml": {
-        "ingest": "f69fab1edddf0dd0",
+        "ingest": "d8d23d8c9b1d3db8",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
-        "ingest": "f69fab1edddf0dd0",
+        "ingest": "d8d23d8c9b1d3db8",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",
@@ -36,7 +36,7 @@ PINNED["nightly.yaml"] = PINNED["demo.yaml"]
 def fingerprints(name: str) -> dict[str, str]:
     """Fingerprints of all stages, for input files and artifacts with invented digests."""
     config = load_config(ROOT / "configs" / name)
-    files = find_files(config.input, config.s3).files
+    files = find_files(config.input, config.s3, config.ingest.language).files
     sentences, scored, curated, model = (
         manifest(stage, rows_digest=stage) for stage in ("ingest", "generate", "curate", "train")
     )

@@ -86,11 +86,13 @@ def _input(config: Config) -> None:
     from multicsr.stages.ingest.files import find_files
     from multicsr.stages.ingest.readers import read_records
 
-    files = find_files(config.input, config.s3).files
+    files = find_files(config.input, config.s3, config.ingest.language).files
     for format in sorted({file.format for file in files}):
         for file in [file for file in files if file.format == format][:_FILES_READ]:
-            records = islice(read_records(file, config.input.column), _RECORDS_READ)
-            next((record for record in records if record.reason is None), None)
+            records = read_records(
+                file, config.input.column, header=config.input.header, language=config.ingest.language
+            )
+            next((record for record in islice(records, _RECORDS_READ) if record.reason is None), None)
 
 
 def _prompts(config: Config) -> None:

@@ -17,6 +17,7 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.stages.ingest.formats import (
     ARCHIVE,
     CODECS,
+    COLUMNS,
     ENDINGS,
     FOLDER,
     HIDDEN,
@@ -110,17 +111,18 @@ class FoundFiles:
             yield f"left out {files}: {why.kind} ({', '.join(names[:_SHOWN])}{more})"
 
 
-def find_files(config: InputConfig, s3: S3Config | None = None) -> FoundFiles:
+def find_files(config: InputConfig, s3: S3Config | None = None, language: str = "en") -> FoundFiles:
     """Return all input files, sorted by name, and the files beside them that are not read.
 
     Args:
         config: settings of the input.
         s3: access to buckets; defaults if None.
+        language: language of the corpus; files that end in it are text.
 
     Raises:
         ConfigError: a path does not exist, a glob or directory has no match, a format is unknown,
-            `input.column` is missing or has no effect, articles would not be split, or two files have the
-            same name.
+            `input.column` is missing, it or `input.header` has no effect, articles would not be split, or
+            two files have the same name.
         RunError: a directory or bucket cannot be read.
     """
     found = FoundFiles()
@@ -128,9 +130,9 @@ def find_files(config: InputConfig, s3: S3Config | None = None) -> FoundFiles:
         before = len(found.files)
         try:
             if path.startswith("s3://"):
-                _search_bucket(path, config, s3 or S3Config(), found)
+                _search_bucket(path, config, s3 or S3Config(), language, found)
             else:
-                _search_disk(path, config, found)
+                _search_disk(path, config, language, found)
         except OSError as error:
             place = _shown(os.fsdecode(error.filename)) if error.filename else path
             raise RunError(f"input.paths: cannot read {place}: {error.strerror or error}") from error
@@ -153,7 +155,7 @@ def _nothing_found(path: str, found: FoundFiles) -> NoReturn:
 
 
 def _check_settings(files: Sequence[InputFile], config: InputConfig) -> None:
-    tabular = [file for file in files if file.format not in ("text", "wikipedia")]
+    tabular = [file for file in files if file.format in COLUMNS]
     if tabular and config.column is None:
         raise ConfigError(
             f"input.column: {tabular[0].shown} is {tabular[0].format}; name the column with the text"
@@ -162,28 +164,30 @@ def _check_settings(files: Sequence[InputFile], config: InputConfig) -> None:
         raise ConfigError(
             f"input.column has no effect on {files[0].format} files; remove it or set input.format"
         )
+    if not config.header and not any(file.format in ("csv", "tsv") for file in tabular):
+        raise ConfigError(f"input.header has no effect on {files[0].format} files; remove it")
     dumps = [file.shown for file in files if file.format == "wikipedia"]
     if dumps and not config.documents:
         raise ConfigError(f"input.documents: the records of {dumps[0]} are whole articles; set it to true")
 
 
-def _search_disk(given: str, config: InputConfig, found: FoundFiles) -> None:
+def _search_disk(given: str, config: InputConfig, language: str, found: FoundFiles) -> None:
     path = Path(given).expanduser()
     if path.is_file():
-        format = format_of(path.name, config.format)
+        format = format_of(path.name, config.format, language)
         found.files.append(_local_file(path, path.parent, _known(format, path)))
     elif path.is_dir():
         for match in _walk(path, found):
-            _add_local(match, path, config, found, hide=True)
+            _add_local(match, path, config, language, found, hide=True)
     elif glob.has_magic(given):
-        _search_glob(path, config, found)
+        _search_glob(path, config, language, found)
     elif path.exists() or path.is_symlink():
         raise ConfigError(f"input.paths: {given} is no regular file (a pipe, device or broken link)")
     else:
         raise ConfigError(f"input.paths: no file, directory or glob {given}")
 
 
-def _search_glob(path: Path, config: InputConfig, found: FoundFiles) -> None:
+def _search_glob(path: Path, config: InputConfig, language: str, found: FoundFiles) -> None:
     base = _fixed_part(path)
     # A glob that names hidden files explicitly includes them.
     hide = not any(part.startswith((".", "_")) for part in path.relative_to(base).parts)
@@ -200,13 +204,15 @@ def _search_glob(path: Path, config: InputConfig, found: FoundFiles) -> None:
             found.leave_out(LINK, _shown(str(match)))
         else:
             seen.add(real)
-            _add_local(match, base, config, found, hide=hide)
+            _add_local(match, base, config, language, found, hide=hide)
 
 
-def _add_local(match: Path, base: Path, config: InputConfig, found: FoundFiles, *, hide: bool) -> None:
+def _add_local(
+    match: Path, base: Path, config: InputConfig, language: str, found: FoundFiles, *, hide: bool
+) -> None:
     relative = match.relative_to(base)
     name = _shown(relative.as_posix())
-    format = format_of(match.name, config.format)
+    format = format_of(match.name, config.format, language)
     if hide and any(part.startswith((".", "_")) for part in relative.parts):
         found.leave_out(HIDDEN, name)
     elif not match.is_file():
@@ -241,7 +247,7 @@ def _walk(top: Path, found: FoundFiles) -> Iterator[Path]:
             pending.append(entry)
 
 
-def _search_bucket(given: str, config: InputConfig, s3: S3Config, found: FoundFiles) -> None:
+def _search_bucket(given: str, config: InputConfig, s3: S3Config, language: str, found: FoundFiles) -> None:
     """Add the objects under a prefix, or the one object with that key, or the objects that a glob matches."""
     from multicsr.storage.s3 import Bucket
 
@@ -266,7 +272,7 @@ def _search_bucket(given: str, config: InputConfig, s3: S3Config, found: FoundFi
         ]
     for info in infos:
         relative = info.name.removeprefix(prefix).lstrip("/")
-        format = format_of(relative.rpartition("/")[2], config.format)
+        format = format_of(relative.rpartition("/")[2], config.format, language)
         if info.name.endswith("/"):
             found.leave_out(MARKER, info.name)
         elif hide and any(part.startswith((".", "_")) for part in relative.split("/")):
@@ -320,7 +326,8 @@ def _known(format: Format | LeftOut, path: Path) -> Format:
     if isinstance(format, LeftOut):
         endings = ", ".join([*ENDINGS, *CODECS])
         raise ConfigError(
-            f"input.format: cannot infer the format of {_shown(str(path))} by its ending ({endings}); set it"
+            f"input.format: cannot infer the format of {_shown(str(path))} by its ending "
+            f"({endings}, or the code in ingest.language); set it"
         )
     return format
 

@@ -8,6 +8,7 @@ from functools import cache
 from multicsr.config import IngestConfig
 from multicsr.errors import ConfigError
 from multicsr.rows import Reason, normalise
+from multicsr.stages.ingest.languages import SAME_LANGUAGE
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
@@ -21,8 +22,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 """Control characters that are not white space, and the noncharacters U+FFFE and U+FFFF."""
 _MIN_DISTANCE = 0.1
 """Minimum lead of another language in relative probability; below it, the sentence is kept."""
-_SAME_LANGUAGE = {"fil": "tl", "no": "nb", "iw": "he", "in": "id"}
-"""Language tag -> the tag under which lingua knows this language."""
 _EXOTIC_SPACE = {
     **{code: " " for code in range(0x80, 0x10000) if unicodedata.category(chr(code)) == "Zs"},
     **dict.fromkeys(map(ord, "\v\x85\u2028"), "\n"),
@@ -148,7 +147,7 @@ def language_filter(language: str) -> Callable[[Sequence[str]], list[str | None]
         raise ConfigError("ingest.language_filter needs pip install 'multicsr[ingest]'") from error
     tag = language.partition("-")[0].lower()
     known = {each.iso_code_639_1.name.lower(): each for each in Language.all()}
-    wanted = known.get(_SAME_LANGUAGE.get(tag, tag))
+    wanted = known.get(SAME_LANGUAGE.get(tag, tag))
     if wanted is None:
         raise ConfigError(
             f"ingest.language_filter: {language} is not supported; use one of {', '.join(sorted(known))}"

@@ -4,7 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["text", "csv", "tsv", "jsonl", "parquet", "wikipedia"]
+from multicsr.stages.ingest.languages import is_language
+
+Format = Literal["text", "csv", "tsv", "jsonl", "parquet", "tmx", "wikipedia"]
+COLUMNS: frozenset[Format] = frozenset({"csv", "tsv", "jsonl", "parquet"})
+"""Formats of which `input.column` selects a column."""
 ENDINGS: dict[str, Format] = {
     ".txt": "text",
     ".text": "text",
@@ -15,6 +19,7 @@ ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".tmx": "tmx",
     ".xml": "wikipedia",
 }
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
@@ -49,8 +54,14 @@ def codec_of(name: str) -> str | None:
     return CODECS.get(_ending(name))
 
 
-def format_of(name: str, configured: Format | Literal["auto"]) -> Format | LeftOut:
-    """Return the format of a file, or the reason to leave it out; endings are case-insensitive."""
+def format_of(name: str, configured: Format | Literal["auto"], language: str) -> Format | LeftOut:
+    """Return the format of a file, or the reason to leave it out; endings are case-insensitive.
+
+    Args:
+        name: name of the file, without its directory.
+        configured: `input.format`.
+        language: language of the corpus; a file that ends in it, such as `TED2020.en-tl.tl`, is text.
+    """
     plain = name[: -len(_ending(name))] if codec_of(name) else name
     ending = _ending(plain)
     if ending in _ARCHIVES:
@@ -61,7 +72,8 @@ def format_of(name: str, configured: Format | Literal["auto"]) -> Format | LeftO
         return INDEX
     if not ending and _HADOOP_PART.fullmatch(plain):
         return "text"
-    return ENDINGS.get(_DUMP_PART.sub("", ending), UNKNOWN)
+    format = ENDINGS.get(_DUMP_PART.sub("", ending), UNKNOWN)
+    return "text" if format == UNKNOWN and is_language(ending[1:], language) else format
 
 
 def _ending(name: str) -> str:

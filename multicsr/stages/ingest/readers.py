@@ -19,29 +19,35 @@ from multicsr.stages.ingest.json_records import json_records
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record, no_column, text_record
 from multicsr.stages.ingest.separated import separated
+from multicsr.stages.ingest.tmx import segments
 from multicsr.stages.ingest.wikipedia import articles
 
 __all__ = ["READERS_VERSION", "Record", "read_records"]
 
-READERS_VERSION = 2
+READERS_VERSION = 3
 """Version of the readers; raise it when a file gives other records than before."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 64 * 2**20
 
 
-def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
+def read_records(
+    file: InputFile, column: str | None, *, header: bool = True, language: str = "en"
+) -> Iterator[Record]:
     """Yield the records of a file in order.
 
     Args:
         file: the file to read.
         column: the column with the text; formats without columns ignore it.
+        header: whether a CSV or TSV file begins with the names of its columns.
+        language: the language to read from a TMX file.
 
     Raises:
-        ConfigError: there is no such column, or it does not contain text; the ingest extra is not installed.
+        ConfigError: there is no such column or language, or the column does not contain text; the ingest
+            extra is not installed.
         RunError: the file cannot be read or decompressed, or does not have its stated format.
     """
     try:
-        yield from _records(file, column)
+        yield from _records(file, column, header=header, language=language)
     except streams.DAMAGED as error:
         raise RunError(
             f"input.paths: cannot read {file.shown}: {first_line(error)}; the file is damaged, cut off or "
@@ -49,7 +55,7 @@ def read_records(file: InputFile, column: str | None) -> Iterator[Record]:
         ) from error
 
 
-def _records(file: InputFile, column: str | None) -> Iterator[Record]:
+def _records(file: InputFile, column: str | None, *, header: bool, language: str) -> Iterator[Record]:
     if file.format == "parquet":
         yield from _parquet(file, _named(column, file))
         return
@@ -61,8 +67,10 @@ def _records(file: InputFile, column: str | None) -> Iterator[Record]:
                 yield from _wikipedia(stream, file)
             case "jsonl":
                 yield from json_records(stream, _named(column, file), file)
+            case "tmx":
+                yield from segments(stream, language, file)
             case _:
-                yield from separated(stream, _named(column, file), file)
+                yield from separated(stream, _named(column, file), file, header=header)
 
 
 def _named(column: str | None, file: InputFile) -> str:

@@ -116,7 +116,10 @@ def _chunks(config: Config, file: InputFile) -> Iterator[tuple[pa.Table, pa.Tabl
 
 
 def _placed(config: Config, file: InputFile) -> Iterator[Placed]:
-    records = enumerate(read_records(file, config.input.column))
+    given = config.input
+    records = enumerate(
+        read_records(file, given.column, header=given.header, language=config.ingest.language)
+    )
     if not config.input.documents:
         return map(Placed._make, records)
     split = sentence_splitter(config.ingest.language)

@@ -45,7 +45,7 @@ def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
         RunError: a file is unreadable, the corpus is empty, or too many records are rejected.
     """
     started_s = time.monotonic()
-    found = find_files(config.input, config.s3)
+    found = find_files(config.input, config.s3, config.ingest.language)
     for line in found.lines():
         _log.warning("input.paths: %s", one_line(line))
     files = found.files
@@ -191,6 +191,7 @@ def reading_settings(config: Config) -> dict[str, JsonValue]:
         "schema": SCHEMA_VERSION,
         "rules": {"readers": READERS_VERSION, "filters": FILTERS_VERSION, **_installed(parsers)},
         "column": config.input.column,
+        "header": config.input.header,
         "documents": config.input.documents,
         **config.ingest.model_dump(mode="json", include=one_record),
     }

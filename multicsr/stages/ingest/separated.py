@@ -58,39 +58,48 @@ class _Feed:
         self.number += len(self.record)
         self.record, self._size, self.is_cut = [], 0, False
 
-    def give_back(self) -> None:
-        """Put all lines of the record except the first back, to be read again as further records."""
-        self._again.extendleft(reversed(self.record[1:]))
-        del self.record[1:]
+    def give_back(self, keep: int) -> None:
+        """Put all lines of the record after the first `keep` back, to be read again as further records."""
+        self._again.extendleft(reversed(self.record[keep:]))
+        del self.record[keep:]
 
 
-def separated(stream: BinaryIO, column: str, file: InputFile) -> Iterator[Record]:
+def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -> Iterator[Record]:
     """Yield the records of a CSV or TSV file.
 
+    Args:
+        stream: the decompressed bytes.
+        column: name of the column in the header; without a header, its number, from 1.
+        file: the file, for its format and for messages.
+        header: whether the first line has the names of the columns; otherwise it is the first record.
+
     Raises:
-        ConfigError: the header has no column of that name, or two; the header has an unclosed quote.
+        ConfigError: the header has no column of that name, or two; the first line has too few columns, or an
+            unclosed quote.
         RunError: too many records have an unclosed quote.
     """
     csv.field_size_limit(streams.MAX_RECORD_BYTES)
     feed = _Feed(stream)
     rows = csv.reader(feed) if file.format == "csv" else csv.reader(feed, "excel-tab", quoting=csv.QUOTE_NONE)
-    header = _header(rows, feed, column, file)
-    if header is None:
+    first = _first_row(rows, feed, file)
+    if first is None:
         return
-    at = header.index(column)
+    at = _named_column(first, column, file) if header else _numbered_column(first, column, file)
+    if not header:
+        feed.give_back(0)
     unclosed: list[int] = []
     while True:
         feed.begin()
         fields, problem = _next(rows)
         if not feed.record:
             return
-        if feed.is_cut or (len(feed.record) > 1 and _is_unclosed(fields, feed, len(header))):
+        if feed.is_cut or (len(feed.record) > 1 and _is_unclosed(fields, feed, len(first))):
             num_lines = len(feed.record)
             detail = (
                 f"line {feed.number:,}: a quote is not closed as it should be; it spans {num_lines:,} lines"
             )
             yield Record(shown(_bytes(feed.record[0].rstrip("\n"))), Reason.MALFORMED, detail)
-            feed.give_back()
+            feed.give_back(1)
             unclosed += [feed.number] if num_lines > _LONG_LINES else []
             if len(unclosed) > _MAX_UNCLOSED:
                 raise RunError(
@@ -99,36 +108,49 @@ def separated(stream: BinaryIO, column: str, file: InputFile) -> Iterator[Record
                 )
         elif fields is None:
             yield Record("", Reason.MALFORMED, f"line {feed.number:,}: {problem}")
-        elif len(fields) == len(header):
+        elif len(fields) == len(first):
             # Bytes that are not UTF-8 came through as surrogates; converted back, text_record rejects them.
             yield Record(fields[at]) if fields[at].isascii() else text_record(_bytes(fields[at]))
         elif fields:
-            detail = f"line {feed.number:,}: {len(fields)} fields, the header has {len(header)}"
+            of = "header" if header else "first line"
+            detail = f"line {feed.number:,}: {len(fields)} fields, the {of} has {len(first)}"
             yield Record(shown(_bytes(" ".join(fields))), Reason.MALFORMED, detail)
         else:
             yield Record("", Reason.EMPTY)
 
 
-def _header(rows: Iterator[list[str]], feed: _Feed, column: str, file: InputFile) -> list[str] | None:
-    """Return the names of the columns; None if the file is empty."""
-    header, problem = _next(rows)
-    while header == [] and not feed.is_cut:  # a blank line
+def _first_row(rows: Iterator[list[str]], feed: _Feed, file: InputFile) -> list[str] | None:
+    """Return the fields of the first line that is not blank; None if the file is empty."""
+    fields, problem = _next(rows)
+    while fields == [] and not feed.is_cut:  # a blank line
         feed.begin()
-        header, problem = _next(rows)
+        fields, problem = _next(rows)
     if not feed.record:
         return None
-    if header is None or feed.is_cut:
+    if fields is None or feed.is_cut:
         raise ConfigError(
-            f"input.paths: {file.shown} has no header that ends: {problem or 'a quote is not closed'}; "
-            "correct its first line"
+            f"input.paths: {file.shown} has no first line that ends: {problem or 'a quote is not closed'}; "
+            "correct it"
         )
+    return fields
+
+
+def _named_column(header: Sequence[str], column: str, file: InputFile) -> int:
     if column not in header:
         raise no_column(column, header, file)
     if header.count(column) > 1:
         raise ConfigError(
             f"input.column: {file.shown} has {header.count(column)} columns {column!r}; rename one"
         )
-    return header
+    return header.index(column)
+
+
+def _numbered_column(first: Sequence[str], column: str, file: InputFile) -> int:
+    if int(column) > len(first):
+        raise ConfigError(
+            f"input.column: {file.shown} has no column {column}; its first line has {len(first)} columns"
+        )
+    return int(column) - 1
 
 
 def _next(rows: Iterator[list[str]]) -> tuple[list[str] | None, str]:

@@ -10,12 +10,10 @@ from typing import BinaryIO, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from multicsr.errors import RunError
+from multicsr.stages.ingest.bounded_xml import BoundedXml, first_element, local_name
 
 _HIDDEN = {"6": {"file", "image"}, "14": {"category"}}
 """Namespaces whose links are not part of the text: number -> names that are valid in every wiki."""
-
-_MAX_REVISION_BYTES = 256 * 2**20
-"""Maximum bytes before a revision ends; MediaWiki allows 2 MiB of text by default."""
 
 
 class Article(NamedTuple):
@@ -40,9 +38,14 @@ def articles(stream: BinaryIO, path: str) -> Iterator[Article]:
     Raises:
         RunError: the file is not a MediaWiki export, or its XML is damaged or cut off.
     """
-    bounded = _Bounded(stream, path)
+    bounded = BoundedXml(stream, path, "a revision")
     events = iterparse(bounded, events=("start", "end"))
-    root = _root(events, path)
+    root = first_element(
+        events,
+        "mediawiki",
+        f"{path} is no MediaWiki export",
+        "give a *-pages-articles*.xml, or set input.format",
+    )
     try:
         yield from _articles(events, root, bounded)
     except ParseError as error:
@@ -51,46 +54,11 @@ def articles(stream: BinaryIO, path: str) -> Iterator[Article]:
         ) from error
 
 
-def _root(events: Iterator[tuple[str, Element]], path: str) -> Element:
-    try:
-        _, root = next(events)
-        found = f"it begins with <{_name(root)}>"
-    except (ParseError, LookupError, ValueError) as error:  # the latter two: errors of the declared encoding
-        root, found = None, str(error)
-    if root is None or _name(root) != "mediawiki":
-        raise RunError(
-            f"input.paths: {path} is no MediaWiki export ({found}); give a *-pages-articles*.xml, "
-            "or set input.format"
-        )
-    return root
-
-
-class _Bounded:
-    """A stream that raises RunError if a revision is too long; the parser keeps all of it in memory."""
-
-    def __init__(self, stream: BinaryIO, path: str) -> None:
-        self._stream, self._path, self._bytes = stream, path, 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._bytes += len(data)
-        if self._bytes > _MAX_REVISION_BYTES:
-            raise RunError(
-                f"input.paths: cannot read {self._path}: a revision of more than {_MAX_REVISION_BYTES:,} "
-                "bytes; no wiki writes such a page: fetch the dump again"
-            )
-        return data
-
-    def begin(self) -> None:
-        """Restart the count of bytes."""
-        self._bytes = 0
-
-
-def _articles(events: Iterator[tuple[str, Element]], root: Element, bounded: _Bounded) -> Iterator[Article]:
+def _articles(events: Iterator[tuple[str, Element]], root: Element, bounded: BoundedXml) -> Iterator[Article]:
     hidden: frozenset[str] = frozenset()
     wikitext: str | None = None
     for event, element in events:
-        name = _name(element) if event == "end" else None
+        name = local_name(element) if event == "end" else None
         if name == "siteinfo":
             hidden = _hidden(element)
         elif name == "revision":
@@ -119,8 +87,3 @@ def _hidden(siteinfo: Element) -> frozenset[str]:
 
 def _is_article(page: Element) -> bool:
     return page.findtext("{*}ns") == "0" and page.find("{*}redirect") is None
-
-
-def _name(element: Element) -> str:
-    """Return the tag without its XML namespace, which names the version of the format."""
-    return element.tag.rpartition("}")[2]

@@ -1,14 +1,18 @@
 """Conversion of a page of wikitext to plain paragraphs. Needs the ingest extra.
 
-Templates are not expanded: their output is missing, even in the middle of a sentence.
+Templates are not expanded: their output is missing, even in the middle of a sentence. Only those that stand
+for one character are replaced by it.
 """
 
+# ruff: noqa: RUF001 - punctuation of other scripts is meant
 import re
 
 import mwparserfromhell
-from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
+from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Template, Text, Wikilink
 from mwparserfromhell.parser import ParserError
 from mwparserfromhell.wikicode import Wikicode
+
+from multicsr.stages.ingest.language_converter import first_variant
 
 _BREAK = "\n\n"
 _LINE = "\u2028"
@@ -31,6 +35,16 @@ _BLOCKS = {"blockquote", "center", "div", "dl", "ol", "p", "poem", "ul"}
 """Elements that are paragraphs of their own. The content of an element that is in none of these tables
 belongs to the sentence around it."""
 
+_CHARACTERS = {
+    "'": "'",
+    "!": "|",
+    "=": "=",
+    "nbsp": "\xa0",
+    "ndash": "\u2013",
+    "mdash": "\u2014",
+}
+"""Template without arguments -> the character that it stands for."""
+
 _LINES_OF_LINKS = re.compile(r"^(?:[ \t]*\[\[[^\[\]|\n]+:[^\[\]\n]*\]\])+[ \t]*$", re.M)
 """Lines of links only, with any prefix: files, categories, other languages."""
 _FILE = re.compile(
@@ -42,9 +56,12 @@ _PARAGRAPH = re.compile(rf"\n\s*\n|{_LINE}\s*{_LINE}")
 _UNCLOSED = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|<ref|<!--|^\s*\||^\s*!\s", re.I)
 """Markup left in the text: constructs that the parser did not understand, and cells of an unclosed table."""
 _NOISE = re.compile(r"'{2,}|__[^\W\da-z_]+__|</?[A-Za-z][^<>]*>")
-_HOLLOW = re.compile(r"\s*\([\s,;:]*\)|(?<=\()[\s,;]+|[ \t]+(?=[,.](?:\s|$))")
-"""Traces of removed markup: empty brackets, punctuation at the beginning of brackets, spaces before a comma
-or full stop."""
+_HOLLOW = re.compile(
+    r"\s*[(（﹙［〔【「『《〈][\s,;:，；：、،؛]*[)）﹚］〕】」』》〉]"
+    r"|(?<=[(（])[\s,;，；、،؛]+|[ \t]+(?=[,.](?:\s|$))"
+)
+"""Traces of removed markup: empty brackets of any script, punctuation at the beginning of brackets, spaces
+before a comma or full stop."""
 _MAX_UNCLOSED = 100
 """Maximum number of unclosed templates; for each one, the parser reads the rest of the page again."""
 
@@ -70,7 +87,7 @@ def prose(wikitext: str, hidden: frozenset[str]) -> str:
     if unclosed > _MAX_UNCLOSED:
         raise BrokenMarkup(f"{unclosed} templates do not end")
     try:
-        shown = _shown(mwparserfromhell.parse(_LINES_OF_LINKS.sub("", wikitext)), hidden)
+        shown = first_variant(_shown(mwparserfromhell.parse(_LINES_OF_LINKS.sub("", wikitext)), hidden))
     except ParserError as error:
         raise BrokenMarkup(str(error)) from error
     sections = [_paragraphs(section) for section in _HEADING.split(shown)]
@@ -107,7 +124,9 @@ def _node(node: Node, hidden: frozenset[str]) -> str:
         case ExternalLink():
             label = node.title if node.brackets else node.url
             return "" if label is None else _shown(label, hidden)
-        case _:  # templates, their arguments, comments
+        case Template() if not node.params:
+            return _CHARACTERS.get(str(node.name).strip().lower(), "")
+        case _:  # templates with arguments, arguments of a page that is a template, comments
             return ""
 
 
@@ -116,7 +135,10 @@ def _link(link: Wikilink, hidden: frozenset[str]) -> str:
     namespace, colon, _ = title.partition(":")
     if (colon and namespace.replace("_", " ").strip().lower() in hidden) or _FILE.fullmatch(title):
         return ""
-    return title.removeprefix(":") if link.text is None else _shown(link.text, hidden)
+    if link.text is not None:
+        return _shown(link.text, hidden)
+    # A bar from {{!}} separates the label, too.
+    return title.partition("|")[2] or title.removeprefix(":")
 
 
 def _element(tag: Tag, hidden: frozenset[str]) -> str:

@@ -247,7 +247,7 @@ def test_too_many_quotes_that_are_not_closed_stop_the_job(tmp_path, records, mon
 
 def test_a_header_that_does_not_end(tmp_path, records):
     (tmp_path / "a.csv").write_text('n,"text\n1,a\n')
-    with pytest.raises(ConfigError, match=r"a\.csv has no header that ends: a quote is not closed"):
+    with pytest.raises(ConfigError, match=r"a\.csv has no first line that ends: a quote is not closed"):
         records(tmp_path / "a.csv")
 
 

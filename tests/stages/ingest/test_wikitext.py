@@ -1,5 +1,6 @@
 """What is left of a page of wikitext, and what is not."""
 
+# ruff: noqa: RUF001 - punctuation of other scripts is the matter here
 import mwparserfromhell
 import pytest
 from mwparserfromhell.parser import ParserError
@@ -46,6 +47,12 @@ def paragraphs(wikitext):
         ("Stray </div>tags <center>are <small>gone.", "Stray tags are gone."),
         ("{{{1|default}}}A page.", "A page."),
         ("One line\nand its second.", "One line\nand its second."),
+        ("L{{'}}Andalousie, 5{{Nbsp}}km {{=}} a [[city{{!}}town]].", "L'Andalousie, 5\u00a0km = a town."),
+        ("电脑（{{lang-en|Computer}}）是机器【】，（{{x}}，甲）「、」。", "电脑是机器，（甲）。"),
+        ("'''-{zh-hans:计算机; zh-hant:電腦}-'''按-{程序}-运行。", "计算机按程序运行。"),
+        ("-{H|zh-cn:甲;zh-tw:乙}--{T|zh:丙}-A -{A|zh-cn:甲;zh-tw:乙;}-.", "A 甲."),
+        ("[[Град|-{sr-ec:Град; sr-el:Grad}-]] -{R|a:b}- -{zh;zh-tw|c}-.", "Град a:b c."),
+        ("-{-{zh-cn:甲;\nzh-tw:乙}- http://a.b;c}- x-{.", "甲 http://a.b;c x-{."),
     ],
 )
 def test_plain_text(wikitext, text):
