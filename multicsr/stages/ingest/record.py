@@ -39,6 +39,6 @@ def no_column(column: str, names: Sequence[str], file: InputFile) -> ConfigError
     """Return the error for a missing column; its message proposes the column with the nearest name."""
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-    if file.format in ("csv", "tsv"):
+    if not near and file.format in ("csv", "tsv"):
         remedy += "; for a file without header set input.header: false and the number of the column, from 1"
     return ConfigError(f"input.column: {file.shown} has no column {column!r}; {remedy}")
