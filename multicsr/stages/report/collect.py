@@ -16,6 +16,7 @@ from multicsr.rows import CURATED, SCORED
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
 from multicsr.stages.generate.fingerprint import prompts_of
+from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
 from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
 from multicsr.stages.report.training import TrainingReport, read_training
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
@@ -96,6 +97,8 @@ class Report:
     scores: ScoreCounts
     separation: Separation | None
     """Measure of how well the scores tell entailments from contradictions; None before curation."""
+    lexical_bias: LexicalBias | None
+    """Words of the kept triplets' hypotheses; None before curation and for few rows."""
     prompts: list[PromptUse]
     omegas: list[tuple[float, int]]
     kept: list[SampledRow]
@@ -158,6 +161,7 @@ def collect(snapshot: Snapshot) -> Report:
         curation=curation,
         scores=statistics.scores,
         separation=_separation(manifests.get("curated")),
+        lexical_bias=statistics.hypotheses.lexical_bias(),
         prompts=list(
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
@@ -204,6 +208,7 @@ class _RowStatistics:
         self.scores = ScoreCounts(method)
         self.prompts = PromptCounts()
         self.kept = Sample(_NUM_KEPT, _SEED, method)
+        self.hypotheses = HypothesisSample()
         self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, method) for artifact in ROW_TITLES}
         self.prompt_set: str | None = None
 
@@ -218,6 +223,8 @@ class _RowStatistics:
                 self.scores.add(table, kept=True)
                 self.prompts.add(table, kept=True)
                 self.kept.add(table)
+                if artifact == "curated":
+                    self.hypotheses.add(table)
                 if table.num_rows:
                     self.prompt_set = table["prompts"][0].as_py()
         for table in iter_rejects(store, manifest):

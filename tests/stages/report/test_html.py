@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from threading import Thread
 
@@ -10,6 +11,7 @@ import pytest
 from multicsr.artifacts import HISTOGRAM
 from multicsr.errors import RunError
 from multicsr.stages.report import collect, to_html, write_report
+from multicsr.stages.report.lexical_bias import WordUse
 from tests.stages.report.conftest import SCRIPT
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -93,6 +95,30 @@ def test_sentences_are_escaped(made, html, page):
     assert SCRIPT in page.text["kept"]
 
 
+def test_words_of_contradictions_are_shown_with_their_counts(made, page):
+    text, kept = " ".join(page.text["words"].split()), len(made.curated)
+    assert "AUC 1.00" in text
+    assert "an encoder can learn these words instead of meaning" in text
+    contradictions, entailments = text.split("Words that stand out in entailments")
+    assert f" not {kept} of {kept} 0 of {kept}" in contradictions
+    assert f" indeed 0 of {kept} {kept - 1} of {kept}" in entailments
+    assert " note " not in text
+
+
+def test_words_are_escaped_and_few_rows_claim_nothing(made):
+    report = collect(made.snapshot)
+    assert report.lexical_bias is not None
+    hostile = WordUse("</td><script>", entailments=2, contradictions=83)
+    bias = replace(report.lexical_bias, auc=0.8, contradiction_words=[hostile], entailment_words=[])
+    html = to_html(replace(report, lexical_bias=bias))
+    text = " ".join(Page(html).text["words"].split())
+    assert "<script" not in html
+    assert " </td><script> 83 of " in text
+    assert "no word stands out" in text
+    assert "an encoder can learn" not in text
+    assert "Fewer than 50 triplets" in Page(to_html(replace(report, lexical_bias=None))).text["words"]
+
+
 def test_evaluation_shows_both_encoders_and_the_change(page):
     text = page.text["evaluation"]
     for part in ("before training", "after training", "61.25", "83.75", "+22.50", "58.50", "57.25", "-1.25"):
@@ -130,16 +156,16 @@ def test_no_path_of_the_machine_is_shown(made, html):
     ("stages", "missing"),
     [
         (("ingest", "generate", "curate", "train", "evaluate"), set()),
-        (("ingest",), {"scores", "prompts", "kept", "training", "evaluation"}),
-        (("ingest", "generate"), {"training", "evaluation"}),
+        (("ingest",), {"scores", "words", "prompts", "kept", "training", "evaluation"}),
+        (("ingest", "generate"), {"words", "training", "evaluation"}),
         (("ingest", "generate", "curate"), {"training", "evaluation"}),
-        (("train",), {"scores", "prompts", "kept", "rejected", "evaluation"}),
+        (("train",), {"scores", "words", "prompts", "kept", "rejected", "evaluation"}),
     ],
 )
 def test_report_names_missing_stages(make_store, stages, missing):
     page = Page(to_html(collect(make_store(stages).snapshot)))
     assert page.missing == missing
-    assert len([tag for tag, _ in page.tags if tag == "section"]) == 8
+    assert len([tag for tag, _ in page.tags if tag == "section"]) == 9
 
 
 def test_the_report_is_written_whole(made, tmp_path, html):
