@@ -5,6 +5,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,7 +48,20 @@ def start_node(
             stderr=file,
             start_new_session=True,
         )
+    while not _environment_of(process.pid) and process.poll() is None:
+        time.sleep(0.01)
     return process.pid
+
+
+def _environment_of(pid: int) -> bytes:
+    """Return the environment of a process; it is empty for a moment while the process starts its program.
+
+    Nodes are recognised by their environment, so a node without one would count as ended.
+    """
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def last_lines(log: Path) -> str:

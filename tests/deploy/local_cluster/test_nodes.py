@@ -206,9 +206,19 @@ def _check_a_lost_node(command, cluster):
 def test_half_a_cluster_is_rejected_and_can_be_ended(environment, tmp_path, number):
     run = [sys.executable, "-m", "multicsr.cli.main", "cluster"]
     record = tmp_path / "multicsr" / "cluster.json"
-    first = subprocess.Popen([*run, "up", "--nodes", "3"], env=environment, stderr=subprocess.DEVNULL)
-    until(lambda: record.exists() and LocalCluster.model_validate_json(record.read_bytes()).nodes)
-    cluster = LocalCluster.model_validate_json(record.read_bytes())
+    errors = tmp_path / "errors.txt"
+    with errors.open("w") as file:
+        first = subprocess.Popen([*run, "up", "--nodes", "3"], env=environment, stderr=file)
+
+    def begun():
+        assert first.poll() is None, errors.read_text()
+        try:
+            found = LocalCluster.model_validate_json(record.read_bytes())
+        except FileNotFoundError:
+            return None
+        return found if found.nodes else None
+
+    cluster = until(begun)
     busy = subprocess.run([*run, "up", "--nodes", "3"], env=environment, capture_output=True, text=True)
     assert (busy.returncode, "another `multicsr cluster` command" in busy.stderr) == (1, True)
     first.send_signal(number)

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,8 @@ def nodes(monkeypatch, tmp_path):
     def start(arguments, ports, environment, log):
         node = subprocess.Popen(["sleep", "600"], env=environment)
         started.append(node)
+        while not Path(f"/proc/{node.pid}/environ").read_bytes():  # its program has not begun yet
+            time.sleep(0.01)
         return node.pid
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
