@@ -78,6 +78,7 @@ evaluate: {{data: [{folder}/no_sts.tsv]}}
 
 
 def test_twelve_mistakes_are_twelve_lines(tmp_path):
+    pytest.importorskip("deepspeed", reason="a missing package would be named alone")
     (tmp_path / "file.txt").write_text("no directory")
     (tmp_path / "tickets.jsonl").write_text('{"body": "My printer does not print."}\n')
     (tmp_path / "config.yaml").write_text(TWELVE.format(folder=tmp_path))

@@ -273,7 +273,8 @@ def test_a_dump_that_is_cut_off_or_damaged_is_named(tmp_path, dump, read):
         (b'<?xml version="1.0" encoding="x-none"?><mediawiki/>', "unknown encoding: x-none"),
         (b'<?xml version="1.0" encoding="big5"?><mediawiki/>', "multi-byte encodings are not supported"),
         (b'<?xml version="1.0" encoding="hex"?><mediawiki/>', "'hex' is not a text encoding"),
-        (b'<?xml version="1.0" encoding="idna"?><mediawiki/>', "decoding with 'idna' codec failed"),
+        # Another message in other releases of Python.
+        (b'<?xml version="1.0" encoding="idna"?><mediawiki/>', "(decoding with 'idna'|Unsupported error)"),
     ],
 )
 def test_no_mediawiki_export(tmp_path, read, content, found):
