@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multicsr.deploy.kubernetes.transport import Identity, api_error_of, check_files, faults
+from multicsr.deploy.kubernetes.transport import Identity, api_error_of, check_files, faults, tls_context
 from multicsr.deploy.submit.retry import ApiError
 from multicsr.errors import ConfigError
 
@@ -58,7 +58,10 @@ def connect(context: str | None) -> "KubernetesClient":
     else:
         identity = _from_pod(settings, places)
     check_files(settings.ssl_ca_cert, settings.cert_file, settings.key_file, identity)
-    return KubernetesClient(client.ApiClient(settings), identity, context)
+    api_client = client.ApiClient(settings)
+    pools = api_client.rest_client.pool_manager.connection_pool_kw
+    pools["ssl_context"] = tls_context(verified=bool(settings.verify_ssl))
+    return KubernetesClient(api_client, identity, context)
 
 
 def _from_kubeconfig(settings: Any, places: str, context: str | None) -> Identity:  # noqa: ANN401

@@ -58,6 +58,22 @@ class Identity(NamedTuple):
         return f"server of cluster {self.cluster} in {self.source}" if self.cluster else self.source
 
 
+def tls_context(*, verified: bool) -> ssl.SSLContext:
+    """Return a TLS context that verifies certificates as kubectl does.
+
+    From Python 3.13 on the default is OpenSSL's strict mode, which rejects authorities and certificates
+    without the identifiers of keys. Those of some clusters have none.
+
+    Args:
+        verified: False if the kubeconfig has `insecure-skip-tls-verify`.
+    """
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if verified else ssl.CERT_NONE)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def check_files(ca: str | None, certificate: str | None, key: str | None, identity: Identity) -> None:
     """Raise if a certificate or a key that the kubeconfig names cannot be used.
 
