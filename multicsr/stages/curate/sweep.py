@@ -98,16 +98,17 @@ def sweep_table(
     """
     from rich.table import Table
 
+    texts = {"alphas": alpha, "betas": beta, "gammas": gamma}
+    grid = {name: _thresholds(name, text) for name, text in texts.items() if text is not None}
     store = Store.of(config)
     scored = current(store).manifest("scored")
     check_method(config.curate, scored)
+    if len(grid) < len(texts):  # otherwise the quantiles need not be read
+        grid = _grid(config.curate, read_distribution(store, scored, config.curate)) | grid
     table = Table(title=f"{scored.rows_out:,} scored rows, {config.curate.rule} rule")
     for name in ("alpha", "beta", "gamma", "kept", "share", ""):
         table.add_column(name, justify="right")
-    grid = _grid(config.curate, read_distribution(store, scored, config.curate))
-    texts = zip(grid, (alpha, beta, gamma), strict=True)
-    given = {name: _thresholds(name, text) for name, text in texts if text is not None}
-    for row in sweep(store, scored, config.curate, **(grid | given)):
+    for row in sweep(store, scored, config.curate, **grid):
         limits = [f"{row.alpha:g}", f"{row.beta:g}", "-" if row.gamma is None else f"{row.gamma:g}"]
         is_set = config.curate.keep_share is None and row.is_of(config.curate)
         table.add_row(*limits, f"{row.kept:,}", f"{row.share:.1%}", "as configured" if is_set else "")
