@@ -8,6 +8,7 @@ import importlib.metadata
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 TESTED = ("0.32.0",)
 """Versions of vLLM with which the private interfaces in `plugin.py` were tested."""
+_FAILED_PROCESSES = re.compile(r"Failed core proc\(s\): \{(.*\})")
 _PLUGIN = "multicsr.llm.vllm.plugin"
 
 
@@ -80,6 +82,15 @@ class EngineAnswer:
     """Log-probabilities at the position of the last token, by token."""
 
 
+def _was_killed(error: Exception) -> bool:
+    """Return True if vLLM says that its engine ended by SIGKILL or SIGTERM, which no setting explains.
+
+    vLLM gives the exit codes of the ended processes in the text of its error only.
+    """
+    codes = _FAILED_PROCESSES.search(str(error))
+    return codes is not None and bool({"-9", "-15"} & set(re.findall(r"-?\d+(?=[,}])", codes[1])))
+
+
 class Vllm:
     """Running vLLM engine."""
 
@@ -102,6 +113,7 @@ class Vllm:
 
         Raises:
             ConfigError: vLLM is missing or untested, or cannot run the model.
+            WorkerLost: a process of the engine was killed while it started.
         """
         check_version()
         self._names = itertools.count()
@@ -116,6 +128,11 @@ class Vllm:
             try:
                 config = self._start(arguments, gangs)
             except (ValueError, RuntimeError, OSError, ImportError) as error:
+                if _was_killed(error):
+                    raise WorkerLost(
+                        "generate: a vLLM process was killed while it started, perhaps for want of memory: "
+                        f"{error}"
+                    ) from error
                 reason = self._child_output.cause() or " ".join(str(error).split())
                 raise ConfigError(
                     f"llm: vLLM cannot run {arguments['model']}: {reason} (settings: llm.dtype, and under "

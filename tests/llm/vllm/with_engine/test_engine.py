@@ -1,9 +1,12 @@
 """The engine as the generate stage uses it: scores, refusals, numbers that are none, a death."""
 
+import contextlib
 import csv
 import itertools
 import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import psutil
@@ -154,3 +157,20 @@ def test_engine_that_dies_ends_the_call_with_an_error(premises):
     pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in premises[:3]]
     with pytest.raises(WorkerLost, match="vLLM engine has died"):
         engine.generate_pairs(pairs, premises[:3])
+
+
+def test_an_engine_killed_while_it_starts_is_a_lost_worker_and_no_mistake_in_the_settings():
+    def kill_when_it_appears():
+        while not (found := [p for p in psutil.Process().children(recursive=True) if is_starting(p)]):
+            time.sleep(0.05)
+        found[0].kill()
+
+    def is_starting(process):
+        with contextlib.suppress(psutil.Error):
+            return process.pid not in before and process.name().startswith("VLLM::EngineCor")
+        return False
+
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    threading.Thread(target=kill_when_it_appears, daemon=True).start()
+    with pytest.raises(WorkerLost, match=r"killed while it started.*-9"):
+        make_engine()

@@ -1,0 +1,46 @@
+"""Settings of the evaluation, and of the refresh that it decides."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from multicsr.config.corpus import input_place
+from multicsr.config.section import Count, Fraction, Section
+
+
+class EvaluateConfig(Section):
+    """Settings of the evaluation of the trained encoder."""
+
+    data: list[str] = []
+    """TSV files, by path or URI, or directories of them; the columns decide the kind of task."""
+    baseline: bool = True
+    """Also measure the encoder before training."""
+    batch_size: Count = 128
+    """Number of sentences encoded at once."""
+
+    @field_validator("data")
+    @classmethod
+    def _places(cls, data: list[str]) -> list[str]:
+        return [input_place(path) for path in data]
+
+
+class RefreshConfig(Section):
+    """Settings of the incremental refresh."""
+
+    retrain_share: Fraction = 0.02
+    """Fraction of curated triplets that must differ from those the model was trained on, to train again."""
+    start: Literal["scratch", "last"] = "scratch"
+    """Initial encoder: `scratch` is `train.encoder`, `last` the model of the current version."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """Points by which a metric of `evaluate.data` may fall. If one falls more, the previous model stays
+    current."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Tolerances of single tasks, by name; they replace `tolerance`."""
+    best_of: Count = 10
+    """Number of previous versions with whose best metrics a new model is compared, so that small losses do
+    not add up over many runs; 1: only the current version."""
+    max_removed: Fraction = 0.2
+    """Maximum fraction of sentences that may be gone from the source; the run fails if it is exceeded, for
+    example because a file is missing. If it is intended, run once with `--set refresh.max_removed=1`."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    """Price of one GPU hour in any currency, for the cost in the refresh log."""

@@ -1,0 +1,179 @@
+"""Settings of stage 3, the training of the encoder."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from multicsr.config.corpus import input_place
+from multicsr.config.section import Count, Fraction, Section
+
+
+class MaskConfig(Section):
+    """Stage 3, the frozen encoder P that finds false negatives (MultiCSR Eq. 6)."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """Model P: `all-MiniLM-L6-v2` (demo package), a sentence-transformers directory, or a Hugging Face id."""
+    sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Cosine under P from which the hypothesis of another row is removed from the denominator. At 1 only
+    equal texts are removed."""
+    prompt: str | None = None
+    """Text that is put before every sentence, for models that need a prompt."""
+    place: Literal["actor", "worker"] = "actor"
+    """`actor`: P runs in an actor beside each worker, one step ahead; `worker`: inside the worker, in the
+    step."""
+    cache_gib: Annotated[float, Field(ge=0)] = 4.0
+    """Memory in GiB of a worker's cache of P's vectors (fp16). A cached sentence is embedded only once;
+    sentences that do not fit are embedded in every epoch."""
+
+
+class LoraConfig(Section):
+    """Training of low-rank adapters instead of all parameters; saving the model merges them into it."""
+
+    rank: Count = 16
+    """Rank of an adapter."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale: the output of an adapter is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout probability of the input of an adapter."""
+    targets: list[str] | None = None
+    """Names of the linear layers that get an adapter; unset: all."""
+
+
+class DeepSpeedConfig(Section):
+    """Training with DeepSpeed."""
+
+    zero: Annotated[int, Field(ge=0, le=3)] = 1
+    """ZeRO stage, which decides what is partitioned among the workers: 1 the optimizer's state, 2 also the
+    gradients, 3 also the parameters."""
+    offload: bool = False
+    """Keep the optimizer's state in CPU memory and run the update on the CPU."""
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "DeepSpeedConfig":
+        if self.offload and self.zero == 0:
+            raise ValueError("offload has no effect with zero: 0; set zero to 1, 2 or 3")
+        return self
+
+
+class TrainConfig(Section):
+    """Stage 3, in-batch training (MultiCSR Sec. 3.3, with the settings of SimCSE)."""
+
+    encoder: str = "all-MiniLM-L6-v2"
+    """Initial encoder G: `all-MiniLM-L6-v2`, a directory, or a Hugging Face id."""
+    layers: Annotated[int, Field(ge=1)] | None = None
+    """Number of transformer layers to keep, from the first; unset: all."""
+    pooling: Literal["cls", "mean", "first_last"] = "cls"
+    """Sentence vector: that of the first token, the mean of all tokens, or the mean over first and last
+    layer."""
+    mlp_head: bool = True
+    """Add the dense + tanh layer of SimCSE on top, in training only."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters; null: all parameters are trained."""
+    objective: Literal[
+        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
+    ] = "masked_infonce"
+    """Loss function: `masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` is the loss of the authors'
+    public code; `simcse_unsup` uses only premises, with dropout as augmentation; `simcse_sup` is Eq. 5;
+    `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023)."""
+    mask: MaskConfig | None = MaskConfig()
+    """Mask of false negatives; null: no mask, so that masked_infonce equals supervised SimCSE (Eq. 5)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Temperature tau in Eq. 5 and 7."""
+    epochs: Count = 3
+    """Number of passes over the curated triplets."""
+    steps: Count | None = None
+    """Number of optimizer steps, instead of `epochs`; the last pass over the triplets may be incomplete."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate after the warm-up: a decrease to 0 after the last step, or `constant`."""
+    warmup: Fraction = 0.0
+    """Fraction of the steps in which the learning rate rises: step s of W, counted from 1, has s/W of the
+    peak. (The schedules of transformers count from 0, so that their first step has the rate 0.)"""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum gradient norm; larger gradients are scaled down to it."""
+    global_batch: Annotated[int, Field(ge=2)] = 256
+    """Number N of triplets in one batch of all workers together (Eq. 7)."""
+    micro_batch: Count | None = None
+    """Number of triplets that the encoder processes at once; unset: all of a worker's. Each micro-batch has
+    its own dropout seed. If every worker has only whole micro-batches, dropout does not depend on the number
+    of workers."""
+    grad_cache: bool = False
+    """Keep the activations of only one micro-batch at a time and compute them twice (GradCache). The gradient
+    is the same, and the global batch need not fit into memory."""
+    accumulate: Count = 1
+    """Number of global batches whose gradients are averaged in one optimizer step."""
+    max_length: Annotated[int, Field(ge=4)] = 32
+    """Maximum length of a sentence in tokens; the rest is truncated."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the encoder's computation; parameters and loss stay in float32. float16 requires
+    `deepspeed`, which scales the loss."""
+    deepspeed: DeepSpeedConfig | None = None
+    """DeepSpeed; null: plain torch, where every worker has a complete copy of the optimizer's state."""
+    dev: str | None = None
+    """TSV file on which the best checkpoint is selected, a path or URI: (score, sentence1, sentence2) or
+    (anchor, positive, negative); unset: the last checkpoint is kept."""
+    evaluate_every: Count = 25
+    """Number of steps between two dev evaluations; requires `dev`."""
+    patience: Count | None = None
+    """Number of dev evaluations without improvement after which training stops; requires `dev`. Unset:
+    never."""
+    workers: Count = 1
+    """Number of Ray Train workers; the global batch is divided among them."""
+    min_workers: Count | None = None
+    """Minimum number of workers to start with if not all are available; unset: wait for all."""
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 1
+    """Number of CPUs that Ray reserves for a worker, and of its threads; 0 if the GPU nodes of the cluster
+    offer no CPU."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """Number of GPUs that Ray reserves for a worker."""
+    nodes: dict[str, str] = {}
+    """Ray labels of the nodes that may run workers; empty: any node."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between two checkpoints: the maximum of training time that a lost machine costs."""
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    """Number of times that lost workers are replaced before the job fails."""
+    tensorboard: bool = True
+    """Write event files for TensorBoard beside the log."""
+    mlflow: str | None = None
+    """Tracking URI of an MLflow server that also receives the metrics; requires the extra `mlflow`."""
+
+    @field_validator("dev")
+    @classmethod
+    def _place_of_dev(cls, dev: str | None) -> str | None:
+        return None if dev is None else input_place(dev)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.objective not in ("masked_infonce", "multicsr_reference") and self.mask is not None:
+            raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
+        if self.objective == "multicsr_reference" and self.mask is None:
+            raise ValueError("objective: multicsr_reference needs a mask")
+        if self.objective == "claif" and "temperature" in self.model_fields_set:
+            raise ValueError("temperature has no effect with objective: claif")
+        if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:
+            raise ValueError("mask.sigma 1 masks nothing with objective: multicsr_reference; set it below 1")
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError("epochs has no effect with steps; give one of the two")
+        for name in ("evaluate_every", "patience"):
+            if self.dev is None and name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect without dev")
+        return self
+
+    @model_validator(mode="after")
+    def _work_can_be_divided(self) -> "TrainConfig":
+        if self.cpus_per_worker == 0 and self.gpus_per_worker == 0:
+            raise ValueError("cpus_per_worker is 0, which is for workers with a GPU; set gpus_per_worker too")
+        if self.workers > self.global_batch:
+            raise ValueError("workers is above global_batch: a worker would have no triplet")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError("min_workers is above workers")
+        if self.micro_batch is not None and self.micro_batch > self.global_batch:
+            raise ValueError("micro_batch is above global_batch")
+        if self.grad_cache and self.micro_batch is None:
+            raise ValueError("grad_cache needs micro_batch: the triplets whose activations fit")
+        if self.dtype == "float16" and self.deepspeed is None:
+            raise ValueError("dtype: float16 needs loss scaling; set train.deepspeed, or take bfloat16")
+        return self
