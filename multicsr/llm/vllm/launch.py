@@ -130,7 +130,7 @@ class Vllm:
             except (ValueError, RuntimeError, OSError, ImportError) as error:
                 if _was_killed(error):
                     raise WorkerLost(
-                        "generate: a vLLM process was killed while it started, perhaps for want of memory: "
+                        "generate: a vLLM process was killed while it started, perhaps because memory ran out: "
                         f"{error}"
                     ) from error
                 reason = self._child_output.cause() or " ".join(str(error).split())
