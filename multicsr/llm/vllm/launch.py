@@ -83,7 +83,7 @@ class EngineAnswer:
 
 
 def _was_killed(error: Exception) -> bool:
-    """Return True if vLLM says that its engine ended by SIGKILL or SIGTERM, which no setting explains.
+    """Return True if vLLM reports that its engine ended by SIGKILL or SIGTERM, which no setting explains.
 
     vLLM gives the exit codes of the ended processes in the text of its error only.
     """
