@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from multicsr.errors import ConfigError
 from multicsr.storage.local_copy import local_copy
 
+AUTO = "auto"
+"""Name that stands for the prompt set which suits the LLM (`multicsr.llm.prompt_choice`)."""
 _SHIPPED = Path(__file__).parent
 _FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
 NonEmpty = Annotated[list[str], Field(min_length=1)]
@@ -37,6 +39,8 @@ class PromptSet(BaseModel):
 
     name: str
     """Name of the set, which is written into every generated row."""
+    about: str = ""
+    """For which LLMs the set is, in one line for `multicsr prompts list`. It does not reach the LLM."""
     layout: str
     """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`."""
     entailment: NonEmpty
