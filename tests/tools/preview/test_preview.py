@@ -1,4 +1,4 @@
-"""`multicsr preview`: what it shows is what the run makes, the run does not pay twice, and nothing else is left."""
+"""`multicsr preview`: it shows what the run makes, the run does not pay twice, nothing else is left."""
 
 import pyarrow as pa
 import pytest
