@@ -48,9 +48,14 @@ def new(
     echo(f"{written}\nnext: multicsr check {written}, then multicsr preview {written}")
 
 
-@command(app, PANEL, "multicsr check", "multicsr check runs/demo.yaml")
+@command(
+    app, PANEL, "multicsr check", "multicsr check runs/demo.yaml", "multicsr check runs/demo.yaml --resolved"
+)
 def check(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check this run.")] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print every setting with where it comes from; check nothing.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Check this machine, and everything of a configuration that can be checked before its run.
@@ -62,6 +67,13 @@ def check(
     if config is None:
         if overrides:
             raise ConfigError("--set has no effect without the YAML file of a run")
+        if resolved:
+            raise ConfigError("--resolved has no effect without the YAML file of a run")
         examine(None)
+    elif resolved:
+        from multicsr.tools.resolved import resolved_lines
+
+        for line in resolved_lines(config, overrides or ()):
+            echo(line)
     else:
         examine(*load_with_mistakes(config, overrides or ()))

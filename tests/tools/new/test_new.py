@@ -12,8 +12,8 @@ import pytest
 from multicsr.config_file import load_config
 from multicsr.errors import ConfigError
 from multicsr.pipeline.preflight import find_problems
-from multicsr.tools.new import write_config
 from multicsr.tools.new import write as write_module
+from multicsr.tools.new import write_config
 from multicsr.tools.new.columns import has_header
 from multicsr.tools.new.look import sniff
 from multicsr.tools.new.write import Choices
