@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError
-from multicsr.yaml_file import load_yaml
+from multicsr.yaml_file import key_lines, load_yaml
 
 _FOLDED = re.compile(r"s3:/{1,2}(.+)")
 """An s3:// URI, also with one slash, because pathlib merges the two."""
@@ -64,6 +64,30 @@ def load_with_mistakes(
     config, wrong = _validated(tree)
     mistakes += [f"{path}: {line}" for line in wrong]
     return config, list(dict.fromkeys(mistakes))
+
+
+def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tuple[str, ...], str]:
+    """Return where each setting or section that is given comes from, by its path: `file:line` or `--set`.
+
+    Args:
+        path: see `load_config`, which has read it before.
+        overrides: likewise.
+    """
+    sources = {keys: f"{path}:{line}" for keys, line in key_lines(_data(path)).items()}
+    for override in overrides:
+        keys, value = _split_override(override)
+        sources = {other: source for other, source in sources.items() if other[: len(keys)] != keys}
+        sources[keys] = "--set"
+        sources |= dict.fromkeys(_paths(value, keys), "--set")
+    return sources
+
+
+def _paths(value: object, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of all keys in a value at the path `keys`."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield (*keys, str(key))
+            yield from _paths(child, (*keys, str(key)))
 
 
 def _validated(tree: dict[str, object]) -> tuple[Config | None, list[str]]:
@@ -132,22 +156,29 @@ def _data(path: Path | str) -> bytes:
 
 
 def _override(tree: dict[str, object], override: str) -> None:
-    key, equals, value = override.partition("=")
-    *sections, name = key.split(".")
-    if not equals or not name:
-        raise ConfigError(f"--set {override!r}: write section.key=value")
+    (*sections, name), value = _split_override(override)
     node = tree
     for section in sections:
         child = node.setdefault(section, {})
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {section} is not a section")
         node = child
+    node[name] = value
+
+
+def _split_override(override: str) -> tuple[tuple[str, ...], object]:
+    """Return the path and the value of a `section.key=value` override."""
+    key, equals, text = override.partition("=")
+    keys = tuple(key.split("."))
+    if not equals or not keys[-1]:
+        raise ConfigError(f"--set {override!r}: write section.key=value")
     try:
-        node[name], twice = load_yaml(value)
+        value, twice = load_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML") from error
     if twice:
         raise ConfigError(f"--set {override!r}: {twice[0]}")
+    return keys, value
 
 
 def _explain(problem: ErrorDetails) -> str:

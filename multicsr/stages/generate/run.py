@@ -100,13 +100,13 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         RunError: too many rows are rejected, rows are lost, a worker died repeatedly, or the disk is full.
     """
     store, sentences = snapshot.store, snapshot.manifest("sentences")
-    config, notes = _choose_prompts(config, progress)
+    config, notes = named_prompts(config, progress)
     settings = unused(store, _settings(config, sentences))
     artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings, notes=notes)
     if made := reuse(artifact, progress):
         return made
     progress.start("generate", sentences.rows_out)
-    cache_key, before = CacheKey.of(settings).writable(store), _before(snapshot)
+    cache_key, before = CacheKey.of(settings).writable(store), scored_before(snapshot)
     plans = _plan(config, store, LLMCache(store, cache_key, before), sentences)
     num_cached = sum(plan.num_cached for plan in plans)
     progress.advance(num_cached)
@@ -131,7 +131,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     return complete(artifact, contents, progress)
 
 
-def _choose_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str, ...]]:
+def named_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration with a named prompt set, and the remark on it if it was chosen here."""
     chosen, choice = with_chosen_prompts(config)
     if choice is None:
@@ -141,7 +141,7 @@ def _choose_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[s
     return chosen, (str(choice),)
 
 
-def _before(snapshot: Snapshot) -> Manifest | None:
+def scored_before(snapshot: Snapshot) -> Manifest | None:
     """Return the manifest of the current version's scored rows, which serve as LLM cache, too.
 
     Return None if there is none, or if it is damaged.
@@ -209,15 +209,20 @@ def _check_failed(contents: Contents, num_failed: int) -> None:
 
 def _write(config: Config, store: Store, cache_key: CacheKey, todo: Sequence[Todo]) -> Iterator[WrittenShard]:
     """Write the shards in a pool of actors; yield each one when it is done."""
-    pool = Pool(
-        config.generate.actors,
+    pool = llm_pool(config, config.generate.actors)
+    gpus = config.generate.gpus_per_actor
+    return map_items("generate", lambda: writer(store, cache_key, TripletStage(config), gpus), todo, pool)
+
+
+def llm_pool(config: Config, actors: int) -> Pool:
+    """Return a pool of actors with the LLM."""
+    return Pool(
+        actors,
         config.generate.cpus_per_actor,
         config.generate.gpus_per_actor,
         config.generate.nodes,
         shards_at_once=2 if config.llm.engine == "vllm" else 1,
     )
-    gpus = config.generate.gpus_per_actor
-    return map_items("generate", lambda: writer(store, cache_key, TripletStage(config), gpus), todo, pool)
 
 
 def writer(
@@ -233,29 +238,61 @@ def writer(
     """
 
     def write(todo: Todo) -> WrittenShard:
-        started, name = time.perf_counter(), uuid4().hex
         sentences = store.read_table(todo.entry, filters=todo.cached.span.rows)
         sentences = _without(sentences, todo.cached.done(store))
-        rows = [_committed(store, cache_key, todo, sentences)]
-        missing = _without(sentences, rows[0]["row_id"].combine_chunks())
-        counters: Counter[str] = Counter()
-        hypotheses = [
-            todo.cached.hypotheses(store),
-            written_in(store, cache_key.unscored.writable(store), todo.cached.span),
-        ]
-        for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
-            counters.update(piece.counters)
-            refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
-            _commit(store, cache_key, todo, piece.rows)
-            rows.append(piece.rows)
-        table = pa.concat_tables(rows)
-        _check_ids(table, sentences)
-        premises = sentences["text"].take(pc.index_in(table["row_id"], sentences["row_id"].combine_chunks()))
+        rows, work = write_rows(store, cache_key, stage, sentences, todo.cached, gpus)
+        premises = sentences["text"].take(pc.index_in(rows["row_id"], sentences["row_id"].combine_chunks()))
         # This verdict only stops the job early: the one that counts is made when the file is assembled.
-        table = reject_repeated(table, premises)
-        return _report(table, dict(counters), time.perf_counter() - started)
+        return _report(reject_repeated(rows, premises), work.counters, work.seconds)
 
     return write
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amounts of the LLM's work on some rows."""
+
+    counters: dict[str, float]
+    seconds: float
+
+
+def write_rows(
+    store: Store,
+    cache_key: CacheKey,
+    stage: TripletStage,
+    sentences: pa.Table,
+    cached: CachedRange,
+    gpus: float = 0,
+) -> tuple[pa.Table, Work]:
+    """Write and score some sentences, and commit them to the LLM cache.
+
+    Args:
+        store: the store of the LLM cache.
+        cache_key: key of the LLM cache.
+        stage: writes and scores the rows.
+        sentences: SENTENCE rows without results.
+        cached: range of ids with all of them, and the sources of hypotheses that exist for them.
+        gpus: number of GPUs of this process, for its costs.
+
+    Returns:
+        WRITTEN rows of all sentences, and the work that was done for them.
+    """
+    started, name = time.perf_counter(), uuid4().hex
+    rows = [_committed(store, cache_key, cached.span, sentences)]
+    missing = _without(sentences, rows[0]["row_id"].combine_chunks())
+    counters: Counter[str] = Counter()
+    hypotheses = [
+        cached.hypotheses(store),
+        written_in(store, cache_key.unscored.writable(store), cached.span),
+    ]
+    for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
+        counters.update(piece.counters)
+        refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
+        _commit(store, cache_key, cached.span, piece.rows)
+        rows.append(piece.rows)
+    table = pa.concat_tables(rows)
+    _check_ids(table, sentences)
+    return table, Work(dict(counters), time.perf_counter() - started)
 
 
 def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
@@ -263,17 +300,17 @@ def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table["row_id"], row_ids)))
 
 
-def _committed(store: Store, cache_key: CacheKey, todo: Todo, sentences: pa.Table) -> pa.Table:
+def _committed(store: Store, cache_key: CacheKey, span: IdSpan, sentences: pa.Table) -> pa.Table:
     """Return the rows of these sentences that an earlier worker committed before it died.
 
     If two workers committed the same row, it is returned once.
     """
-    rows = written_in(store, cache_key, todo.cached.span)
+    rows = written_in(store, cache_key, span)
     places = pc.index_in(sentences["row_id"], rows["row_id"].combine_chunks())
     return rows.take(places.drop_null())
 
 
-def _commit(store: Store, cache_key: CacheKey, todo: Todo, rows: pa.Table) -> None:
+def _commit(store: Store, cache_key: CacheKey, span: IdSpan, rows: pa.Table) -> None:
     """Put the results among these rows into the LLM cache.
 
     Of a row on which the engine failed, the hypotheses are kept as unscored if they were written before.
@@ -289,7 +326,7 @@ def _commit(store: Store, cache_key: CacheKey, todo: Todo, rows: pa.Table) -> No
         (unscored, cache_key.unscored.writable(store)),
     ):
         if part.num_rows:
-            store.write_named_table(why.file(part["row_id"], todo.cached.span), part)
+            store.write_named_table(why.file(part["row_id"], span), part)
 
 
 def _cost(counters: Mapping[str, float], gpu_seconds: float) -> refresh_costs.Cost:
@@ -338,9 +375,14 @@ def _assemble(store: Store, cache: LLMCache, sentences: Manifest, folder: str) -
     """Write the files of the artifact `scored`; yield a report for each file of sentences."""
 
     def assemble(shard: CachedShard) -> ShardReport:
-        return work_on(_CONTRACT, store, folder, shard, lambda table: joined(table, shard.cached.rows(store)))
+        return assemble_shard(store, folder, shard, shard.cached.rows(store))
 
     return map_shards("generate", lambda: assemble, store, folder, _shards(cache, sentences), Pool())
+
+
+def assemble_shard(store: Store, folder: str, shard: PartShard, written: pa.Table) -> ShardReport:
+    """Write the scored rows and the rejects of one file of sentences into the folder of an artifact."""
+    return work_on(_CONTRACT, store, folder, shard, lambda table: joined(table, written))
 
 
 def joined(sentences: pa.Table, written: pa.Table) -> StageOutput:
