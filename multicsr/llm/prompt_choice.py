@@ -78,4 +78,6 @@ def _by_kind(config: LLMConfig) -> PromptChoice:
     billions = count_parameters(model, config.model) / 1e9
     if billions < SMALL / 1e9:
         return PromptChoice(FEW_SHOT, f"the model is small ({billions:.2f}B parameters)")
-    return PromptChoice(ZERO_SHOT, f"the model follows instructions ({billions:.1f}B parameters, chat template)")
+    return PromptChoice(
+        ZERO_SHOT, f"the model follows instructions ({billions:.1f}B parameters, chat template)"
+    )

@@ -100,6 +100,8 @@ class Report:
     lexical_bias: LexicalBias | None
     """Words of the kept triplets' hypotheses; None before curation and for few rows."""
     prompts: list[PromptUse]
+    notes: list[str]
+    """Remarks of all stages, such as why a prompt set was chosen."""
     omegas: list[tuple[float, int]]
     kept: list[SampledRow]
     rejected: list[Rejected]
@@ -165,6 +167,7 @@ def collect(snapshot: Snapshot) -> Report:
         prompts=list(
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
+        notes=[note for manifest in manifests.values() for note in manifest.notes],
         omegas=sorted(statistics.prompts.omegas.items()),
         kept=statistics.kept.rows(),
         rejected=[
