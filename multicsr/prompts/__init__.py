@@ -54,6 +54,9 @@ class PromptSet(BaseModel):
     around a label do not matter: the model's tokenizer decides by which tokens it is written."""
     stop: list[str] = ["\n"]
     """Stop strings: generation ends before the first of them that does not stand at the very beginning."""
+    chat: bool = True
+    """Use the chat template of the LLM; false: a chat model continues the prompt as a base model does, unless
+    `llm.chat_template` is true. An endpoint applies its template to every prompt."""
 
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":
@@ -102,6 +105,8 @@ class PromptSet(BaseModel):
         return self._digest({"score", "score_labels"})
 
     def _digest(self, fields: set[str]) -> str:
+        if not self.chat:
+            fields = fields | {"chat"}  # left out at its default, so that the digests of older sets stay
         return hashlib.blake2b(self.model_dump_json(include=fields).encode(), digest_size=8).hexdigest()
 
 
