@@ -1,5 +1,6 @@
 """Prompt sets: what reaches the LLM, byte for byte."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -98,3 +99,16 @@ def test_a_bad_file_is_one_line(tmp_path, text, message):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=", ".join(shipped_prompt_sets())):
         load_prompts("sincse")
+
+
+def test_examples_of_fewshot_have_one_set_of_premises_and_contradict_in_different_ways():
+    prompts = load_prompts("fewshot")
+    examples = [
+        re.findall(r"^Sentence: (.+)\n\w.*?: (.+)$", pool[0], re.M)
+        for pool in (prompts.entailment, prompts.contradiction)
+    ]
+    premises, contradictions = zip(*examples[1], strict=True)
+    assert premises == tuple(premise for premise, _ in examples[0])
+    assert len(premises) == 5
+    negated = [text for text in contradictions if re.search(r"\b(?:not?|nobody|never|none|no)\b", text, re.I)]
+    assert 0 < len(negated) < len(contradictions) / 2
