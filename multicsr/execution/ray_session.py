@@ -30,24 +30,24 @@ class _LazySession:
     at_end: ExitStack
     """Stack that will shut Ray down."""
     cpus: float
-    say: Callable[[str], None]
+    announce: Callable[[str], None]
 
 
 _lazy_session: ContextVar[_LazySession | None] = ContextVar("at_need", default=None)
 
 
 @contextmanager
-def lazy_ray_session(cpus: float, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def lazy_ray_session(cpus: float, announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Share one Ray among all calls of `start_ray` in the block: from the first call to the end of the block.
 
     If all work was done before, `start_ray` is not called and Ray is not started.
 
     Args:
         cpus: minimum of the argument of `start_ray`.
-        say: called with a line of text before Ray is started, which takes a while.
+        announce: called with a line of text before Ray is started, which takes a while.
     """
     with ExitStack() as at_end:
-        before = _lazy_session.set(_LazySession(at_end, cpus, say))
+        before = _lazy_session.set(_LazySession(at_end, cpus, announce))
         try:
             yield
         finally:
@@ -71,13 +71,13 @@ def start_ray(cpus: float = 0) -> Iterator[None]:
     with ExitStack() as now:
         if not ray.is_initialized():
             session = _lazy_session.get() or _LazySession(now, 0.0, lambda text: None)
-            session.say(_announcement())
+            session.announce(_announcement())
             session.at_end.enter_context(_connected(max(cpus, session.cpus)))
         yield
 
 
 def _announcement() -> str:
-    """Return the line that says what takes a while."""
+    """Return the line about what takes a while."""
     address = os.environ.get("RAY_ADDRESS")
     return f"joining the Ray cluster at {address}" if address else "starting Ray on this machine"
 

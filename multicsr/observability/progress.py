@@ -34,9 +34,9 @@ class Progress(Protocol):
         """Advance the running stage by `amount` units; `note` describes its state, such as "loss 0.123"."""
 
     def skip(self, amount: int) -> None:
-        """Advance by units that were done before, and that say nothing about the rate of the others."""
+        """Advance by units that were done before, and that are no measure of the rate of the others."""
 
-    def say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """Report at once what takes time and is no work on a unit, such as the start of Ray."""
 
     def finish(self, summary: str) -> None:
@@ -55,8 +55,8 @@ class SilentProgress:
     def skip(self, amount: int) -> None:
         """Implement `Progress.skip`."""
 
-    def say(self, text: str) -> None:
-        """Implement `Progress.say`."""
+    def announce(self, text: str) -> None:
+        """Implement `Progress.announce`."""
 
     def finish(self, summary: str) -> None:
         """Implement `Progress.finish`."""
@@ -136,8 +136,8 @@ class LineProgress:
         self._done += amount
         self._rate = _Rate()
 
-    def say(self, text: str) -> None:
-        """Implement `Progress.say`."""
+    def announce(self, text: str) -> None:
+        """Implement `Progress.announce`."""
         self._print(text)
 
     def finish(self, summary: str) -> None:
@@ -203,8 +203,8 @@ class TerminalProgress:
         self._done += amount
         self._bars.reset(self._task, completed=self._done)  # rich forgets the times of earlier units
 
-    def say(self, text: str) -> None:
-        """Implement `Progress.say`."""
+    def announce(self, text: str) -> None:
+        """Implement `Progress.announce`."""
         self._console.print(f"{self.stage:<9} {one_line(text)}")
 
     def finish(self, summary: str) -> None:

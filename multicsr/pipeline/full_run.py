@@ -125,7 +125,7 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
     require_no_problems(names, config)
     with (
         open_transaction(config, command, progress) as transaction,
-        lazy_ray_session(largest_pool(config), progress.say),
+        lazy_ray_session(largest_pool(config), progress.announce),
     ):
         for name in names:
             STAGES[name](config, transaction, progress)

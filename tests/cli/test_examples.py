@@ -139,3 +139,5 @@ def test_example_of_cluster_runs(line, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "alive", lambda _: [])
     done = CliRunner().invoke(app, line.split()[1:])
     assert done.exit_code == 0, done.output
+    if not line.endswith("down"):
+        assert "RAY_ADDRESS=127.0.0.1:6379 multicsr run my.yaml" in done.output

@@ -122,7 +122,7 @@ def test_what_takes_long_is_said_at_once():
     stream = io.StringIO()
     progress = LineProgress(stream, interval_s=3600)
     progress.start("generate", 100)
-    progress.say("starting Ray on this machine")
+    progress.announce("starting Ray on this machine")
     assert stream.getvalue().splitlines()[1] == "generate  starting Ray on this machine"
 
 
@@ -130,7 +130,7 @@ def test_the_bar_forgets_the_times_of_units_done_before(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     with TerminalProgress() as progress:
-        progress.say("taking a while")
+        progress.announce("taking a while")
         progress.start("generate", 1000)
         progress.skip(900)
         progress._bars.refresh()

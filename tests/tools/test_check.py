@@ -97,7 +97,7 @@ def test_twelve_mistakes_are_twelve_lines(tmp_path):
     wrong = [line for line in done.stdout.splitlines() if line.startswith("wrong")]
     remedies = done.stdout
     for words in (
-        "unknown key 'llm.modle'; did you mean 'model'?",
+        "unknown key 'llm.modle'; did you mean 'llm.model'?",
         "generate.omega",
         "input.column",
         "llm.model: no directory ./no/llm",

@@ -79,7 +79,7 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     progress.start("generate", len(sentences))
     progress.skip(len(existing))
     if len(missing):
-        progress.say(f"{len(missing):,} rows for {config.llm.model}, which loads first")
+        progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
     pool = llm_pool(config, actors=1)
     for rows, amounts in map_items(

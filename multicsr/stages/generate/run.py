@@ -109,7 +109,9 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     num_cached = sum(plan.num_cached for plan in plans)
     progress.skip(num_cached)
     if num_cached < sentences.rows_out:
-        progress.say(f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, which loads first")
+        progress.announce(
+            f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, which loads first"
+        )
     totals, new = (
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )

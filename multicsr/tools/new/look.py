@@ -1,4 +1,4 @@
-"""What a corpus looks like: format, column, language, sentences or documents, lengths, HTML."""
+"""Facts about a corpus: format, column, language, sentences or documents, lengths, HTML."""
 
 import re
 from collections import Counter
