@@ -1,16 +1,15 @@
 """Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
-import difflib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from multicsr import hashing
 from multicsr.config import Config
+from multicsr.config.mistakes import explain
 from multicsr.errors import ConfigError
 from multicsr.yaml_file import key_lines, load_yaml
 
@@ -25,7 +24,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), checksum: str |
         path: path of a file, or an s3:// URI; a bucket is accessed with the settings of the AWS chain
             (AWS_ENDPOINT_URL), because no configuration has been read yet.
         overrides: `section.key=value` strings, in the order in which they are applied.
-        checksum: result of `config_checksum` for the file that was submitted; None: the file is trusted.
+        checksum: `checksum` of the bytes of the file that was submitted; None: the file is trusted.
 
     Raises:
         ConfigError: the configuration is not valid; one line for each mistake, with setting and remedy.
@@ -62,8 +61,16 @@ def load_with_mistakes(
         except ConfigError as error:
             mistakes.append(str(error))
     config, wrong = _validated(tree)
-    mistakes += [f"{path}: {line}" for line in wrong]
+    if wrong:
+        sources = setting_sources(path, overrides)
+        mistakes += [f"{nearest_source(sources, keys) or path}: {line}" for keys, line in wrong]
     return config, list(dict.fromkeys(mistakes))
+
+
+def nearest_source(sources: Mapping[tuple[str, ...], str], keys: tuple[str, ...]) -> str | None:
+    """Return where a setting, or the nearest section above it, comes from."""
+    places = (keys[:end] for end in range(len(keys), 0, -1))
+    return next((sources[place] for place in places if place in sources), None)
 
 
 def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tuple[str, ...], str]:
@@ -75,7 +82,10 @@ def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tup
     """
     sources = {keys: f"{path}:{line}" for keys, line in key_lines(_data(path)).items()}
     for override in overrides:
-        keys, value = _split_override(override)
+        try:
+            keys, value = _split_override(override)
+        except ConfigError:
+            continue  # `load_with_mistakes` reports it
         sources = {other: source for other, source in sources.items() if other[: len(keys)] != keys}
         sources[keys] = "--set"
         sources |= dict.fromkeys(_paths(value, keys), "--set")
@@ -90,18 +100,18 @@ def _paths(value: object, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield from _paths(child, (*keys, str(key)))
 
 
-def _validated(tree: dict[str, object]) -> tuple[Config | None, list[str]]:
-    """Return the settings of a tree without those that are wrong, and one line for each wrong one.
+def _validated(tree: dict[str, object]) -> tuple[Config | None, list[tuple[tuple[str, ...], str]]]:
+    """Return the settings of a tree without those that are wrong, and path and line for each wrong one.
 
     What is wrong only after other settings were removed is removed too, without a line.
     """
-    mistakes: list[str] = []
+    mistakes: list[tuple[tuple[str, ...], str]] = []
     while True:
         try:
             return Config.model_validate(tree), mistakes
         except ValidationError as error:
             problems = error.errors()
-        mistakes = mistakes or [_explain(problem) for problem in problems]
+        mistakes = mistakes or [(tuple(map(str, each["loc"])), explain(each)) for each in problems]
         if not any([_remove(tree, problem["loc"]) for problem in problems if problem["type"] != "missing"]):
             return None, mistakes
 
@@ -120,16 +130,11 @@ def _remove(tree: dict[str, object], place: Sequence[int | str]) -> bool:
     return True
 
 
-def config_checksum(data: bytes) -> str:
-    """Return the BLAKE2b-128 hash of the bytes of a configuration, 32 hex digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _read(path: Path | str, checksum: str | None) -> tuple[dict[str, object], list[str]]:
     """Return the sections of a file, and one line for every key that occurs twice."""
     try:
         data = _data(path)
-        if checksum is not None and config_checksum(data) != checksum:
+        if checksum is not None and hashing.checksum(data) != checksum:
             raise ConfigError(f"{path} is not the configuration that was submitted; submit the job again")
         tree, twice = load_yaml(data)
     except FileNotFoundError as error:
@@ -179,32 +184,3 @@ def _split_override(override: str) -> tuple[tuple[str, ...], object]:
     if twice:
         raise ConfigError(f"--set {override!r}: {twice[0]}")
     return keys, value
-
-
-def _explain(problem: ErrorDetails) -> str:
-    """Return one line about a problem; for an unknown key it suggests the most similar known key."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in problem["loc"])
-        known = list(_fields(parents))
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {where!r}; {remedy}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (given: {problem['input']!r})"
-    return f"{where}: {message}{given}" if where else message + given
-
-
-def _fields(parents: Sequence[str]) -> Iterator[str]:
-    """Yield the names of the fields of the section at the path `parents`."""
-    model: type[BaseModel] = Config
-    for parent in parents:
-        kinds = [model.model_fields[parent].annotation, *_arguments(model.model_fields[parent].annotation)]
-        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
-    yield from model.model_fields
-
-
-def _arguments(annotation: object) -> tuple[object, ...]:
-    return getattr(annotation, "__args__", ())

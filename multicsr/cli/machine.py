@@ -19,7 +19,7 @@ PANEL = "Machines"
     app,
     PANEL,
     "multicsr new --name legal --input triplets.tsv",
-    "multicsr new --name tickets --input runs/in --llm tinylm --encoder all-MiniLM-L6-v2 -o tickets.yaml",
+    "multicsr new --name tickets --input tickets/ --llm google/flan-t5-xl -o mine.yaml",
 )
 def new(
     name: Annotated[str, typer.Option(help="Name of the run.")],

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from multicsr.config import Config, Section
-from multicsr.config_file import load_config, setting_sources
+from multicsr.config_file import load_config, nearest_source, setting_sources
 
 Keys = tuple[str, ...]
 _ENVIRONMENT: dict[Keys, tuple[str, ...]] = {
@@ -85,10 +85,8 @@ def _with_source(keys: Keys, value: object, sources: Mapping[Keys, str], path: s
         path: the file, which is the origin of what a YAML merge brings in.
     """
     if sources:
-        near = [place for place in sources if place[: len(keys)] == keys]
-        above = [keys[:end] for end in range(len(keys) - 1, 0, -1) if keys[:end] in sources]
-        found = next(iter([*near, *above]), None)
-        return Setting(keys, value, sources[found] if found else path, True)
+        below = (sources[place] for place in sources if place[: len(keys)] == keys)
+        return Setting(keys, value, next(below, None) or nearest_source(sources, keys) or path, True)
     for variable in _ENVIRONMENT.get(keys, ()):
         if value is None and os.environ.get(variable):
             return Setting(keys, os.environ[variable], f"environment {variable}", False)

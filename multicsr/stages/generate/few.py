@@ -78,7 +78,9 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     existing = existing.take(pc.index_in(ids, existing["row_id"].combine_chunks()).drop_null())
     missing = sentences.filter(pc.invert(pc.is_in(ids, existing["row_id"].combine_chunks())))
     progress.start("generate", len(sentences))
-    progress.advance(len(existing))
+    progress.skip(len(existing))
+    if len(missing):
+        progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
     pool = llm_pool(config, actors=1)
     for rows, amounts in map_items(

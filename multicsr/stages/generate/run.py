@@ -109,7 +109,11 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     cache_key, before = CacheKey.of(settings).writable(store), scored_before(snapshot)
     plans = _plan(config, store, LLMCache(store, cache_key, before), sentences)
     num_cached = sum(plan.num_cached for plan in plans)
-    progress.advance(num_cached)
+    progress.skip(num_cached)
+    if num_cached < sentences.rows_out:
+        progress.announce(
+            f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, which loads first"
+        )
     totals, new = (
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )

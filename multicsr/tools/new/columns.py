@@ -1,6 +1,7 @@
 """The column of a corpus that holds the text, and whether its files begin with the names of columns."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ RECORDS = 1_000
 _LEAST_WORDS = 3
 """Words of a value below which it is a name, a code or a category rather than a sentence."""
 _LEAST_LETTERS = 0.6
-"""Share of letters and blanks in a sentence; URLs and numbers have less."""
+"""Share of letters, vowel signs and blanks in a sentence; URLs and numbers have less."""
 _MOST_IN_NAME = 4
 """Words that the name of a column has at most."""
 _ENDS = ".!?\u3002\uff01\uff1f"
@@ -32,6 +33,11 @@ class Column:
     """Its name, or its number without a header; None for a format without columns."""
     texts: list[str]
     """Its values that are text."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return how much text it holds: words in sentences, then characters."""
+        return self.num_words, sum(map(len, self.texts))
 
     @property
     def num_words(self) -> int:
@@ -68,7 +74,7 @@ def read_columns(files: Sequence[InputFile], language: str) -> Table:
     if not header:
         names = [str(number) for number in range(1, len(names) + 1)]
     columns = [Column(name, _texts(files, name, language, header=header)) for name in names]
-    columns = sorted((each for each in columns if each.texts), key=lambda each: -each.num_words)
+    columns = sorted((each for each in columns if each.texts), key=lambda each: each.size, reverse=True)
     if not columns:
         raise ConfigError(f"--input: no column of {tabular[0].shown} holds text; it has {', '.join(names)}")
     return Table(header, columns)
@@ -91,7 +97,7 @@ def _is_name(field: str) -> bool:
 
 
 def _is_sentence(text: str) -> bool:
-    letters = sum(character.isalpha() or character.isspace() for character in text)
+    letters = sum(unicodedata.category(character)[0] in "LMZ" for character in text)
     return count_words(text) >= _LEAST_WORDS and letters >= _LEAST_LETTERS * len(text)
 
 

@@ -1,4 +1,4 @@
-"""What a corpus looks like: format, column, language, sentences or documents, lengths, HTML."""
+"""Facts about a corpus: format, column, language, sentences or documents, lengths, HTML."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from multicsr.errors import ConfigError
 from multicsr.messages.extras import missing_packages
 from multicsr.rows import normalise
 from multicsr.stages.ingest.files import FoundFiles, search
-from multicsr.stages.ingest.filters import sentence_splitter
+from multicsr.stages.ingest.filters import language_filter, sentence_splitter
 from multicsr.stages.ingest.formats import Format
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
@@ -24,6 +24,10 @@ _DOCUMENT_WORDS = 40
 """Median of words above which records are documents rather than sentences."""
 _DETECTED = 100
 """Texts whose language is detected."""
+_CHARACTERS = 1_000
+"""Characters of each of them that are looked at."""
+_MAJORITY = 0.5
+"""Share of the texts below which a language is a wrong guess: the detector does not know all languages."""
 _LOST = 0.05
 """Share of the sentences that default limits may lose before others are proposed."""
 _HTML = re.compile(
@@ -51,7 +55,7 @@ class CorpusFacts:
     """Columns with text that were not chosen."""
     language: str
     language_share: float | None
-    """Share of the texts in this language; None if it was not detected."""
+    """Share of the texts that are surely in no other language; None if it was not detected."""
     documents: bool
     words: list[int]
     """Words of each sentence, after documents were split, in ascending order."""
@@ -174,22 +178,22 @@ def _separates(separator: str, lines: Sequence[str]) -> bool:
 
 
 def _detected(texts: Sequence[str]) -> tuple[str, float | None]:
-    """Return the most frequent language of the texts and its share; the default if none can be detected."""
+    """Return the language of the texts and the share of those that are surely in no other one.
+
+    If none is the language of most of them, or no detector is installed, it is the default, without a share.
+    """
     if "lingua" in missing_packages("ingest"):
         return _DEFAULTS.language, None
     from lingua import LanguageDetectorBuilder
 
+    sample = [_HTML.sub(" ", text)[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
     detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-    step = max(1, len(texts) // _DETECTED)
-    found = Counter(
-        language.iso_code_639_1.name.lower()
-        for text in texts[::step][:_DETECTED]
-        if (language := detector.detect_language_of(_HTML.sub(" ", text)[:1000])) is not None
-    )
-    if not found:
+    found = Counter(filter(None, map(detector.detect_language_of, sample)))
+    if not found or max(found.values()) < _MAJORITY * len(sample):
         return _DEFAULTS.language, None
-    best, number = found.most_common(1)[0]
-    return best, number / found.total()
+    language = found.most_common(1)[0][0].iso_code_639_1.name.lower()
+    foreign = language_filter(language)(sample)
+    return language, foreign.count(None) / len(sample)
 
 
 def _split(texts: Sequence[str], language: str) -> list[str]:

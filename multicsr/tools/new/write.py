@@ -19,7 +19,7 @@ _SHOWN = 40
 _PLAIN = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
 _WORDS = ("no", "yes", "on", "off", "null", "true", "false")
 """Words that YAML may take for something else than text."""
-_MIXED = 0.8
+_MIXED = 0.9
 """Share of the main language below which a corpus counts as mixed."""
 
 
@@ -112,7 +112,7 @@ def _ingest(facts: CorpusFacts) -> Iterator[str]:
     yield "ingest:"
     yield f"  language: {_quoted(facts.language)} # {_of_language(facts)}"
     if facts.language_share is not None and facts.language_share < _MIXED:
-        yield "  # Other languages are among them; `language_filter: true` rejects those."
+        yield "  # Other languages may be among them; `language_filter: true` rejects those."
     middle = f"Sentences have {facts.quantile(0.05)} to {facts.quantile(0.95)} words (5% to 95%)"
     if not any(limits.values()):
         defaults = IngestConfig()
@@ -124,8 +124,8 @@ def _ingest(facts: CorpusFacts) -> Iterator[str]:
 
 def _of_language(facts: CorpusFacts) -> str:
     if facts.language_share is None:
-        return "not detected; part of every row's id"
-    return f"detected in {facts.language_share:.0%} of the records; part of every row's id"
+        return "not detected: set it; part of every row's id"
+    return f"as {facts.language_share:.0%} of the records are; part of every row's id"
 
 
 def _llm(choices: Choices, facts: CorpusFacts) -> Iterator[str]:

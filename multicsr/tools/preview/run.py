@@ -68,7 +68,7 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
             f"ingest: none of the first {num_read:,} records is usable: {reasons or 'there are none'}; see "
             "ingest.min_words, ingest.max_words and input.column"
         )
-    with lazy_ray_session(config.generate.cpus_per_actor):
+    with lazy_ray_session(config.generate.cpus_per_actor, progress.announce):
         results = write_few(config, corpus.sentences.slice(0, num_rows), progress)
     progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
     with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:

@@ -111,6 +111,27 @@ def test_chinese(tmp_path):
     assert "English prompts" in text
 
 
+BURMESE = ["ငါ သူ့ကို စကား ထပ်မပြောဖြစ်ဘူး။", "သူတို့က ကျောင်းကို သွားနေကြတယ်။"]
+
+
+def test_language_that_no_detector_knows(tmp_path):
+    path = tmp_path / "a.tsv"
+    rows = [f"{number}{text}\tnews of the day and the week" for number in range(30) for text in BURMESE]
+    path.write_text("\n".join(["text\tgenre", *rows]))
+    config, text = new(tmp_path, path)
+    assert (config.input.column, config.ingest.language) == ("text", "en")
+    assert "not detected: set it" in text
+
+
+def test_mixed_languages_are_mentioned(tmp_path):
+    path = tmp_path / "a.txt"
+    german = [f"Der Zug um {n} Uhr hat heute leider wieder eine halbe Stunde Verspätung." for n in range(100)]
+    path.write_text("\n".join([*CAPTIONS[:250], *german]))
+    config, text = new(tmp_path, path)
+    assert config.ingest.language == "en"
+    assert "Other languages may be among them" in text
+
+
 def test_csv_without_header(tmp_path):
     path = tmp_path / "a.csv"
     with path.open("w", newline="") as file:
