@@ -45,7 +45,10 @@ def test_defaults_are_the_papers(write):
         ({"generate": {"top_p": 0.9}}, "top_p has no effect at temperature 0"),
         ({"ingest": {"min_words": 9, "max_words": 3}}, "min_words is above max_words"),
         ({"ingest": {"near_duplicate_similarity": 0.7}}, "has no effect without near_duplicates"),
-        ({"curate": {"score": "stated"}}, "curate.score is stated, which score.method expected does not"),
+        (
+            {"curate": {"score": "llm_stated"}},
+            "curate.score is llm_stated, which score.method llm_expected does not",
+        ),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
         ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
         ({"train": {"global_batch": 2, "workers": 4}}, "workers is above global_batch"),
@@ -246,7 +249,7 @@ def test_a_model_over_several_gpus_may_ask_for_as_many_or_leave_it_open(write, g
 def test_thresholds_that_keep_nothing_are_rejected(write, threshold):
     with pytest.raises(ConfigError, match="keep nothing"):
         load_config(write(), [f"curate.{threshold}"])
-    stated = ["score.method=stated", "curate.score=stated"]
+    stated = ["score.method=llm_stated", "curate.score=llm_stated"]
     assert load_config(write(), [f"curate.{threshold}", *stated])
 
 

@@ -140,6 +140,6 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase, *, has_enc
             labels cannot be written.
     """
     tokens = PromptTokens(config.llm, tokenizer, None, has_encoder=has_encoder)
-    if config.score.method != "stated":
+    if config.writer_reads_labels:
         prompts = load_prompts(config.generate.prompts)
         tokens.label_tree(prompts, prompts.score_labels)

@@ -71,7 +71,7 @@ class TokenEngine(ABC):
         self._ends = StopCriteria(tokenizer, shape.eos, shape.vocab_size, self._prompts.stop)
         self.tokens = PromptTokens(config.llm, tokenizer, shape.context, has_encoder=shape.has_encoder)
         self._trees: dict[tuple[str, ...], LabelTree] = {}
-        if config.score.method != "stated":
+        if config.writer_reads_labels:
             self._tree(self._prompts.score_labels)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import glob
 from itertools import islice
+from pathlib import Path
 
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError, MulticsrError, RunError
@@ -16,6 +17,8 @@ from multicsr.messages.extras import require_extra
 from multicsr.models.gguf_file import find_gguf
 from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import require_on_hub, resolve_model
+from multicsr.stages.score.calibration import read_pairs
+from multicsr.stages.score.nli_labels import check_labels_in
 
 _FILES_READ = 20
 """Number of input files whose start is read: the first ones of every format."""
@@ -67,6 +70,10 @@ def _require_packages(stage: str, config: Config) -> None:
         require_extra("train", f"the stage {stage}")
     elif stage == "generate":
         _require_llm_packages(config.llm)
+        if not config.score.uses_llm:
+            require_extra("train", f"score.method: {config.score.method}")
+        if config.score.calibrate is not None:
+            require_extra("train", "score.calibrate")
 
 
 def _require_llm_packages(llm: LLMConfig) -> None:
@@ -106,6 +113,36 @@ def _llm(config: Config) -> None:
         _require_model(locate_llm(config.llm.model), "llm.model", config.llm.revision)
 
 
+def _scorer(config: Config) -> None:
+    """Look for the model that scores, if it is another one than the LLM that writes."""
+    if not config.score.uses_llm:
+        name, setting = config.scoring_encoder
+        located = resolve_model(name, setting)
+        _require_model(located, setting)
+        if config.score.method == "nli" and os.path.isdir(located):
+            check_labels_in(Path(located), name)
+    elif config.scoring_llm != config.llm and config.scoring_llm.loads_weights:
+        _require_model(locate_llm(config.scoring_llm.model, "score.model"), "score.model")
+
+
+def _calibration(config: Config) -> None:
+    """Read the pairs of the calibration; they must not be among the data of the evaluation."""
+    from multicsr.labelled_files import digest_task
+    from multicsr.stages.evaluate.tasks import find_tasks
+
+    if config.score.calibrate is None:
+        return
+    pairs = read_pairs(config.score.calibrate)
+    with suppress(ConfigError):  # what is wrong with these data is found by another check
+        digests = find_tasks(config.evaluate.data).digests if config.evaluate.data else {}
+    for task, digest in digests.items():
+        if digest == digest_task(pairs):
+            raise ConfigError(
+                f"score.calibrate: evaluate.data has the same pairs, as {task}; calibrate on pairs that are "
+                "not measured"
+            )
+
+
 def _encoder(config: Config) -> None:
     _require_model(resolve_model(config.train.encoder, "train.encoder"), "train.encoder")
 
@@ -125,7 +162,7 @@ def _require_model(located: str, setting: str, revision: str | None = None) -> N
 
 
 def _dev(config: Config) -> None:
-    from multicsr.stages.evaluate.tasks import read_task
+    from multicsr.labelled_files import read_task
 
     if config.train.dev is not None:
         try:
@@ -171,7 +208,7 @@ def _num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input,),
-    "generate": (_prompts, _llm, _gpus_of_generate),
+    "generate": (_prompts, _llm, _scorer, _calibration, _gpus_of_generate),
     "train": (_encoder, _mask_model, _dev, _gpus_of_train),
     "evaluate": (_tasks,),
 }

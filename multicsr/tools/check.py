@@ -146,7 +146,14 @@ def _problems(config: Config) -> Iterator[Finding]:
 
 
 def _labels(config: Config) -> Iterator[Finding]:
-    """Yield whether the tokenizer of a model in a directory fits the prompts and can write the score labels.
+    """Yield whether the tokenizers of the LLMs that write and score fit the prompts and the score labels."""
+    yield from _labels_of_writer(config)
+    if config.scoring_llm != config.llm:
+        yield from _labels_of_writer(config.model_copy(update={"llm": config.scoring_llm}))
+
+
+def _labels_of_writer(config: Config) -> Iterator[Finding]:
+    """Yield whether the tokenizer of `llm.model` fits the prompts and can write the score labels.
 
     A model of the hub is not downloaded for it and a GGUF model not converted; they are checked when they are
     loaded.
@@ -169,7 +176,8 @@ def _labels(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("score labels", config.generate.prompts, str(error))
         return
-    yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
+    if config.writer_reads_labels:
+        yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 
 
 def _endpoint(config: Config) -> Iterator[Finding]:

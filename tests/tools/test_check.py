@@ -139,4 +139,4 @@ def test_labels_that_the_model_cannot_write_fail(encoder_decoder_dir, premises, 
     with pytest.raises(RunError, match="check: 1 of"):
         check.examine(make_config(model, **sections))
     assert "cannot write the score label '3'; change score_labels" in capfd.readouterr().out
-    check.examine(make_config(model, **sections, score={"method": "stated"}, curate={"score": "stated"}))
+    check.examine(make_config(model, **sections, score={"method": "llm_stated"}))

@@ -47,7 +47,7 @@ _HARMLESS = "Write one word."
 LABELS = "labels"
 """Form of the requests whose answers must hold log-probabilities."""
 _WITHOUT_LOGPROBS = "no log-probabilities"
-_NO_LOGPROBS = "; if it gives no top_logprobs, set score.method and curate.score to stated"
+_NO_LOGPROBS = "; if it gives no top_logprobs, set score.method to llm_stated"
 _KEPT = "what was answered is kept; run the command again to go on"
 
 

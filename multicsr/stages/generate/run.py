@@ -34,6 +34,7 @@ from multicsr.execution.stage_runner import (
 )
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
+from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
 from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
@@ -100,6 +101,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     """
     store, sentences = snapshot.store, snapshot.manifest("sentences")
     settings = unused(store, _settings(config, sentences))
+    calibrate(config, store, settings)
     artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings)
     if made := reuse(artifact, progress):
         return made
