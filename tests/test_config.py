@@ -49,6 +49,21 @@ def test_defaults_are_the_papers(write):
             {"curate": {"score": "llm_stated"}},
             "curate.score is llm_stated, which score.method llm_expected does not",
         ),
+        ({"score": {"method": "expected"}}, "score.method: expected is called llm_expected now"),
+        ({"curate": {"score": "stated"}}, "stated is called llm_stated now; write that"),
+        ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
+        ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
+        (
+            {"score": {"method": "encoder"}, "curate": {"score": "llm_expected"}},
+            "score.method encoder does not",
+        ),
+        (
+            {"score": {"model": "m"}, "llm": {"engine": "fake"}},
+            "score.model has no effect with llm.engine: fake",
+        ),
+        ({"score": {"model": "m"}, "llm": {"engine": "vllm"}}, "vLLM runs one model in an actor"),
+        ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
+        ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: Input should be greater than or equal to 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
         ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
         ({"train": {"global_batch": 2, "workers": 4}}, "workers is above global_batch"),
@@ -251,6 +266,35 @@ def test_thresholds_that_keep_nothing_are_rejected(write, threshold):
         load_config(write(), [f"curate.{threshold}"])
     stated = ["score.method=llm_stated", "curate.score=llm_stated"]
     assert load_config(write(), [f"curate.{threshold}", *stated])
+
+
+def test_the_score_that_decides_follows_the_method(write):
+    for method, decides in (
+        ("llm_expected", "llm_expected"),
+        ("llm_stated", "llm_stated"),
+        ("both", "llm_expected"),
+        ("encoder", "encoder"),
+    ):
+        assert load_config(write(score={"method": method})).deciding_score == decides
+    both = load_config(write(score={"method": "both"}, curate={"score": "llm_stated"}))
+    assert both.deciding_score == "llm_stated"
+
+
+def test_the_models_that_score_follow_the_settings(write):
+    lora = {"engine": "openai", "base_url": "http://x/v1", "model": "writer"}
+    config = load_config(write(llm=lora, generate={"omega": 0}, score={"model": "judge"}))
+    assert (config.llm.model, config.scoring_llm.model) == ("writer", "judge")
+    assert config.scoring_llm.base_url == config.llm.base_url
+    assert not config.writer_reads_labels
+    assert load_config(write()).scoring_llm == load_config(write()).llm
+    assert load_config(write()).writer_reads_labels
+    mask = {"mask": {"model": "p", "prompt": "query: "}}
+    encoder = load_config(write(score={"method": "encoder"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("p", "train.mask.model"), "query: ")
+    encoder = load_config(write(score={"method": "encoder", "model": "q"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("q", "score.model"), None)
+    encoder = load_config(write(score={"method": "encoder"}, train={"mask": None, "encoder": "g"}))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("g", "train.encoder"), None)
 
 
 def test_overrides_reach_nested_settings(write):

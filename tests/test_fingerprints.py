@@ -60,6 +60,22 @@ def test_fingerprints_of_a_configuration_are_pinned(name, tmp_path, monkeypatch)
     assert fingerprints(name, Store.open(str(tmp_path))) == PINNED[name]
 
 
+def test_scores_of_an_llm_keep_the_names_that_they_were_stored_with(tmp_path, monkeypatch):
+    """An LLM was paid for them under `expected` and `stated`."""
+    monkeypatch.chdir(ROOT)
+    for method, stored in (("llm_expected", "expected"), ("llm_stated", "stated"), ("both", "both")):
+        config = load_config(ROOT / "configs" / "demo.yaml", [f"score.method={method}"])
+        settings = generate_run._settings(config, manifest("ingest", rows_digest="x"))
+        assert settings["scoring"]["score"] == {"method": stored, "max_new_tokens": 8}
+        assert settings["scoring"].keys() == {"score", "prompts", "rules"}
+        scored = manifest("generate", rows_digest="x").model_copy(update={"settings": settings})
+        curation = Curation.of(config, Store.open(str(tmp_path)), scored)
+        made = curate_settings(curation, scored)
+        assert made["curate"]["score"] == {"both": "expected"}.get(stored, stored)
+        curated = scored.model_copy(update={"settings": made})
+        assert Curation.stored(curated) == curation
+
+
 def test_comments_of_a_prompt_file_are_no_part_of_the_fingerprint(tmp_path):
     shipped = ROOT / "multicsr/prompts/syncse.yaml"
     path = tmp_path / "syncse.yaml"

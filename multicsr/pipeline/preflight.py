@@ -133,7 +133,8 @@ def _calibration(config: Config) -> None:
     if config.score.calibrate is None:
         return
     pairs = read_pairs(config.score.calibrate)
-    with suppress(ConfigError):  # what is wrong with these data is found by another check
+    digests: dict[str, str] = {}
+    with suppress(MulticsrError):  # what is wrong with these data is found by the job that measures on them
         digests = find_tasks(config.evaluate.data).digests if config.evaluate.data else {}
     for task, digest in digests.items():
         if digest == digest_task(pairs):

@@ -16,6 +16,7 @@ from multicsr.errors import ConfigError
 from multicsr.execution.pool import Pool, map_items
 from multicsr.labelled_files import StsTask, digest_task
 from multicsr.llm.base import Rejection
+from multicsr.observability.progress import Progress
 from multicsr.stages.generate.llm_cache import CacheKey
 from multicsr.stages.score.calibration import ScoreMap, fit_map, read_pairs
 from multicsr.stages.score.load import load_scorers, load_scoring_engine
@@ -30,13 +31,14 @@ _map = TypeAdapter(ScoreMap)
 _log = logging.getLogger(__name__)
 
 
-def calibrate(config: Config, store: Store, settings: Mapping[str, JsonValue]) -> None:
+def calibrate(config: Config, store: Store, settings: Mapping[str, JsonValue], progress: Progress) -> None:
     """Score the pairs of `score.calibrate` and keep the map, unless it exists or the setting is unset.
 
     Args:
         config: the settings of the run.
         store: the store of the run.
         settings: those that decide the scored artifact.
+        progress: receives the pairs and the result.
 
     Raises:
         ConfigError: the pairs or the scorer cannot work as configured.
@@ -46,11 +48,14 @@ def calibrate(config: Config, store: Store, settings: Mapping[str, JsonValue]) -
         return
     pairs = read_pairs(config.score.calibrate)
     name = _name(pairs, config.deciding_score, settings)
-    if store.exists(name):
+    progress.start("calibrate", len(pairs.scores), "pairs")
+    if is_known := store.exists(name):
         found = store.read_json(name, _map, "; delete it")
     else:
         found = fit_map(_score(config, pairs), np.array(pairs.scores))
         store.write_json(name, found)
+    progress.advance(len(pairs.scores))
+    progress.finish(f"{found}{'; reused' if is_known else ''}")
     if found.is_chance:
         _log.warning(
             "score.calibrate: the scores may be unrelated to those of people: %s; take another score.method, "

@@ -101,7 +101,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     """
     store, sentences = snapshot.store, snapshot.manifest("sentences")
     settings = unused(store, _settings(config, sentences))
-    calibrate(config, store, settings)
+    calibrate(config, store, settings, progress)
     artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings)
     if made := reuse(artifact, progress):
         return made

@@ -1,4 +1,4 @@
-"""Scorers by name through the stages: which columns they fill, what they cost, and what calibration changes."""
+"""Scorers by name through the stages: the columns they fill, their cost, and what calibration changes."""
 
 import logging
 import random
@@ -156,7 +156,7 @@ def test_curation_needs_pairs_that_this_scorer_scored(run, tmp_path):
 def test_words_are_balanced_through_the_stage(run, monkeypatch):
     """All contradictions of the fake LLM begin with words that no entailment has."""
     rows, manifest = run("curate", curate={"max_word_ratio": 20})
-    assert 0 < manifest.rejected["lexical bias"]
+    assert manifest.rejected["lexical bias"] > 0
     everything, _ = run("curate")
     assert len(rows) + manifest.rejected["lexical bias"] == len(everything)
     monkeypatch.setattr("multicsr.stages.curate.balance._draw", lambda row_id: 0.999)

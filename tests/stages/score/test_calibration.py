@@ -34,7 +34,7 @@ def slow_spearman(one, other):
 
 
 def drawn(seed, number, noise, step):
-    """Scores in steps, so that some are equal, and scores of people that rise with them as far as noise lets."""
+    """Scores in steps, so that some are equal, and noisy scores of people that rise with them."""
     draw = random.Random(seed)
     scores = [round(draw.uniform(1, 3) / step) * step for _ in range(number)]
     people = [min(5.0, max(0.0, 2 * (score - 1) + draw.gauss(0, noise))) for score in scores]
