@@ -137,7 +137,7 @@ class Reason(StrEnum):
     SMALL_GAP = "a < b + gamma"
     BOTH_SIMILAR = "lower score > 4"
     LEXICAL_BIAS = "lexical bias"
-    """A word that far more contradictions than entailments have, or the other way round, tells the side."""
+    """A word that far more contradictions than entailments have, or the other way round, shows the side."""
 
 
 WRITING_REASONS = frozenset(

@@ -128,7 +128,7 @@ class CurateConfig(Section):
     strictest at one common level that keep so many rows; alpha, beta and gamma must be unset. For LLMs whose
     scores do not spread over the whole scale. Unset: the thresholds are those above."""
     max_word_ratio: Annotated[float, Field(ge=1)] | None = None
-    """Balance of words, so that no word tells the side of a hypothesis: the number of rows that have a word
+    """Balance of words, so that no word shows the side of a hypothesis: the number of rows that have a word
     in the contradiction alone may be at most this multiple of those that have it in the entailment alone, and
     the other way round. Of the rows above it, a random part is rejected. Unset: words are not balanced."""
 

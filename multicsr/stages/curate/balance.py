@@ -1,8 +1,8 @@
-"""Balance of words: reject rows so that no word tells the side of a hypothesis.
+"""Balance of words: reject rows so that no word shows the side of a hypothesis.
 
 An encoder can learn "has `not`: a negative" instead of meaning. For each word, the rows that have it in the
 contradiction alone are counted against those that have it in the entailment alone; rows that have it in both
-or neither say nothing. Where one number is far above the other, a random part of its rows is rejected, so
+or neither do not count. Where one number is far above the other, a random part of its rows is rejected, so
 that the ratio is at most `curate.max_word_ratio`:
 
     share of the rows to keep = min over the row's telling words of ratio * (smaller + 1) / (larger + 1)
@@ -48,7 +48,7 @@ class WordCounts:
 
 @dataclass(frozen=True)
 class WordBalance:
-    """Words that tell the side, each with the share of its rows to keep."""
+    """Words that show the side, each with the share of its rows to keep."""
 
     shares: dict[tuple[int, int], float]
     """(side, place of a word) -> share of the rows to keep that have it on this side alone."""
@@ -102,7 +102,7 @@ def balance_words(counts: Iterable[WordCounts], ratio: float) -> WordBalance:
 
 
 def _shares(counts_2V: NDArray[np.int64], ratio: float) -> Iterator[tuple[tuple[int, int], float]]:
-    """Yield ((side, place), share to keep) of the words that tell the side."""
+    """Yield ((side, place), share to keep) of the words that show the side."""
     for side in (0, 1):
         for place in np.flatnonzero(counts_2V[side] > ratio * counts_2V[1 - side]):
             larger, smaller = int(counts_2V[side, place]), int(counts_2V[1 - side, place])

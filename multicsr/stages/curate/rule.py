@@ -56,7 +56,7 @@ def decide(table: pa.Table, curation: Curation, balance: WordBalance | None = No
     Args:
         table: rows of `rows.SCORED`.
         curation: the settings, with absolute thresholds.
-        balance: words that tell the side; None: words are not balanced.
+        balance: words that show the side; None: words are not balanced.
 
     Returns:
         Kept rows in the schema `rows.CURATED`, rejects, and the counters of `Separation`.

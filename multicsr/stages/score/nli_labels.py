@@ -43,7 +43,7 @@ def nli_labels(name: str, id2label: Mapping[int, str]) -> NliLabels:
 
 
 def check_labels_in(folder: Path, name: str) -> None:
-    """Raise if a model directory says that its labels are not those of natural language inference.
+    """Raise if a model directory states that its labels are not those of natural language inference.
 
     Raises:
         ConfigError: they are not, or config.json cannot be read.
