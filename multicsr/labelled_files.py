@@ -7,7 +7,6 @@ Other columns are ignored.
 """
 
 import gzip
-import hashlib
 import json
 import math
 import zlib
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from multicsr.errors import ConfigError
+from multicsr.hashing import checksum
 from multicsr.storage.local_copy import local_copy
 
 _STS = ("score", "sentence1", "sentence2")
@@ -61,7 +61,7 @@ Task = StsTask | TripletTask
 def digest_task(task: Task) -> str:
     """Return a hash of the kind and the rows of a task, without its name."""
     columns = {name: column for name, column in vars(task).items() if name != "name"}
-    return hashlib.blake2b(json.dumps([type(task).__name__, columns]).encode(), digest_size=16).hexdigest()
+    return checksum(json.dumps([type(task).__name__, columns]).encode())
 
 
 class UnknownColumnsError(ConfigError):

@@ -15,7 +15,6 @@ Words are counted by a hash into a fixed number of places, so that memory does n
 Two words may share a place; then they are balanced together.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from multicsr.hashing import hash_64
 from multicsr.stages.curate.words import MAX_CHARACTERS, words_of
 
 BALANCE_RULES = 1
@@ -33,7 +33,7 @@ _PLACES = 2**20
 _MIN_Z = 3.290527
 """Least z-score of a word that is balanced (McNemar's test): one of 1,000 words reaches it by chance."""
 _SIDES = ("entailment", "contradiction")
-_SALT = b"balance:"
+_SALT = "balance:"
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,9 @@ def _one_sided(entailment: str, contradiction: str) -> tuple[set[str], set[str]]
 
 def _place(word: str) -> int:
     """Return the place of a word among the counts."""
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % _PLACES
+    return hash_64(word) % _PLACES
 
 
 def _draw(row_id: str) -> float:
     """Return the random number of a row, in [0, 1)."""
-    digest = hashlib.blake2b(_SALT + row_id.encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "big") / 2**48
+    return (hash_64(_SALT + row_id) >> 11) / 2**53  # as many bits as a float holds

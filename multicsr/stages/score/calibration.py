@@ -9,8 +9,8 @@ from math import atanh, sqrt, tanh
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError, RunError
 from multicsr.labelled_files import StsTask, read_task
 
@@ -24,10 +24,8 @@ _DECIMALS = 6
 """Decimals of the map, so that its text does not depend on the last digits of a sum."""
 
 
-class ScoreMap(BaseModel):
+class ScoreMap(FileRecord):
     """A map from scores to scores that never falls, and how far the scores agree with people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     scores: list[float]
     """Scores at which the slope changes, rising."""
