@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from multicsr.errors import ConfigError, RunError
-from multicsr.llm.base import Completion
+from multicsr.llm.base import Completion, Usage
 from multicsr.llm.openai.answers import ChatFailure, Kind, read
 from multicsr.llm.openai.endpoint import BACKOFF_S, _Attempts
 from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
@@ -102,11 +102,11 @@ def endpoint():
         thread.join()
 
 
-def make_engine(url, **sections):
+def make_engine(url, backoff_s=0.01, **sections):
     sections.setdefault("score", {"method": "both"})
     llm = {"engine": "openai", "base_url": url, **sections.pop("llm", {})}
     config = make_config("some-model", llm=llm, generate={"omega": 0, "temperature": 0.5}, **sections)
-    return OpenAIEngine(config, backoff_s=0.01)
+    return OpenAIEngine(config, backoff_s)
 
 
 def pairs(*premises):
@@ -120,7 +120,7 @@ def test_pairs_are_written_in_order_with_a_seed_per_hypothesis(endpoint, monkeyp
     premises = [f"Premise {i}." for i in range(20)]
     results = engine.generate_pairs(pairs(*premises), premises)
     assert results == [(Completion(f"Sentence: {premise} ", 3, True),) * 2 for premise in premises]
-    assert engine.usage.take() == {"prompt_tokens": 200, "generated_tokens": 120}
+    assert engine.usage.take() == {"requests": 40, "prompt_tokens": 200, "generated_tokens": 120}
     assert set(endpoint.keys) == {"Bearer abc"}
     assert len({body["seed"] for body in endpoint.bodies}) == 40
     assert {body["temperature"] for body in endpoint.bodies} == {0.5}
@@ -281,7 +281,7 @@ def test_the_other_name_for_the_limit_is_tried_once(endpoint):
 def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypatch):
     """Each waits a time of its own, never less than the endpoint asks for."""
     waits = []
-    client = EndpointClient(make_engine("http://x")._config.llm)
+    client = EndpointClient(make_engine("http://x")._config.llm, Usage())
     monkeypatch.setattr(client._has_failed, "wait", waits.append)
     for _ in range(20):
         attempts = _Attempts()
@@ -295,8 +295,7 @@ def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypa
 
 def test_patience_is_counted_in_seconds_not_in_attempts(endpoint):
     endpoint.failures = [(429, {})] * 30
-    engine = make_engine(endpoint.url, llm={"patience_s": 60})
-    engine._endpoint._backoff_s = 0.0
+    engine = make_engine(endpoint.url, backoff_s=0.0, llm={"patience_s": 60})
     assert engine.reply(["4"], ["a"], 8) == [Completion("4 ", 3, True)]
     assert len(endpoint.bodies) == 31
 
