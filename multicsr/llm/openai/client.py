@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError
 from multicsr.llm.openai.answers import ChatFailure, Kind
-from multicsr.messages.error_chain import error_chain, first_line
+from multicsr.messages.error_chain import first_line
 from multicsr.messages.network_errors import describe_tls
 from multicsr.messages.redaction import redact
 
@@ -71,7 +71,7 @@ class ChatClient:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             return ChatFailure(
-                Kind.PASSING, "", _describe(cause), may_be_charged=not isinstance(cause, _NOT_SENT)
+                Kind.PASSING, "", _describe(cause, self.url), may_be_charged=not isinstance(cause, _NOT_SENT)
             )
         except _TooLongAnswer:
             message = f"an answer of more than {_MOST_BYTES // 2**20} MiB"
@@ -139,8 +139,7 @@ def _read_key() -> str:
     return key
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, url: str) -> str:
     """Return the message of a failed connection as one short line without secrets."""
-    texts = [first_line(each) for each in error_chain(error)]
-    text = describe_tls(error) or next(filter(None, texts), "")
-    return redact(" ".join(text.split()))[:300] or type(error).__name__
+    text = describe_tls(error, url, setting="SSL_CERT_FILE") or first_line(error)
+    return redact(" ".join(text.split()))[:300]

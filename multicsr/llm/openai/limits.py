@@ -62,6 +62,8 @@ class RateLimiter:
         self._fell_s = -math.inf
         self._falls_in_a_row = 0
         self._has_fallen = False
+        self._must_probe = False
+        self._is_probing = False
         self._is_closed = False
 
     def wait_s(self) -> float:
@@ -69,7 +71,8 @@ class RateLimiter:
         pause_s = self._resumes_s - self._clock()
         if pause_s > 0:
             return pause_s
-        return 0.0 if self._in_flight < max(math.floor(self.limit), 1) else math.inf
+        places = 0 if self._must_probe and self._is_probing else max(math.floor(self.limit), 1)
+        return 0.0 if self._in_flight < places else math.inf
 
     def enter(self) -> float:
         """Wait until a request may start, or until `close`; return the time of the start."""
@@ -77,6 +80,7 @@ class RateLimiter:
             while (wait_s := self.wait_s()) > 0 and not self._is_closed:
                 self._changed.wait(None if wait_s == math.inf else wait_s)
             self._in_flight += 1
+            self._is_probing = True
             return self._clock()
 
     def leave(self, started_s: float, status: int, headers: Mapping[str, str]) -> None:
@@ -89,11 +93,14 @@ class RateLimiter:
         """
         with self._changed:
             self._in_flight -= 1
+            if started_s >= self._fell_s:
+                self._is_probing = False
             self._pause(seconds_to_reset(headers))
             if is_busy(status, headers):
                 self._fall(started_s, retry_after_s(headers))
             elif 200 <= status < 300:
-                self._falls_in_a_row = 0
+                if started_s >= self._fell_s:
+                    self._falls_in_a_row, self._must_probe = 0, False
                 growth = _CAUTION if self._has_fallen else 1.0
                 self.limit = min(self.limit + growth / self.limit, float(self._most))
             self._changed.notify_all()
@@ -105,13 +112,18 @@ class RateLimiter:
             self._changed.notify_all()
 
     def _fall(self, started_s: float, wait_s: float) -> None:
-        """Lower the limit, once for all requests that were in flight together."""
+        """Lower the limit, once for all requests that were in flight together.
+
+        An endpoint that does not say how long to wait gets a single request after the pause, until it answers
+        one.
+        """
         self._pause(wait_s)
         if started_s < self._fell_s:
             return
         if not wait_s:
             self._pause(backoff_s(self._falls_in_a_row, self._backoff_s, _LONGEST_BACKOFF_S))
         self._has_fallen = True
+        self._must_probe, self._is_probing = not wait_s, False
         self._falls_in_a_row += 1
         self._fell_s = self._clock()
         self.limit = max(self.limit * _FALL, 1.0)
@@ -124,7 +136,7 @@ class RateLimiter:
 
 def is_busy(status: int, headers: Mapping[str, str]) -> bool:
     """Return True if an endpoint asks for fewer requests."""
-    return status == 429 or (status == 503 and "retry-after" in {name.lower() for name in headers})
+    return status == 429 or (status == 503 and "Retry-After" in headers)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

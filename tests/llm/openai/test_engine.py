@@ -17,6 +17,7 @@ from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
 from multicsr.llm.openai.engine import OpenAIEngine
 from multicsr.prompts import load_prompts
 from multicsr.rows import Reason
+from tests.support.chat_server import engine_at, said, serving
 from tests.support.tiny_llms import make_config
 
 
@@ -383,3 +384,46 @@ def test_a_chat_template_cannot_be_switched_off(endpoint):
     llm = {"engine": "openai", "base_url": endpoint.url, "chat_template": False}
     with pytest.raises(ConfigError, match=r"llm\.chat_template"):
         OpenAIEngine(make_config("m", llm=llm, generate={"omega": 0}))
+
+
+class BaseModel:
+    """What a base model writes at an endpoint that ends a text at stop strings, wherever they are."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __call__(self, body):
+        cuts = [self.text.index(stop) for stop in body.get("stop", []) if stop in self.text]
+        return said(self.text[: min(cuts)], "stop") if cuts else said(self.text, "length")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "asked"),
+    [
+        ("A dog runs.\nSentence: next", ("A dog runs.", True), 1),
+        ("\n\nA dog runs.\nSentence: next", ("A dog runs.", True), 2),
+        (" \n A dog runs", ("A dog runs", False), 2),
+        ("A dog runs", ("A dog runs", False), 1),
+        (" A dog runs", ("A dog runs", False), 1),
+    ],
+)
+def test_text_ends_at_the_first_stop_string_after_other_text(text, expected, asked):
+    with serving(BaseModel(text)) as server:
+        [found] = engine_at(server.url).reply(["x"], ["id"], 8)
+    assert (found.text, found.finished) == expected
+    assert len(server.bodies) == asked
+
+
+def test_endpoint_that_begins_with_line_breaks_is_asked_twice_once_only():
+    with serving(BaseModel("\nA dog runs.\nAnd more")) as server:
+        engine = engine_at(server.url)
+        found = engine.reply(["x"] * 5, list("abcde"), 8)
+    assert {each.text for each in found} == {"A dog runs."}
+    assert ["stop" in body for body in server.bodies] == [True, *[False] * 5]
+
+
+def test_empty_answer_stays_empty():
+    with serving(lambda body: said("", "stop")) as server:
+        found = engine_at(server.url).reply(["x"] * 2, list("ab"), 8)
+    assert found == [Completion("", 3, True)] * 2
+    assert len(server.bodies) == 3
