@@ -35,6 +35,6 @@ def budget_spent(config: LLMConfig, counters: Mapping[str, float], detail: str) 
     done = counters["rows_reused"] + counters["rows_written"]
     spent = describe_requests(counters) or "no request"
     return BudgetSpent(
-        f"generate: {' and '.join(settings)} allow no further request after {spent}: {detail}; {done:,.0f} "
-        "rows are done and kept; run the command again to go on with a new budget"
+        f"generate: {' and '.join(settings)} allow no further request after {spent}: {detail}; rows "
+        f"done and kept: {done:,.0f}; run the command again to go on with a new budget"
     )

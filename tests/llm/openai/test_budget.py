@@ -80,6 +80,19 @@ def test_no_random_order_of_threads_exceeds_a_budget_or_wastes_it():
     assert 20_000 - 2 * 250 < sum(used) <= 20_000
 
 
+def test_request_waits_for_others_that_may_leave_it_enough():
+    budget = make_budget(max_tokens=100)
+    with ThreadPoolExecutor(1) as threads:
+        with budget.reserve([TokenCount(90, 0)]) as reservation:
+            later = threads.submit(spend, budget, TokenCount(50, 0), TokenCount(50, 0))
+            with pytest.raises(TimeoutError):
+                later.result(timeout=0.2)
+            reservation.charge(TokenCount(40, 0))
+        assert later.result(timeout=10) is None
+    with pytest.raises(BudgetSpent, match="has used 90 tokens"):
+        spend(budget, TokenCount(11, 0), TokenCount(0, 0))
+
+
 def test_bound_holds_for_any_tokenizer_that_reads_bytes():
     assert most_tokens("é" * 10, 7) == (20 + 128, 7)
 

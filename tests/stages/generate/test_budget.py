@@ -22,13 +22,13 @@ TOKENS = (100, 10)
 """What each request costs."""
 
 
-def answer(body):
+def answer(body, tokens=TOKENS):
     name = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=4).hexdigest()
     if body.get("logprobs"):
         top = [{"token": "4", "logprob": math.log(0.8)}, {"token": "1", "logprob": math.log(0.2)}]
         content = {"content": [{"token": "4", "top_logprobs": top}]}
-        return said("4", "length", content, TOKENS)
-    return said(f"Hypothesis {name} follows.", tokens=TOKENS)
+        return said("4", "length", content, tokens)
+    return said(f"Hypothesis {name} follows.", tokens=tokens)
 
 
 @pytest.fixture
@@ -116,6 +116,20 @@ def test_run_ends_within_its_budget_and_the_next_ones_finish_it(endpoint, make_r
 
 
 @pytest.mark.usefixtures("without_ray")
+def test_requests_for_a_row_that_was_not_finished_are_counted(endpoint, make_run):
+    """An endpoint that adds more to a prompt than any template: a row costs 12,040 tokens, the limit is 20,000."""
+    endpoint.answer = lambda body: answer(body, (3_000, 10))
+    config = make_run(max_tokens=20_000, concurrency=1)
+    spent = run_to_budget(config)
+    assert len(endpoint.bodies) == 7
+    assert "after 7 requests, 21,000 tokens read, 70 tokens written" in str(spent)
+    assert "; rows done and kept: 1;" in str(spent)
+    before = asked(endpoint)
+    full_run.run(make_run(concurrency=1), SilentProgress(), until="generate")
+    assert (before & asked(endpoint)).total() == 1  # the score whose partner was not paid
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_tokens_and_cost_are_counted_and_shown(endpoint, make_run):
     config, progress = make_run(**PRICES), LastLines()
     full_run.run(config, progress, until="generate")
@@ -136,7 +150,7 @@ def test_tokens_and_cost_are_counted_and_shown(endpoint, make_run):
 def test_budget_counts_over_all_actors(endpoint, make_run):
     """Two actors have half of it each; the first to use it up does not end the other one's work."""
     config = make_run(actors=2, max_tokens=12_000)
-    with pytest.raises(BudgetSpent, match=r"llm\.max_tokens .* rows are done and kept"):
+    with pytest.raises(BudgetSpent, match=r"llm\.max_tokens .* rows done and kept: \d+"):
         full_run.run(config, SilentProgress(), until="generate")
     assert 0.8 * 12_000 < len(endpoint.bodies) * sum(TOKENS) <= 12_000
     endpoint.bodies.clear()
