@@ -23,8 +23,8 @@ class LabelMass(NamedTuple):
     mass_L: NDArray[np.float64]
     """[L] probabilities of the labels' texts; their sum is at most 1."""
     is_cut: bool
-    """True if the answer reached its limit within a text that begins several labels: a longer one tells
-    more."""
+    """True if the answer reached its limit within a text that begins several labels, so that a longer one
+    would hold more."""
 
 
 def read_labels(answer: ChatAnswer, labels: Sequence[str]) -> LabelMass:

@@ -22,7 +22,7 @@ _FALL = 0.75
 _CAUTION = 0.25
 """Factor of the growth after the first fall: the limit is known then, and each probe of it costs a 429."""
 _LONGEST_BACKOFF_S = 30.0
-"""Longest pause for all threads if a busy endpoint does not say how long to wait."""
+"""Longest pause for all threads if a busy endpoint does not state how long to wait."""
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])")
 
@@ -48,7 +48,7 @@ class RateLimiter:
         Args:
             most: maximum number of requests in flight.
             longest_pause_s: longest pause, whatever the endpoint asks for.
-            backoff_s: first pause after a busy endpoint that does not say how long to wait.
+            backoff_s: first pause after a busy endpoint that does not state how long to wait.
             clock: returns a time in seconds.
         """
         self.limit = min(_FIRST, float(most))
@@ -114,7 +114,7 @@ class RateLimiter:
     def _fall(self, started_s: float, wait_s: float) -> None:
         """Lower the limit, once for all requests that were in flight together.
 
-        An endpoint that does not say how long to wait gets a single request after the pause, until it answers
+        An endpoint that does not state how long to wait gets a single request after the pause, until it answers
         one.
         """
         self._pause(wait_s)
