@@ -114,8 +114,8 @@ class RateLimiter:
     def _fall(self, started_s: float, wait_s: float) -> None:
         """Lower the limit, once for all requests that were in flight together.
 
-        An endpoint that does not state how long to wait gets a single request after the pause, until it answers
-        one.
+        An endpoint that does not state how long to wait gets a single request after the pause, until it
+        answers one.
         """
         self._pause(wait_s)
         if started_s < self._fell_s:

@@ -117,7 +117,7 @@ def test_run_ends_within_its_budget_and_the_next_ones_finish_it(endpoint, make_r
 
 @pytest.mark.usefixtures("without_ray")
 def test_requests_for_a_row_that_was_not_finished_are_counted(endpoint, make_run):
-    """An endpoint that adds more to a prompt than any template: a row costs 12,040 tokens, the limit is 20,000."""
+    """The endpoint adds more to a prompt than any template does: a row costs 12,040 tokens of 20,000."""
     endpoint.answer = lambda body: answer(body, (3_000, 10))
     config = make_run(max_tokens=20_000, concurrency=1)
     spent = run_to_budget(config)
