@@ -51,6 +51,14 @@ def test_defaults_are_the_papers(write):
         ),
         ({"score": {"method": "expected"}}, "score.method: expected is called llm_expected now"),
         ({"curate": {"score": "stated"}}, "stated is called llm_stated now; write that"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://host/v1", "max_tokens": 9},
+                "generate": {"omega": 0},
+                "score": {"model": "other"},
+            },
+            "cannot limit the requests of score.model",
+        ),
         ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
         ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
         (

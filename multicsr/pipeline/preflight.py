@@ -79,6 +79,8 @@ def _require_packages(stage: str, config: Config) -> None:
 def _require_llm_packages(llm: LLMConfig) -> None:
     if llm.engine == "transformers":
         require_extra("train", "llm.engine: transformers")
+    elif llm.engine == "openai":
+        require_extra("openai", "llm.engine: openai")
     elif llm.engine == "vllm":
         from multicsr.llm.vllm.launch import check_version
 

@@ -17,16 +17,12 @@ from packaging.requirements import Requirement
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.vllm.free_memory import free_memory_gib
-from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
-from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
 from multicsr.models.llm_weights import locate_llm
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
-_ENDPOINT_S = 5.0
-"""Timeout of the request to an endpoint, in seconds."""
 _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 
@@ -181,19 +177,17 @@ def _labels_of_writer(config: Config) -> Iterator[Finding]:
 
 
 def _endpoint(config: Config) -> Iterator[Finding]:
-    """Yield whether something answers at `llm.base_url`, whatever it answers. A run would wait for it."""
-    if config.llm.base_url is None:
-        return
-    import requests
+    """Yield whether a chat endpoint answers at `llm.base_url`, or what is wrong with it."""
+    if config.llm.base_url is None or missing_packages("openai"):
+        return  # a missing package is among the problems
+    from multicsr.llm.openai.probe import probe
 
-    url = one_line(str(config.llm.base_url))
     try:
-        requests.get(str(config.llm.base_url), timeout=_ENDPOINT_S, allow_redirects=False)
-    except requests.RequestException as error:
-        remedy = f"llm.base_url: nothing answers there ({first_line(error)}); correct it, or start the server"
-        yield Finding("llm.base_url", url, redact(remedy))
+        probe(config.llm)
+    except (ConfigError, RunError) as error:
+        yield Finding("llm.base_url", one_line(config.llm.base_url), str(error))
         return
-    yield Finding("llm.base_url", url)
+    yield Finding("llm.base_url", one_line(config.llm.base_url))
 
 
 def _store(config: Config) -> Iterator[Finding]:

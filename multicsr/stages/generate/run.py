@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from multicsr.config import Config
-from multicsr.errors import DamagedFileError, RunError
+from multicsr.errors import BudgetSpent, DamagedFileError, RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
@@ -35,6 +35,7 @@ from multicsr.execution.stage_runner import (
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
 from multicsr.stages.generate.calibrate import calibrate
+from multicsr.stages.generate.costs import budget_spent, summarise
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
 from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
@@ -77,6 +78,8 @@ class WrittenShard:
     report: ShardReport
     failed: str
     """Digest (`rows_digest`) of the ids of the rows on which the engine failed."""
+    unpaid: str = ""
+    """Reason why further rows of the shard are not written: the budget of the actor is spent."""
 
     @property
     def num_failed(self) -> int:
@@ -114,13 +117,16 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )
     totals.count(rows_reused=num_cached, rows_written=0, rows_scored=0)
-    failed, num_failed = [], 0
+    failed, num_failed, unpaid = [], 0, []
     for shard in _write(config, store, cache_key, [todo for plan in plans for todo in plan.todo]):
         new.add(shard.report)  # raises if too many rows are rejected
         totals.count(worker_seconds=shard.report.seconds, **shard.report.counters)
         progress.advance(shard.report.rows_in)
         failed.append(shard.failed)
         num_failed += shard.num_failed
+        unpaid += [shard.unpaid] if shard.unpaid else []
+    if unpaid:
+        raise budget_spent(config.llm, totals.counters, unpaid[0])
     if num_failed:
         settings = unused(store, settings | {"failed": add_digests(failed)})
         artifact = replace(artifact, settings=settings)
@@ -128,7 +134,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         totals.add(report)
     contents = totals.contents()
     _check_failed(contents, num_failed)
-    return complete(artifact, contents, progress)
+    return complete(replace(artifact, summarise=summarise), contents, progress)
 
 
 def _before(snapshot: Snapshot) -> Manifest | None:
@@ -199,6 +205,8 @@ def _check_failed(contents: Contents, num_failed: int) -> None:
 
 def _write(config: Config, store: Store, cache_key: CacheKey, todo: Sequence[Todo]) -> Iterator[WrittenShard]:
     """Write the shards in a pool of actors; yield each one when it is done."""
+    llm = config.llm.with_share_of(max(min(config.generate.actors, len(todo)), 1))
+    config = config.model_copy(update={"llm": llm})
     pool = Pool(
         config.generate.actors,
         config.generate.cpus_per_actor,
@@ -233,17 +241,25 @@ def writer(
             todo.cached.hypotheses(store),
             written_in(store, cache_key.unscored.writable(store), todo.cached.span),
         ]
-        for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
-            counters.update(piece.counters)
-            refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
-            _commit(store, cache_key, todo, piece.rows)
-            rows.append(piece.rows)
+        unpaid = ""
+        try:
+            for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
+                counters.update(piece.counters)
+                refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
+                _commit(store, cache_key, todo, piece.rows)
+                rows.append(piece.rows)
+        except BudgetSpent as error:
+            # The other actors go on with their shares, so this one returns what it has and does not raise.
+            unpaid = str(error)
+            counters.update(stage.usage())
         table = pa.concat_tables(rows)
+        if unpaid:
+            sentences = sentences.filter(pc.is_in(sentences["row_id"], table["row_id"].combine_chunks()))
         _check_ids(table, sentences)
         premises = sentences["text"].take(pc.index_in(table["row_id"], sentences["row_id"].combine_chunks()))
         # This verdict only stops the job early: the one that counts is made when the file is assembled.
         table = reject_repeated(table, premises)
-        return _report(table, dict(counters), time.perf_counter() - started)
+        return replace(_report(table, dict(counters), time.perf_counter() - started), unpaid=unpaid)
 
     return write
 
