@@ -97,8 +97,8 @@ class Config(Section):
         for setting in ("model", "calibrate"):
             if limits and self.score.uses_llm and getattr(self.score, setting) is not None:
                 raise ValueError(
-                    f"llm.{limits[0]} counts what one LLM writes and scores for the corpus; it cannot limit the "
-                    f"requests of score.{setting}, so leave one of the two out"
+                    f"llm.{limits[0]} counts what one LLM writes and scores for the corpus; it cannot "
+                    f"limit the requests of score.{setting}, so leave one of the two out"
                 )
         if self.scoring_llm != self.llm and self.llm.engine == "vllm":
             raise ValueError(
