@@ -7,10 +7,12 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
@@ -23,6 +25,8 @@ from multicsr.models.llm_weights import locate_llm
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
+_CONNECT_S = 5.0
+"""Timeout of the connection to the server of a bucket, in seconds."""
 _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 
@@ -191,7 +195,15 @@ def _endpoint(config: Config) -> Iterator[Finding]:
 
 
 def _store(config: Config) -> Iterator[Finding]:
-    """Yield whether the store of the run can be written and honours conditional puts."""
+    """Yield whether the store of the run can be written and honours conditional puts.
+
+    A server that is named is asked for a connection first: the requests of a store are repeated for long.
+    """
+    endpoint = config.s3.endpoint
+    if config.store.startswith("s3://") and endpoint and (problem := _silence(endpoint)):
+        remedy = f"s3.endpoint: nothing answers at {one_line(endpoint)} ({problem}); correct it"
+        yield Finding("store", config.store, remedy)
+        return
     from multicsr.storage.lease import check_conditions
     from multicsr.storage.store import Store
 
@@ -202,3 +214,14 @@ def _store(config: Config) -> Iterator[Finding]:
         yield Finding("store", config.store, str(error))
         return
     yield Finding("store", store.uri())
+
+
+def _silence(url: str) -> str:
+    """Return why no server takes a connection at a URL; empty if one does."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), _CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
