@@ -24,7 +24,7 @@ from multicsr.stages.ingest.wikipedia import articles
 
 __all__ = ["READERS_VERSION", "Record", "read_records"]
 
-READERS_VERSION = 3
+READERS_VERSION = 4
 """Version of the readers; raise it when a file gives other records than before."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 64 * 2**20

@@ -4,6 +4,7 @@ Checks that need many records (duplicates) or much time (the language) are made 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 from multicsr.config import IngestConfig
 from multicsr.execution.shard_report import ShardReport, count_reasons
 from multicsr.execution.stage_runner import commit, write_rejects
-from multicsr.rows import Reason
+from multicsr.rows import SENTENCE, Reason
 from multicsr.stages.ingest.duplicates import IdRange, drop_duplicates, reject
-from multicsr.stages.ingest.filters import language_filter
+from multicsr.stages.ingest.findings import LANGUAGE, counters_of
+from multicsr.stages.ingest.language_detection import language_filter, language_identifier
 from multicsr.stages.ingest.near_duplicates import losers_of
 from multicsr.storage.manifest import rows_digest
 from multicsr.storage.store import FileEntry, Store
@@ -37,9 +39,10 @@ def sharder(
         near: files with the near-duplicates, if `near_duplicates` is set.
 
     Raises:
-        ConfigError: the language filter cannot be created.
+        ConfigError: the language filter or the identifier cannot be created.
     """
     foreign = language_filter(config.language) if config.language_filter else None
+    identify = language_identifier(config.languages) if config.language == "auto" else None
 
     def shard(ids: IdRange) -> ShardReport:
         started = time.perf_counter()
@@ -51,6 +54,9 @@ def sharder(
             rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
         if foreign is not None:
             rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
+        if identify is not None:
+            tags = pa.array(identify(rows["text"].to_pylist()), pa.string())
+            rows = rows.set_column(rows.schema.get_field_index("language"), SENTENCE.field("language"), tags)
         files = [
             store.write_table(f"{folder}/rows/part-{number:06d}.parquet", part)
             for number, part in ids.files(rows)
@@ -62,6 +68,7 @@ def sharder(
             rejected=count_reasons(bad),
             rows_digest=rows_digest(rows["row_id"]),
             seconds=time.perf_counter() - started,
+            counters=counters_of(LANGUAGE, Counter(rows["language"].to_pylist())) if identify else {},
             files=files,
             reject_files=write_rejects(store, folder, ids.key, bad),
         )
