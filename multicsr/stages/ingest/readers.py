@@ -20,6 +20,7 @@ from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record, no_column, text_record
 from multicsr.stages.ingest.separated import separated
 from multicsr.stages.ingest.tmx import segments
+from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikipedia import articles
 
 __all__ = ["READERS_VERSION", "Record", "read_records"]
@@ -120,7 +121,7 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
 
 def _wikipedia(stream: BinaryIO, file: InputFile) -> Iterator[Record]:
     try:
-        from multicsr.stages.ingest.wikitext import BrokenMarkup, prose
+        from multicsr.stages.ingest.wikitext import prose
     except ImportError as error:
         raise ConfigError("input.format: wikipedia needs pip install 'multicsr[ingest]'") from error
     for article in articles(stream, file.shown):
