@@ -18,8 +18,7 @@ SENTENCE = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),  # `row_id()`: unique in a corpus, resume key
         pa.field("text", pa.string(), nullable=False),  # normalised; the premise
-        # Tag of the configuration, part of the id; or detected, and then the id has `UNDETERMINED`.
-        pa.field("language", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),  # tag: configured, part of the id; or detected
         pa.field("source", pa.string(), nullable=False),  # file the sentence was first seen in
         pa.field("position", pa.int64(), nullable=False),  # 0-based record number in that file
     ]

@@ -70,6 +70,11 @@ def shown(record: Record, redact: Callable[[str], str] = str) -> Record:
     return Record(text, record.reason, detail)
 
 
+def has_text(record: Record) -> bool:
+    """Return whether a reject has a text, which may be empty; a record whose column is unknown has none."""
+    return bool(record.text) or record.reason is Reason.EMPTY
+
+
 def _damage(text: str) -> str | None:
     """Return a sign that the text was wrongly decoded before it was read, or None."""
     if "\ufffd" in text:

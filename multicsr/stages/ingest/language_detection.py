@@ -33,7 +33,7 @@ def language_filter(language: str) -> Callable[[Sequence[str]], list[str | None]
     Raises:
         ConfigError: the ingest extra is not installed, or does not know the language.
     """
-    (wanted,) = _known([language], "ingest.language_filter")
+    (wanted,) = known_languages([language], "ingest.language_filter")
     suspect = _fast_detector()
 
     def foreign(text: str) -> str | None:
@@ -55,6 +55,31 @@ def language_filter(language: str) -> Callable[[Sequence[str]], list[str | None]
     return lambda texts: [foreign(text) for text in texts]
 
 
+def known_languages(tags: Sequence[str], setting: str) -> "list[Language]":
+    """Return lingua's languages of some tags.
+
+    Args:
+        tags: language tags.
+        setting: the setting that names them, for messages.
+
+    Raises:
+        ConfigError: the ingest extra is not installed, or does not know a language.
+    """
+    try:
+        from lingua import Language
+    except ImportError as error:
+        raise ConfigError(f"{setting} needs pip install 'multicsr[ingest]'") from error
+    known = {_tag(each): each for each in Language.all()}
+    found = []
+    for tag in tags:
+        first = tag.partition("-")[0].lower()
+        language = known.get(SAME_LANGUAGE.get(first, first))
+        if language is None:
+            raise ConfigError(f"{setting}: {tag} is not supported; use one of {', '.join(sorted(known))}")
+        found.append(language)
+    return found
+
+
 def language_identifier(languages: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
     """Return a function that returns the language of each sentence in a list.
 
@@ -69,7 +94,7 @@ def language_identifier(languages: Sequence[str]) -> Callable[[Sequence[str]], l
     Raises:
         ConfigError: the ingest extra is not installed, or does not know a language.
     """
-    among = frozenset(_known(languages, "ingest.languages"))
+    among = frozenset(known_languages(languages, "ingest.languages"))
     fast = None if among else _fast_detector()
 
     def identify(text: str) -> str:
@@ -87,23 +112,6 @@ def language_identifier(languages: Sequence[str]) -> Callable[[Sequence[str]], l
         return UNDETERMINED if found is None else _tag(found)
 
     return lambda texts: [identify(text) for text in texts]
-
-
-def _known(tags: Sequence[str], setting: str) -> "list[Language]":
-    """Return lingua's languages of some tags; raise ConfigError if one is unknown or lingua is missing."""
-    try:
-        from lingua import Language
-    except ImportError as error:
-        raise ConfigError(f"{setting} needs pip install 'multicsr[ingest]'") from error
-    known = {_tag(each): each for each in Language.all()}
-    found = []
-    for tag in tags:
-        first = tag.partition("-")[0].lower()
-        language = known.get(SAME_LANGUAGE.get(first, first))
-        if language is None:
-            raise ConfigError(f"{setting}: {tag} is not supported; use one of {', '.join(sorted(known))}")
-        found.append(language)
-    return found
 
 
 def _tag(language: "Language") -> str:

@@ -14,10 +14,10 @@ import pyarrow as pa
 from multicsr.config import Config
 from multicsr.execution.shard_report import ShardReport, count_reasons
 from multicsr.execution.stage_runner import commit, finished_report, write_rejects
-from multicsr.rows import SENTENCE, UNDETERMINED, Reason, rejects, row_id
+from multicsr.rows import SENTENCE, UNDETERMINED, rejects, row_id
 from multicsr.stages.ingest.digests import Unchanged
 from multicsr.stages.ingest.files import PLACE_DIGITS, InputFile
-from multicsr.stages.ingest.filters import examine, sentence_splitter, shown
+from multicsr.stages.ingest.filters import examine, has_text, sentence_splitter, shown
 from multicsr.stages.ingest.findings import REDACTED, counters_of
 from multicsr.stages.ingest.html_text import plain_texts, reject_left_markup
 from multicsr.stages.ingest.readers import read_records
@@ -141,8 +141,7 @@ def _candidates(placed: Sequence[Placed], language: str, source: str) -> pa.Tabl
 def _rejects(placed: Sequence[Placed], language: str, source: str) -> pa.Table:
     columns = [
         pa.nulls(len(placed), pa.string()),
-        # Null: the record has no text that may be shown, because its other columns are nobody's business.
-        [record.text if record.text or record.reason is Reason.EMPTY else None for _, record in placed],
+        [record.text if has_text(record) else None for _, record in placed],
         pa.repeat(language, len(placed)),
         pa.repeat(source, len(placed)),
         [position for position, _ in placed],

@@ -20,8 +20,9 @@ def summary(snapshot: Snapshot) -> "Group":
     from rich.console import Group
 
     evaluation = read_evaluation(snapshot)
-    tables = [_stages(stage_summaries(snapshot)), *([render(evaluation)] if evaluation else [])]
-    return Group(*tables)
+    stages = stage_summaries(snapshot)
+    findings = [f"{stage.title}: {line}" for stage in stages for line in stage.findings]
+    return Group(_stages(stages), *findings, *([render(evaluation)] if evaluation else []))
 
 
 def _stages(stages: list[StageSummary]) -> "Table":

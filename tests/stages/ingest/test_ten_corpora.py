@@ -1,4 +1,4 @@
-"""Ten corpora as people have them, read with the defaults and at most one setting each (`documents` or `language`).
+"""Ten corpora as people have them, read with the defaults and at most one setting (`documents`, `language`).
 
 The expected counts follow from how the records are made; they were written down before the first run.
 """
