@@ -14,10 +14,14 @@ HISTOGRAM = "mask_similarities.json"
 """File of the distribution of P's cosines, a `Histogram`."""
 
 
-class Step(BaseModel):
-    """The record of one optimizer step."""
+class FileRecord(BaseModel):
+    """A record that is written to a file. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Step(FileRecord):
+    """The record of one optimizer step."""
 
     step: int
     """Number of the step, counted from 1."""
@@ -37,10 +41,8 @@ class Step(BaseModel):
     """Part of the wall time spent waiting for P's vectors."""
 
 
-class DevScore(BaseModel):
+class DevScore(FileRecord):
     """The record of one evaluation on dev."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     step: int
     """Number of steps done before the evaluation."""
@@ -50,7 +52,7 @@ class DevScore(BaseModel):
     """True if the score is better than all earlier scores, step 0 excepted; always False at step 0."""
 
 
-class MaskedPair(BaseModel):
+class MaskedPair(FileRecord):
     """A premise and another row's hypothesis that the mask treated as a false negative."""
 
     anchor: str
@@ -61,7 +63,7 @@ class MaskedPair(BaseModel):
     """Cosine under P."""
 
 
-class Histogram(BaseModel):
+class Histogram(FileRecord):
     """The distribution of the cosines under P of premises with other rows' hypotheses."""
 
     edges: list[float]

@@ -1,7 +1,6 @@
 """Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from multicsr import hashing
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.yaml_file import load_yaml
@@ -25,7 +25,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), checksum: str |
         path: path of a file, or an s3:// URI; a bucket is accessed with the settings of the AWS chain
             (AWS_ENDPOINT_URL), because no configuration has been read yet.
         overrides: `section.key=value` strings, in the order in which they are applied.
-        checksum: result of `config_checksum` for the file that was submitted; None: the file is trusted.
+        checksum: `checksum` of the bytes of the file that was submitted; None: the file is trusted.
 
     Raises:
         ConfigError: the configuration is not valid; one line for each mistake, with setting and remedy.
@@ -96,16 +96,11 @@ def _remove(tree: dict[str, object], place: Sequence[int | str]) -> bool:
     return True
 
 
-def config_checksum(data: bytes) -> str:
-    """Return the BLAKE2b-128 hash of the bytes of a configuration, 32 hex digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _read(path: Path | str, checksum: str | None) -> tuple[dict[str, object], list[str]]:
     """Return the sections of a file, and one line for every key that occurs twice."""
     try:
         data = _data(path)
-        if checksum is not None and config_checksum(data) != checksum:
+        if checksum is not None and hashing.checksum(data) != checksum:
             raise ConfigError(f"{path} is not the configuration that was submitted; submit the job again")
         tree, twice = load_yaml(data)
     except FileNotFoundError as error:

@@ -7,12 +7,13 @@ A row keeps its `row_id` in all stages, and stages only add columns. A row that 
 reject: the same columns as far as they are filled, plus the reason.
 """
 
-import hashlib
 import re
 import unicodedata
 from enum import StrEnum
 
 import pyarrow as pa
+
+from multicsr.hashing import checksum
 
 SENTENCE = pa.schema(
     [
@@ -176,4 +177,4 @@ def row_id(text: str, language: str) -> str:
         text: the sentence as `normalise` returns it.
         language: language tag of the corpus; `UNDETERMINED` if languages are detected.
     """
-    return hashlib.blake2b(f"{language}\0{text}".encode(), digest_size=16).hexdigest()
+    return checksum(f"{language}\0{text}".encode())

@@ -9,13 +9,13 @@ the batch. So every choice has a flag: it is certain if no shift of the logits b
 could change it. The decoder repeats uncertain rows alone (`multicsr.llm.transformers.decode`).
 """
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from multicsr.hashing import hash_64
 from multicsr.llm.request import SamplingParams
 
 
@@ -109,8 +109,7 @@ def uniform(seed: int, row_id: str, direction: str, position: int) -> float:
 
     It is a function of the arguments alone.
     """
-    key = f"{seed}:{row_id}:{direction}:{position}".encode()
-    return (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+    return (hash_64(f"{seed}:{row_id}:{direction}:{position}") >> 11) / 2**53
 
 
 def on_device(values: Sequence[object], device: torch.device, dtype: torch.dtype) -> Tensor:

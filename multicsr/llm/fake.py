@@ -1,11 +1,11 @@
 """Deterministic replacement of an LLM, for tests and for measurements of everything around the LLM."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multicsr.hashing import hash_64
 from multicsr.llm.base import Completion, Rejection, Usage
 from multicsr.prompts import PromptPair
 
@@ -36,7 +36,7 @@ class FakeEngine:
         """Implement `Engine.generate_pairs`."""
         results: list[tuple[Completion, Completion] | Rejection] = []
         for pair, row_id in zip(pairs, row_ids, strict=True):
-            bits = _bits(row_id)
+            bits = hash_64(row_id)
             entailment, contradiction = _sentence(bits >> 8), _DENIAL + _sentence(bits >> 32).lower()
             if bits % 256 < 4:
                 entailment = ""
@@ -62,7 +62,7 @@ class FakeEngine:
     ) -> list[Completion | Rejection]:
         """Implement `Engine.reply`; the token limit is ignored."""
         return [
-            self._complete("similar" if _bits(row_id) % 256 >= 252 else f"{_grade(prompt):.1f}")
+            self._complete("similar" if hash_64(row_id) % 256 >= 252 else f"{_grade(prompt):.1f}")
             for prompt, row_id in zip(prompts, row_ids, strict=True)
         ]
 
@@ -71,11 +71,6 @@ class FakeEngine:
         num_tokens = len(text.split())
         self.usage.add(generated_tokens=num_tokens)
         return Completion(text, num_tokens, finished=True)
-
-
-def _bits(text: str) -> int:
-    """Return a hash of 64 bits."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _sentence(bits: int) -> str:
@@ -89,5 +84,5 @@ def _sentence(bits: int) -> str:
 
 def _grade(prompt: str) -> float:
     """Return a grade: about 4 on average, about 1.5 if the prompt contains a contradiction."""
-    spread = _bits(prompt) % 1024 / 1024
+    spread = hash_64(prompt) % 1024 / 1024
     return spread * 3 if _DENIAL in prompt else 2.5 + spread * 2.5

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError
 from multicsr.storage.local_copy import local_copy
 
@@ -30,10 +31,8 @@ class PromptPair(NamedTuple):
     premise: str
 
 
-class PromptSet(BaseModel):
+class PromptSet(FileRecord):
     """Instruction pools and layouts, as read from YAML."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     """Name of the set, which is written into every generated row."""

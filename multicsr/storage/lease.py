@@ -22,8 +22,9 @@ from math import ceil
 from typing import Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import DamagedFileError, MulticsrError, RunError
 from multicsr.observability.progress import Progress
 from multicsr.periodic import run_periodically
@@ -48,10 +49,8 @@ _DAMAGED = -1
 """Number that represents an unreadable heartbeat."""
 
 
-class _Heartbeat(BaseModel):
+class _Heartbeat(FileRecord):
     """The record in a heartbeat file, which the holder rewrites periodically."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     released: bool = False
@@ -207,6 +206,7 @@ def held(store: Store, what: str, lease_s: float, progress: Progress) -> Iterato
         RunError: another job holds the lease, or the server ignores conditions of writes, so that two jobs
             could both get it.
     """
+
     holder = f"{what} on {socket.gethostname()}, process {os.getpid()}"
     lease = Lease.acquire(store, holder, lease_s, progress)
     with lease.renewed():

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from multicsr import __version__
+from multicsr.artifacts import FileRecord
 from multicsr.errors import MissingFileError
 from multicsr.storage.store import FileEntry, Store
 
@@ -25,10 +26,8 @@ NO_ROWS = "0" * 32
 """Digest (`rows_digest`) of no rows."""
 
 
-class Provenance(BaseModel):
+class Provenance(FileRecord):
     """The part of a manifest that states how and when an artifact was made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     stage: str
     run: str
@@ -44,10 +43,8 @@ class Provenance(BaseModel):
     """Wall time of the run that completed it, in seconds."""
 
 
-class Contents(BaseModel):
+class Contents(FileRecord):
     """The files of an artifact or of one of its shards, and counts of all rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rows_in: int = 0
     rows_out: int = 0

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from multicsr.artifacts import FileRecord
 
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
@@ -18,10 +18,8 @@ _DEAD_STATES = ("Z", "X")
 """States of a process that ended: Z (zombie), until its parent reads the exit code, and X (dead)."""
 
 
-class ProcessIdentity(BaseModel):
+class ProcessIdentity(FileRecord):
     """An identity that distinguishes a process from every other one that ever ran."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     host: str
     boot: str

@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import DamagedFileError, MulticsrError
 from multicsr.periodic import run_periodically
 from multicsr.storage import refresh_log
@@ -31,10 +32,8 @@ _BOOK_EVERY_S = 30.0
 """Seconds between two records of a running training: the most that a killed driver can lose."""
 
 
-class Cost(BaseModel):
+class Cost(FileRecord):
     """The cost of a piece of work."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rows_written: int = 0
     """Number of sentences that the LLM wrote hypotheses for."""
@@ -61,10 +60,8 @@ class Booked(NamedTuple):
     """Names of their files, also of damaged ones, whose cost is unknown."""
 
 
-class _Pending(BaseModel):
+class _Pending(FileRecord):
     """A refresh run that is about to publish."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Name of its record in the refresh log."""
@@ -80,7 +77,7 @@ _pending = TypeAdapter(_Pending)
 
 
 def book(store: Store, cost: Cost, name: str | None = None) -> None:
-    """Record the cost of a piece of work.
+    """FileRecord the cost of a piece of work.
 
     Args:
         name: name of a cost that grows; recording it again replaces it. None: a new cost.
@@ -90,7 +87,7 @@ def book(store: Store, cost: Cost, name: str | None = None) -> None:
 
 @contextmanager
 def book_gpus(store: Store, gpus: float) -> Iterator[None]:
-    """Record the seconds of `gpus` GPUs while the block runs; nothing is recorded if `gpus` is 0."""
+    """FileRecord the seconds of `gpus` GPUs while the block runs; nothing is recorded if `gpus` is 0."""
     started_s, name = time.monotonic(), uuid4().hex
 
     def book_until_now() -> None:

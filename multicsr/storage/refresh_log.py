@@ -6,17 +6,16 @@ Each run has one small file, which is never changed.
 import time
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.storage.store import Store
 
 _FOLDER = "refresh_log"
 
 
-class RefreshRun(BaseModel):
+class RefreshRun(FileRecord):
     """The record of one refresh run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     started: str
     """Start of the run, ISO 8601 in UTC."""

@@ -4,7 +4,6 @@ Every name is relative to the root of the store, so a store can be moved. The di
 and a bucket are in `local.py` and `s3.py`.
 """
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,10 +15,12 @@ from typing import Annotated, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
+from multicsr.artifacts import FileRecord
 from multicsr.config import Config, S3Config
 from multicsr.errors import ConfigError, DamagedFileError, MissingFileError, RunError, SchemaError
+from multicsr.hashing import checksum, checksum_of_file
 from multicsr.messages.error_chain import first_line
 from multicsr.messages.redaction import redact
 from multicsr.storage.backend import FileInfo, Files, check_name
@@ -28,7 +29,6 @@ from multicsr.storage.local import Disk
 from multicsr.storage.record import check_schema, decode_record, encode_record
 from multicsr.storage.uri import parse_s3_uri
 from multicsr.storage.verified import VerifiedFile, block_checksums, checksum_of
-from multicsr.storage.verified import checksum as checksum
 
 SCHEMA_VERSION = "3"
 """Schema number in every Parquet file and JSON record; raised when a column or field changes its meaning."""
@@ -42,10 +42,8 @@ _REPEATED = ("language", "source", "prompts", "llm", "reason", "entailment_reply
 T = TypeVar("T")
 
 
-class FileEntry(BaseModel):
+class FileEntry(FileRecord):
     """The description of a file in a manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: Annotated[str, AfterValidator(check_name)]
     rows: int
@@ -262,7 +260,7 @@ class Store:
         """
         self.check_lease()
         self._files.upload(name, source)
-        return FileEntry(path=name, rows=0, bytes=source.stat().st_size, checksum=_checksum_of_file(source))
+        return FileEntry(path=name, rows=0, bytes=source.stat().st_size, checksum=checksum_of_file(source))
 
     def download(self, folder: str, entries: Iterable[FileEntry], target: Path) -> None:
         """Copy the files of `entries` that lie under a folder to a local directory, and verify them.
@@ -305,7 +303,7 @@ class Store:
             path.symlink_to(source)
 
     def _verify_file(self, entry: FileEntry, path: Path) -> None:
-        if path.stat().st_size != entry.bytes or _checksum_of_file(path) != entry.checksum:
+        if path.stat().st_size != entry.bytes or checksum_of_file(path) != entry.checksum:
             raise self.damaged(entry.path)
 
     def read_table(
@@ -409,11 +407,6 @@ def _within(folder: str, entries: Iterable[FileEntry], target: Path) -> Iterator
             path = target / entry.path.removeprefix(f"{folder}/")
             path.parent.mkdir(parents=True, exist_ok=True)
             yield entry, path
-
-
-def _checksum_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _ids(table: pa.Table) -> IdSpan | None:

@@ -5,20 +5,15 @@ verified without reading the rest. Parquet's own page checksums cover neither fo
 damage there can hide rows from a filter.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from multicsr.hashing import checksum
 from multicsr.storage.ranged import RangedFile
 
 BLOCK_BYTES = 2**20
 """Size of a block that has a checksum of its own."""
-
-
-def checksum(data: bytes | memoryview) -> str:
-    """Return the BLAKE2b-128 hash of the bytes, 32 hex digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def block_checksums(data: bytes) -> list[str]:

@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import RunError
 from multicsr.storage.manifest import Manifest, base_fingerprint, now, read_manifest
 from multicsr.storage.process_identity import ProcessIdentity
@@ -33,9 +34,7 @@ _MADE_BY = {"sentences": "ingest", "scored": "generate", "curated": "curate", "m
 """Command that makes an artifact, where its name differs from that of the artifact."""
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+class _Entry(FileRecord):
     id: str = Field(default_factory=lambda: uuid4().hex)
     """Random id that distinguishes equal entries of two writers."""
     created: str = Field(default_factory=now)

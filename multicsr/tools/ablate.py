@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.config import Config, TrainConfig
 from multicsr.errors import ConfigError, DamagedFileError
 from multicsr.observability.progress import Progress
@@ -49,10 +50,8 @@ class Variant:
     train: TrainConfig
 
 
-class AblatedModel(BaseModel):
+class AblatedModel(FileRecord):
     """One training of an ablation with its metrics, kept so that an interrupted ablation can continue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     variant: str
     """Name of the variant; another variant with the same rows and settings has the same metrics."""

@@ -18,8 +18,9 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from multicsr.artifacts import FileRecord
 from multicsr.deploy.local_cluster.node import LOOPBACK, free_ports, last_lines, make_token, start_node
 from multicsr.deploy.local_cluster.process_registry import carries, end, tagged
 from multicsr.deploy.resources import ROLE_LABEL, ROLES
@@ -31,10 +32,8 @@ _STOP_S = 15.0
 """Time after which processes that have not ended are killed."""
 
 
-class Node(BaseModel):
+class Node(FileRecord):
     """One Ray node."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: str
     """`head`, or the value of the label multicsr.io/role of a worker."""
@@ -42,10 +41,8 @@ class Node(BaseModel):
     metrics_port: int
 
 
-class LocalCluster(BaseModel):
+class LocalCluster(FileRecord):
     """The record of a running cluster, as kept in the state folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     address: str

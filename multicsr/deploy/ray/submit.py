@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import yaml
 
-from multicsr.config_file import config_checksum
+from multicsr import hashing
 from multicsr.deploy.ray.client import JobsApiClient
 from multicsr.deploy.ray.jobs import RayClusterTarget
 from multicsr.deploy.resources import JOB_LABEL
@@ -86,7 +86,7 @@ def entrypoint(bundle: Bundle, attempt: Attempt) -> str:
     key of its endpoint, to another place.
     """
     there = Store.of(bundle.config).uri(folder(bundle, attempt))
-    checksum = config_checksum(bundle.text(there).encode())
+    checksum = hashing.checksum(bundle.text(there).encode())
     return f"python -m ray_jobs.{bundle.job} {there}/{CONFIG_FILE} --checksum {checksum}"
 
 

@@ -130,8 +130,8 @@ class Vllm:
             except (ValueError, RuntimeError, OSError, ImportError) as error:
                 if _was_killed(error):
                     raise WorkerLost(
-                        "generate: a vLLM process was killed while it started, perhaps because memory ran out: "
-                        f"{error}"
+                        "generate: a vLLM process was killed while it started, perhaps for "
+                        f"want of memory: {error}"
                     ) from error
                 reason = self._child_output.cause() or " ".join(str(error).split())
                 raise ConfigError(

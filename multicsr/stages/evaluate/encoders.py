@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from multicsr import __version__
+from multicsr.artifacts import FileRecord
 from multicsr.errors import MulticsrError, RunError
 from multicsr.messages.extras import require_extra
 from multicsr.messages.terminal import one_line
@@ -38,10 +38,8 @@ class Candidate(NamedTuple):
     load: Callable[[], "SentenceTransformer"]
 
 
-class Measured(BaseModel):
+class Measured(FileRecord):
     """Results of one encoder on all tasks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     label: str
     scores: list[Score]
@@ -52,10 +50,8 @@ class Measured(BaseModel):
     """Wall time of loading, encoding and measuring."""
 
 
-class Evaluation(BaseModel):
+class Evaluation(FileRecord):
     """Results of every encoder on every task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     created: str
     """Time of the evaluation, ISO 8601, UTC."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import RunError
 from multicsr.stages.evaluate.tasks import StsTask, Task, TripletTask
 
@@ -16,10 +16,8 @@ _BLOCK = 4096
 """Rows per block."""
 
 
-class Score(BaseModel):
+class Score(FileRecord):
     """Result of one encoder on one task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     task: str
     kind: str

@@ -7,7 +7,6 @@ Other columns are ignored.
 """
 
 import gzip
-import hashlib
 import json
 import logging
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 
 from multicsr.errors import ConfigError
+from multicsr.hashing import checksum
 from multicsr.storage.local_copy import local_copy
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ Task = StsTask | TripletTask
 def digest_task(task: Task) -> str:
     """Return a hash of the kind and the rows of a task, without its name."""
     columns = {name: column for name, column in vars(task).items() if name != "name"}
-    return hashlib.blake2b(json.dumps([type(task).__name__, columns]).encode(), digest_size=16).hexdigest()
+    return checksum(json.dumps([type(task).__name__, columns]).encode())
 
 
 class FoundTasks(NamedTuple):

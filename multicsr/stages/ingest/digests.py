@@ -11,9 +11,11 @@ import re
 import time
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import DamagedFileError, RunError, SchemaError
+from multicsr.hashing import checksum
 from multicsr.stages.ingest.files import InputFile, file_state
 from multicsr.storage.store import Store
 
@@ -27,10 +29,8 @@ _BYTES = 16
 """Length of a digest in bytes."""
 
 
-class _Digests(BaseModel):
+class _Digests(FileRecord):
     """Digests of files, by the files' `InputFile.state`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     digests: dict[str, str]
 
@@ -40,6 +40,7 @@ _digests = TypeAdapter(_Digests)
 
 def known_digests(store: Store, files: Sequence[InputFile]) -> dict[str, str]:
     """Return the digests, by path, of the files whose digest is known without reading their bytes."""
+
     kept = _kept(store)
     known = {file.path: _etag_digest(file) or kept.get(file.state) for file in files}
     return {path: digest for path, digest in known.items() if digest}
@@ -112,7 +113,7 @@ def _etag_digest(file: InputFile) -> str | None:
     """Return the digest of an object whose ETag is a digest of its bytes, otherwise None."""
     if not _ETAG.fullmatch(file.etag) or len({*file.etag[:32]}) == 1:
         return None
-    return hashlib.blake2b(f"etag {file.bytes} {file.etag}".encode(), digest_size=_BYTES).hexdigest()
+    return checksum(f"etag {file.bytes} {file.etag}".encode())
 
 
 def _kept(store: Store) -> dict[str, str]:

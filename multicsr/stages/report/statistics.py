@@ -3,7 +3,6 @@
 Memory does not grow with the number of rows.
 """
 
-import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from multicsr.hashing import checksum
 from multicsr.rows import Reason
 
 NUM_BINS = 50
@@ -110,7 +110,7 @@ class Sample:
 
     def __init__(self, size: int, seed: int, method: str) -> None:
         self._size, self._seed, self._method = size, seed, method
-        self._rows: list[tuple[bytes, SampledRow]] = []
+        self._rows: list[tuple[str, SampledRow]] = []
 
     def add(self, table: pa.Table) -> None:
         """Add rows as candidates for the sample."""
@@ -125,9 +125,8 @@ class Sample:
         """Return the sample, in random order."""
         return [row for _, row in self._rows]
 
-    def _key(self, row_id: str | None, source: str | None, position: int | None) -> bytes:
-        identity = f"{self._seed}:{row_id}:{source}:{position}"
-        return hashlib.blake2b(identity.encode(), digest_size=16).digest()
+    def _key(self, row_id: str | None, source: str | None, position: int | None) -> str:
+        return checksum(f"{self._seed}:{row_id}:{source}:{position}".encode())
 
 
 class ReasonSamples:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from multicsr.errors import DamagedFileError, RunError, SchemaError
+from multicsr.hashing import checksum
 from multicsr.messages.error_chain import error_chain, first_line
 from multicsr.stages.train.engines.base import Tensors, TrainState
 from multicsr.stages.train.mask_model.statistics import MaskStatistics
-from multicsr.storage.store import checksum
 
 T = TypeVar("T")
 FORMAT = 2

@@ -6,8 +6,9 @@ error of this package ends it at once, an error of another library when it occur
 
 import re
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError, DamagedFileError, MulticsrError, RunError, SchemaError
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.stages.train.checkpoint_folder import step_of
@@ -17,10 +18,8 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 """Memory address of an object in a message. It differs from process to process, so it is replaced."""
 
 
-class WorkerFailure(BaseModel):
+class WorkerFailure(FileRecord):
     """An exception as plain data, because a pickled exception would have to be unpickled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: str
     """Name of the exception's class."""
@@ -59,12 +58,12 @@ class Failures:
         return kind(failure.message)
 
     def end_run(self, error: MulticsrError) -> None:
-        """Record that `error` ends the run, for any workers that Ray starts next."""
+        """FileRecord that `error` ends the run, for any workers that Ray starts next."""
         failure = WorkerFailure(kind=type(error).__name__, message=str(error))
         self._store.write_json(f"{self._folder}/final.json", failure)
 
     def note(self, error: Exception, rank: int, step: int) -> RunError | None:
-        """Record an error of another library.
+        """FileRecord an error of another library.
 
         Args:
             error: the exception.

@@ -14,8 +14,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from multicsr.errors import MulticsrError
+from multicsr.hashing import checksum
 from multicsr.periodic import run_periodically
-from multicsr.storage.store import Store, checksum
+from multicsr.storage.store import Store
 
 _MIRROR_EVERY_S = 2.0
 """Seconds between two uploads of changed files."""

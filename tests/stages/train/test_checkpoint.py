@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from multicsr.errors import DamagedFileError, MulticsrError, RunError, SchemaError
+from multicsr.hashing import checksum
 from multicsr.stages.train.checkpoint import (
     Best,
     Checkpoint,
@@ -19,7 +20,6 @@ from multicsr.stages.train.checkpoint import (
 from multicsr.stages.train.checkpoint_folder import delete_checkpoints, newest_checkpoint, save_checkpoint
 from multicsr.stages.train.engines.base import TrainState
 from multicsr.stages.train.mask_model.statistics import MaskStatistics
-from multicsr.storage.store import checksum
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:

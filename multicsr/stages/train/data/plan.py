@@ -1,6 +1,5 @@
 """The plan of a run: the rows of every batch, which every worker knows before the first step."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError
+from multicsr.hashing import hash_64
 from multicsr.stages.train import distributed
 from multicsr.stages.train.data.index import Index
 from multicsr.stages.train.data.sampler import epoch_batches
@@ -81,5 +81,4 @@ def chunk_seed(seed: int, batch: int, first_row: int) -> int:
         batch: number of the global batch.
         first_row: first row of the chunk in the global batch.
     """
-    key = f"{seed}:{batch}:{first_row}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+    return hash_64(f"{seed}:{batch}:{first_row}") >> 1
