@@ -1,4 +1,4 @@
-"""What ingest found in the sentences beside their number: languages, and personal data that it replaced.
+"""Findings of ingest in the sentences: their languages, and personal data that was replaced.
 
 The numbers are counters of the manifest, one for each language or kind.
 """

@@ -14,7 +14,7 @@ from multicsr.stages.ingest.record import Placed, Record
 
 HTML_VERSION = 1
 """Version of the text that a record of HTML or a mail gives; raise it when it changes. The parser's version
-is not part of it: the HTML standard says how any input is parsed."""
+is not part of it: the HTML standard defines how any input is parsed."""
 
 _NAMES = (
     "a|abbr|acronym|address|article|aside|b|bdi|bdo|big|blockquote|body|button|caption|center|cite|code|dd|del|"

@@ -18,7 +18,7 @@ _PAIRS = {
     "external links": re.compile(r"(\[(?:https?:|ftp:|mailto:)?//)|[\]\n]", re.I),
 }
 """Construct -> pattern of its beginning, which is the group, or its end. A page with more of them than
-`MAX_OPEN` has no text that could be told from markup."""
+`MAX_OPEN` has no text that could be separated from markup."""
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z\d]*)\b[^<>]*>")
 _OPEN_TAG = re.compile(r"<(?=/?[A-Za-z][^<>]*(?:<|\Z))")
 """Beginning of a tag that has no end."""

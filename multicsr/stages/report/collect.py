@@ -53,7 +53,7 @@ class StageSummary:
     """Pairs (reason, number of rows), the most frequent reason first."""
     seconds: float
     findings: list[str]
-    """What ingest found beside the numbers of rows: languages, replaced personal data."""
+    """Lines about the languages of the sentences and about replaced personal data; empty for other stages."""
 
     @property
     def num_rejected(self) -> int:
