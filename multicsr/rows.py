@@ -19,7 +19,7 @@ SENTENCE = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),  # `row_id()`: unique in a corpus, resume key
         pa.field("text", pa.string(), nullable=False),  # normalised; the premise
-        pa.field("language", pa.string(), nullable=False),  # tag of the configuration, part of the id
+        pa.field("language", pa.string(), nullable=False),  # tag: configured, part of the id; or detected
         pa.field("source", pa.string(), nullable=False),  # file the sentence was first seen in
         pa.field("position", pa.int64(), nullable=False),  # 0-based record number in that file
     ]
@@ -100,6 +100,10 @@ def rejects(schema: pa.Schema) -> pa.Schema:
     )
 
 
+UNDETERMINED = "und"
+"""Language tag of a sentence whose language is not known, as in BCP 47."""
+
+
 class Reason(StrEnum):
     """The reasons for rejecting a row. The column `detail` may have more information."""
 
@@ -109,6 +113,7 @@ class Reason(StrEnum):
     CONTROL_CHARACTERS = "control characters"
     UNDECODABLE = "undecodable bytes"
     MALFORMED = "malformed record"
+    MARKUP = "markup"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
     WRONG_LANGUAGE = "wrong language"
@@ -185,6 +190,6 @@ def row_id(text: str, language: str) -> str:
 
     Args:
         text: the sentence as `normalise` returns it.
-        language: language tag of the corpus.
+        language: language tag of the corpus; `UNDETERMINED` if languages are detected.
     """
     return checksum(f"{language}\0{text}".encode())

@@ -19,13 +19,13 @@ from tests.support.versions import manifest
 
 PINNED = {
     "ablation.yaml": {
-        "ingest": "d8d23d8c9b1d3db8",
+        "ingest": "c89fc05a825e1089",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
-        "ingest": "d8d23d8c9b1d3db8",
+        "ingest": "c89fc05a825e1089",
         "generate": "9355dac188b28827",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",

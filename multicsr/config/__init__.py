@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from multicsr.config.buckets import S3Config
-from multicsr.config.corpus import IngestConfig, InputConfig
+from multicsr.config.corpus import IngestConfig, InputConfig, Redaction
 from multicsr.config.evaluation import EvaluateConfig, RefreshConfig
 from multicsr.config.llm import LLMConfig, VllmConfig
 from multicsr.config.section import Section
@@ -28,6 +28,7 @@ __all__ = [
     "LLMConfig",
     "LoraConfig",
     "MaskConfig",
+    "Redaction",
     "RefreshConfig",
     "S3Config",
     "ScoreConfig",

@@ -104,6 +104,14 @@ def _input(config: Config) -> None:
             next((record for record in islice(records, _RECORDS_READ) if record.reason is None), None)
 
 
+def _languages(config: Config) -> None:
+    """Raise ConfigError if sentences cannot be assigned to the languages."""
+    from multicsr.stages.ingest.language_detection import known_languages
+
+    if config.ingest.language == "auto":
+        known_languages(config.ingest.languages, "ingest.languages")
+
+
 def _prompts(config: Config) -> None:
     from multicsr.prompts import load_prompts
 
@@ -210,7 +218,7 @@ def num_gpus() -> int:
 
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
-    "ingest": (_input,),
+    "ingest": (_input, _languages),
     "generate": (_prompts, _llm, _scorer, _calibration, _gpus_of_generate),
     "train": (_encoder, _mask_model, _dev, _gpus_of_train),
     "evaluate": (_tasks,),

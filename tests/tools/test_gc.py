@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from multicsr.config import Config
@@ -101,6 +102,25 @@ def test_a_version_has_its_safety_age_from_when_it_stopped_being_current(config,
     gc(last, days=0)
     with pytest.raises(RunError, match="cannot read"):
         snapshot_of(store, 3).manifest("scored")
+
+
+def test_records_that_were_read_under_other_settings_go(config, tmp_path):
+    """They may hold personal data that the new settings replace."""
+    lines = [*LINES[:60], "Please write to joe@example.com about this."]
+    run(config(lines))
+    last = run(config(lines, ingest={"redact": ["email"]}))
+    age(tmp_path / "store")
+
+    def holders():
+        root = tmp_path / "store"
+        texts = {path: str(pq.read_table(path).to_pylist()) for path in root.rglob("*.parquet")}
+        return {path.relative_to(root).parts[0] for path, text in texts.items() if "joe@" in text}
+
+    assert "records" in holders()
+    gc(last, unused_llm_output=True)
+    assert holders() == set()
+    assert audit(current(Store.of(last))) == []
+    assert (tmp_path / "store" / "records").is_dir(), "what the new settings read stays"
 
 
 def test_gc_costs_no_row_of_the_llm(config):

@@ -18,8 +18,16 @@ from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
 from multicsr.stages.generate.costs import describe_requests
 from multicsr.stages.generate.fingerprint import prompts_of
+from multicsr.stages.ingest.findings import findings
 from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
-from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
+from multicsr.stages.report.statistics import (
+    LanguageCounts,
+    PromptCounts,
+    ReasonSamples,
+    Sample,
+    SampledRow,
+    ScoreCounts,
+)
 from multicsr.stages.report.training import TrainingReport, read_training
 from multicsr.stages.score.scorer import COLUMNS, scorer_named
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
@@ -47,6 +55,8 @@ class StageSummary:
     rejected: list[tuple[str, int]]
     """Pairs (reason, number of rows), the most frequent reason first."""
     seconds: float
+    findings: list[str]
+    """Lines about the languages of the sentences and about replaced personal data; empty for other stages."""
 
     @property
     def num_rejected(self) -> int:
@@ -72,6 +82,15 @@ class PromptUse:
     text: str | None
     kept: int
     rejected: int
+
+
+@dataclass(frozen=True)
+class LanguageYield:
+    """Number of sentences in a language that reached generation, and of those whose triplets were kept."""
+
+    language: str
+    read: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,8 @@ class Report:
     """Words of the kept triplets' hypotheses; None before curation and for few rows."""
     prompts: list[PromptUse]
     omegas: list[tuple[float, int]]
+    languages: list[LanguageYield]
+    """Yield of each language, the most frequent one first."""
     kept: list[SampledRow]
     rejected: list[Rejected]
     training: TrainingReport | None
@@ -171,6 +192,12 @@ def collect(snapshot: Snapshot) -> Report:
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
         omegas=sorted(statistics.prompts.omegas.items()),
+        languages=[
+            LanguageYield(language, read, statistics.languages.kept[language])
+            for language, read in sorted(
+                statistics.languages.read.items(), key=lambda item: (-item[1], item[0])
+            )
+        ],
         kept=statistics.kept.rows(),
         rejected=[
             Rejected(ROW_TITLES[artifact], reason, row)
@@ -215,6 +242,7 @@ class _RowStatistics:
         self.columns = {*_COLUMNS, f"entailment_{column}", f"contradiction_{column}"}
         self.scores = ScoreCounts(scorer, column)
         self.prompts = PromptCounts()
+        self.languages = LanguageCounts()
         self.kept = Sample(_NUM_KEPT, _SEED, column)
         self.hypotheses = HypothesisSample()
         self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, column) for artifact in ROW_TITLES}
@@ -229,6 +257,7 @@ class _RowStatistics:
             for table in iter_tables(store, manifest, columns):
                 self.scores.add(table, kept=True)
                 self.prompts.add(table, kept=True)
+                self.languages.add(table, kept=True)
                 self.kept.add(table)
                 if artifact == "curated":
                     self.hypotheses.add(table)
@@ -238,13 +267,14 @@ class _RowStatistics:
             self.rejected[artifact].add(table)
             if artifact != "sentences":
                 self.prompts.add(table, kept=False)
+                self.languages.add(table, kept=False)
             if artifact == "curated":
                 self.scores.add(table, kept=False)
 
 
 _COLUMNS = {
-    *("row_id", "text", "source", "position", "entailment", "contradiction", "a", "b", "swapped", "omega"),
-    *("entailment_prompt", "contradiction_prompt", "prompts"),
+    *("row_id", "text", "language", "source", "position", "entailment", "contradiction"),
+    *("a", "b", "swapped", "omega", "entailment_prompt", "contradiction_prompt", "prompts"),
 }
 
 
@@ -255,7 +285,13 @@ def _manifests(snapshot: Snapshot) -> dict[str, Manifest]:
 def _summary(artifact: str, manifest: Manifest) -> StageSummary:
     rejected = sorted(manifest.rejected.items(), key=lambda item: (-item[1], item[0]))
     return StageSummary(
-        artifact, TITLES[artifact], manifest.rows_in, manifest.rows_out, rejected, manifest.seconds
+        artifact,
+        TITLES[artifact],
+        manifest.rows_in,
+        manifest.rows_out,
+        rejected,
+        manifest.seconds,
+        list(findings(manifest.counters)) if artifact == "sentences" else [],
     )
 
 

@@ -78,6 +78,23 @@ class PromptCounts:
         self.omegas.update(round(omega, 3) for omega in table["omega"].drop_null().to_pylist())
 
 
+@dataclass
+class LanguageCounts:
+    """Sentences that reached generation and kept triplets, by the language of the row."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table, kept: bool) -> None:
+        """Count the rows."""
+        languages = Counter(
+            {item["values"]: item["counts"] for item in pc.value_counts(table["language"]).to_pylist()}
+        )
+        self.read.update(languages)
+        if kept:
+            self.kept.update(languages)
+
+
 @dataclass(frozen=True)
 class SampledRow:
     """A row to display; a field is None if the row was rejected before it was filled."""

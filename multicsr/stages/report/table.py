@@ -23,8 +23,10 @@ def summary(snapshot: Snapshot) -> "Group":
     from rich.console import Group
 
     evaluation = read_evaluation(snapshot)
+    stages = stage_summaries(snapshot)
     return Group(
-        _stages(stage_summaries(snapshot)),
+        _stages(stages),
+        *(f"{stage.title}: {line}" for stage in stages for line in stage.findings),
         *_scores(snapshot),
         *([render(evaluation)] if evaluation else []),
     )

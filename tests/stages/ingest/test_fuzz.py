@@ -12,7 +12,8 @@ from multicsr.rows import normalise
 from multicsr.stages.ingest import filters
 from multicsr.stages.ingest.filters import examine, sentence_splitter
 from multicsr.stages.ingest.readers import Record
-from multicsr.stages.ingest.wikitext import BrokenMarkup, prose
+from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
+from multicsr.stages.ingest.wikitext import prose
 
 DOCUMENTS = 2_000
 LANGUAGES = ["en", "de", "tl", "zh", "ja", "ar", "hi", "th", "nb", "xx"]

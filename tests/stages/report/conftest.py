@@ -30,6 +30,7 @@ _DOES = ["crosses", "was painted near", "stands beside", "used to overlook", "is
 _WHAT = ["the market square", "a stone bridge of 1822", "two empty boats", "the railway station", "a field"]
 _INGEST = [Reason.EMPTY, Reason.TOO_SHORT, Reason.TOO_LONG, Reason.DUPLICATE, Reason.UNDECODABLE]
 _GENERATE = [Reason.COPIED_HYPOTHESIS, Reason.UNFINISHED_HYPOTHESIS, Reason.SCORE_UNPARSABLE]
+FOUND = {"bytes": 1.0, "language_en": 500.0, "language_tl": 100.0, "redacted_email": 12.0}
 ENGINE = {
     "generated_tokens": 14400.0,
     "engine_steps": 900.0,
@@ -119,7 +120,7 @@ def _sentence(draw: np.random.Generator, index: int) -> Row:
     return {
         "row_id": row_id(text, "en"),
         "text": text,
-        "language": "en",
+        "language": "tl" if index % 6 == 1 else "en",
         "source": "wiki.txt",
         "position": index,
     }
@@ -180,7 +181,7 @@ def _write_artifact(
             rejected=Counter(str(row["reason"]) for row in rejected),
             files=files,
             reject_files=[reject_file],
-            counters=ENGINE if stage == "generate" else {},
+            counters={"generate": ENGINE, "ingest": FOUND}.get(stage, {}),
         ),
     )
 

@@ -57,6 +57,18 @@ def test_score_counts_hold_every_scored_row_once(made):
     assert (scores.cells_AB == cells).all()
 
 
+def test_yield_of_a_language_is_its_kept_share_of_the_sentences(made):
+    yields = {each.language: (each.read, each.kept) for each in collect(made.snapshot).languages}
+    kept = Counter(row["language"] for row in made.curated)
+    assert yields == {"en": (500, kept["en"]), "tl": (100, kept["tl"])}
+
+
+def test_findings_of_ingest_are_lines_of_its_stage(made):
+    ingest, *others = collect(made.snapshot).stages
+    assert ingest.findings == ["languages: en 500, tl 100", "replaced: email 12"]
+    assert not any(stage.findings for stage in others)
+
+
 def test_prompts_are_counted_by_what_became_of_their_rows(made):
     report = collect(made.snapshot)
     for use in report.prompts:

@@ -90,6 +90,13 @@ def test_all_counts_of_the_manifests_are_there(made, page):
         assert str(row["reason"]) in text
 
 
+def test_languages_and_replaced_data_are_shown(made, page):
+    kept = sum(row["language"] == "tl" for row in made.curated)
+    assert "Ingest: languages: en 500, tl 100." in page.text["rows"]
+    assert "Ingest: replaced: email 12." in page.text["rows"]
+    assert f" tl 100 {kept} {kept}% " in " ".join(page.text["rows"].split())
+
+
 def test_sentences_are_escaped(made, html, page):
     assert SCRIPT in [row.text for row in collect(made.snapshot).kept]
     assert "<script" not in html.lower()
