@@ -137,7 +137,7 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
     )
 
 
-def _plain(texts: Sequence[str]) -> Sequence[str]:
+def _plain(texts: list[str]) -> list[str]:
     """Return the texts without HTML, as ingest reads them; unchanged if its packages are not installed."""
     if "selectolax" in missing_packages("ingest"):
         return texts
