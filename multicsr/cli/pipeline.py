@@ -1,4 +1,4 @@
-"""The commands that run stages: run, demo, ingest, generate, curate, train, refresh."""
+"""The commands that run stages: preview, run, demo, ingest, generate, curate, train, refresh."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +16,25 @@ _PANEL = "From sentences to an encoder"
 Alpha = Annotated[float | None, typer.Option(help="Least score of (premise, entailment).")]
 Beta = Annotated[float | None, typer.Option(help="Greatest score of (premise, contradiction).")]
 Gamma = Annotated[float | None, typer.Option(help="Least distance between the two scores.")]
+
+
+@command(app, _PANEL, "multicsr preview runs/demo.yaml", "multicsr preview runs/demo.yaml --rows 200")
+def preview(
+    config: ConfigPath,
+    rows: Annotated[int, typer.Option(min=1, max=5_000, help="Sentences for the LLM.")] = 48,
+    overrides: Overrides = None,
+) -> None:
+    """Put a few rows through all that costs, up to curation, and show samples, shares and advice.
+
+    Publishes nothing. The run that follows does not write these rows again.
+    """
+    from multicsr.tools.preview import lines
+    from multicsr.tools.preview import preview as look_ahead
+
+    with progress_for_terminal() as progress:
+        found = look_ahead(read_settings(config, overrides), rows, progress)
+    for line in lines(found):
+        echo(line)
 
 
 @command(app, _PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")

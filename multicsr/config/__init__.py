@@ -93,6 +93,13 @@ class Config(Section):
             )
         if self.score.model is not None and self.score.uses_llm and self.llm.engine == "fake":
             raise ValueError("score.model has no effect with llm.engine: fake")
+        limits = [name for name in ("max_tokens", "max_cost") if getattr(self.llm, name) is not None]
+        for setting in ("model", "calibrate"):
+            if limits and self.score.uses_llm and getattr(self.score, setting) is not None:
+                raise ValueError(
+                    f"llm.{limits[0]} counts what one LLM writes and scores for the corpus; it cannot "
+                    f"limit the requests of score.{setting}, so leave one of the two out"
+                )
         if self.scoring_llm != self.llm and self.llm.engine == "vllm":
             raise ValueError(
                 "score.model names another LLM, but vLLM runs one model in an actor; score with the LLM that "

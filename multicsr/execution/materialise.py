@@ -83,7 +83,7 @@ def reuse(artifact: Artifact, progress: Progress) -> Manifest | None:
         progress.start(artifact.stage, None)
     else:
         progress.start(artifact.stage, manifest.rows_in, artifact.unit)
-        progress.advance(manifest.rows_in)
+        progress.skip(manifest.rows_in)
     progress.finish(f"{artifact.summarise(manifest)}; reused" if artifact.summarise else "reused")
     return manifest
 

@@ -79,6 +79,8 @@ def _require_packages(stage: str, config: Config) -> None:
 def _require_llm_packages(llm: LLMConfig) -> None:
     if llm.engine == "transformers":
         require_extra("train", "llm.engine: transformers")
+    elif llm.engine == "openai":
+        require_extra("openai", "llm.engine: openai")
     elif llm.engine == "vllm":
         from multicsr.llm.vllm.launch import check_version
 
@@ -192,14 +194,14 @@ def _gpus_of_train(config: Config) -> None:
 
 def _require_gpus(setting: str, wanted: float) -> None:
     """Raise if an actor would wait without end for a GPU of this machine. A cluster may grow."""
-    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (have := _num_gpus()):
+    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (have := num_gpus()):
         raise ConfigError(
             f"{setting}: {wanted:g}, and this machine has {have} GPUs; set it to at most {have}, or "
             "RAY_ADDRESS to the address of a cluster that has them"
         )
 
 
-def _num_gpus() -> int:
+def num_gpus() -> int:
     """Return the number of NVIDIA GPUs that Ray would find here, without a library of CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -141,7 +141,7 @@ def test_packages_of_a_stage_are_looked_for_once(settings, monkeypatch):
 def test_gpus_are_those_that_ray_would_see(monkeypatch):
     for visible, number in (("", 0), ("0", 1), ("0,3", 2), ("-1", 0), ("NoDevFiles", 0)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert preflight._num_gpus() == number
+        assert preflight.num_gpus() == number
 
 
 def test_a_cluster_may_have_gpus(settings, monkeypatch):

@@ -58,7 +58,7 @@ def read_distribution(store: Store, scored: Manifest, curation: Curation) -> Sco
     """Return the distribution of the scores that decide, with one file in memory at a time."""
     distribution = ScoreDistribution()
     for table in iter_tables(store, scored, score_columns(curation)):
-        distribution.add(*_ordered_scores(table, curation))
+        distribution.add(*ordered_scores(table, curation))
     return distribution
 
 
@@ -70,7 +70,7 @@ def count_kept(store: Store, scored: Manifest, ways: Sequence[Curation]) -> list
     """
     kept = [0] * len(ways)
     for table in iter_tables(store, scored, score_columns(ways[0])):
-        a_N, b_N = _ordered_scores(table, ways[0])
+        a_N, b_N = ordered_scores(table, ways[0])
         for i, way in enumerate(ways):
             rejected_N = np.logical_or.reduce([rejected_N for _, rejected_N in rejections_of(a_N, b_N, way)])
             kept[i] += int(np.count_nonzero(~rejected_N))
@@ -168,7 +168,7 @@ def _at_level(level: float, distribution: ScoreDistribution, curation: Curation)
     )
 
 
-def _ordered_scores(table: pa.Table, curation: Curation) -> tuple[Scores, Scores]:
+def ordered_scores(table: pa.Table, curation: Curation) -> tuple[Scores, Scores]:
     """Return a [N] and b [N] as the rule compares them: `rule: reference` exchanges inverted pairs."""
     a_N, b_N, _ = read_scores(table, curation)
     return (np.maximum(a_N, b_N), np.minimum(a_N, b_N)) if curation.rule == "reference" else (a_N, b_N)

@@ -86,6 +86,10 @@ class TripletStage:
         finally:
             running.cancel()
 
+    def usage(self) -> dict[str, float]:
+        """Return the amounts of work of batches that failed, and forget them."""
+        return self._engine.usage.take()
+
     def close(self) -> None:
         """End the processes of the engine, if it has any. The end of an actor has the same effect."""
         self._threads.shutdown()

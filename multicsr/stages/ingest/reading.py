@@ -77,7 +77,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
         reject_files: list[FileEntry] = []
         rejected: dict[str, int] = {}
         digests: list[str] = []
-        for number, (rows, bad) in enumerate(_chunks(config, shard.file)):
+        for number, (rows, bad) in enumerate(read_chunks(config, shard.file)):
             key = f"{identity}-{number:05d}"
             candidates.append(store.write_table(f"{folder}/candidates/{key}.parquet", rows))
             reject_files += write_rejects(store, folder, key, bad)
@@ -102,9 +102,17 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
     return read
 
 
-def _chunks(config: Config, file: InputFile) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield the candidates, sorted by id, and the rejects of every `CHUNK_ROWS` records."""
-    placed = _placed(config, file)
+def read_chunks(
+    config: Config, file: InputFile, most: int | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the candidates, sorted by id, and the rejects of every `CHUNK_ROWS` records.
+
+    Args:
+        config: the configuration of the run.
+        file: the file to read.
+        most: maximum number of records, or of sentences of documents; None: all.
+    """
+    placed = islice(_placed(config, file), most)
     while chunk := list(islice(placed, CHUNK_ROWS)):
         good: list[Placed] = []
         bad: list[Placed] = []

@@ -4,7 +4,7 @@ Checks that need many records (duplicates) or much time (the language) are made 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,18 +39,13 @@ def sharder(
     Raises:
         ConfigError: the language filter cannot be created.
     """
-    foreign = language_filter(config.language) if config.language_filter else None
+    keep_wanted = row_filter(config)
 
     def shard(ids: IdRange) -> ShardReport:
         started = time.perf_counter()
         found = ids.read(store, candidates)
-        rows, bad = drop_duplicates(found)
-        if config.near_duplicates:
-            losers = losers_of(store, near, ids)
-            alike = [losers.get(row_id) for row_id in rows["row_id"].to_pylist()]
-            rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
-        if foreign is not None:
-            rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
+        losers = losers_of(store, near, ids) if config.near_duplicates else {}
+        rows, bad = keep_wanted(found, losers)
         files = [
             store.write_table(f"{folder}/rows/part-{number:06d}.parquet", part)
             for number, part in ids.files(rows)
@@ -68,6 +63,30 @@ def sharder(
         return commit(store, folder, report)
 
     return shard
+
+
+def row_filter(
+    config: IngestConfig,
+) -> Callable[[pa.Table, Mapping[str, str]], tuple[pa.Table, pa.Table]]:
+    """Return the function that splits all candidates of a range of ids into rows and rejects.
+
+    Its second argument has the detail of each near-duplicate, by row id.
+
+    Raises:
+        ConfigError: the language filter cannot be created.
+    """
+    foreign = language_filter(config.language) if config.language_filter else None
+
+    def keep_wanted(found: pa.Table, losers: Mapping[str, str]) -> tuple[pa.Table, pa.Table]:
+        rows, bad = drop_duplicates(found)
+        if losers:
+            alike = [losers.get(row_id) for row_id in rows["row_id"].to_pylist()]
+            rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
+        if foreign is not None:
+            rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
+        return rows, bad
+
+    return keep_wanted
 
 
 def _drop(

@@ -16,6 +16,7 @@ from multicsr.rows import CURATED, SCORED
 from multicsr.stages.curate.curation import Curation, method_of
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
+from multicsr.stages.generate.costs import describe_requests
 from multicsr.stages.generate.fingerprint import prompts_of
 from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
 from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
@@ -117,6 +118,8 @@ class Report:
     """Refresh runs of the store, oldest first."""
     engine: "EngineSummary | None"
     """Statistics of the LLM engine; None if the engine does not report them."""
+    requests: str
+    """Requests to an endpoint with their tokens and cost; empty if there were none."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def collect(snapshot: Snapshot) -> Report:
         counters={TITLES[artifact]: manifest.counters for artifact, manifest in manifests.items()},
         refresh_runs=refresh_runs(store),
         engine=_engine(manifests.get("scored")),
+        requests=describe_requests(manifests["scored"].counters) if "scored" in manifests else "",
     )
 
 

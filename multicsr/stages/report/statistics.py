@@ -104,7 +104,7 @@ class Sample:
         columns = (table[name].to_pylist() for name in ("row_id", "source", "position"))
         keys = (self._key(*identity) for identity in zip(*columns, strict=True))
         best = heapq.nsmallest(self._size, ((key, index) for index, key in enumerate(keys)))
-        rows = table.take([index for _, index in best]).to_pylist()
+        rows = table.take(pa.array([index for _, index in best], pa.int64())).to_pylist()
         entering = [(key, _sampled(row, self._column)) for (key, _), row in zip(best, rows, strict=True)]
         self._rows = heapq.nsmallest(self._size, [*self._rows, *entering], key=lambda entry: entry[0])
 
