@@ -92,6 +92,18 @@ def test_defaults_are_the_papers(write):
             {"llm": {"engine": "openai", "base_url": "http://x"}},
             "generate.omega needs logits",
         ),
+        ({"llm": {"max_tokens": 9}}, "llm: max_tokens has no effect with engine: transformers"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://x", "max_cost": 9}, "generate": {"omega": 0}},
+            "llm: max_cost needs price_per_million_prompt_tokens and price_per_million_completion_tokens",
+        ),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x", "price_per_million_prompt_tokens": 1},
+                "generate": {"omega": 0},
+            },
+            "price_per_million_prompt_tokens and price_per_million_completion_tokens need each other",
+        ),
         ({"llm": {"vllm": {"eager": True}}}, "section vllm has no effect with engine: transformers"),
         (
             {"llm": {"engine": "vllm", "device": "cuda"}},

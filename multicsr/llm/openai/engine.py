@@ -53,6 +53,11 @@ class OpenAIEngine:
         self._stop = [stop for stop in load_prompts(config.generate.prompts).stop if stop]
         self._sent_stop = self._stop[:_MOST_STOPS]
         """Stop strings that the endpoint gets: they save tokens and decide nothing."""
+        self._safe_stop = [stop for stop in self._sent_stop if not may_open_blank(stop)]
+        """Those of them that cannot end a text before its first word."""
+        self._num_texts = self._num_helped = 0
+        """Number of texts that came with all stop strings, and of those that came without the unsafe ones
+        only. An increment that is lost between threads does not matter."""
         self._label_tokens = 1
         """Number of tokens that the score labels have needed so far."""
         args: dict[str, JsonValue] = {**config.llm.template_args}
@@ -117,13 +122,16 @@ class OpenAIEngine:
         """Send a request and return its completion, cut at the stop strings.
 
         An endpoint ends a text at a line break before its first word, too. Then it is asked again without
-        the stop strings for which that can happen, and gets none of them from then on.
+        the stop strings for which that can happen. Once this helps in most cases, they are not sent at all.
         """
-        sent = self._sent_stop
+        sent = self._sent_stop if self._num_texts >= self._num_helped else self._safe_stop
         answer = self._endpoint.ask(_with_stop(request, sent), reservation)
-        if isinstance(answer, ChatAnswer) and not answer.text.strip() and any(map(may_open_blank, sent)):
-            self._sent_stop = [stop for stop in sent if not may_open_blank(stop)]
-            answer = self._endpoint.ask(_with_stop(request, self._sent_stop), reservation)
+        if isinstance(answer, ChatAnswer) and sent != self._safe_stop:
+            if answer.text.strip():
+                self._num_texts += 1
+            else:
+                answer = self._endpoint.ask(_with_stop(request, self._safe_stop), reservation)
+                self._num_helped += isinstance(answer, ChatAnswer) and bool(answer.text.strip())
         if isinstance(answer, Rejection):
             return answer
         text, is_stopped = cut_text(answer.text, self._stop)

@@ -426,4 +426,17 @@ def test_empty_answer_stays_empty():
     with serving(lambda body: said("", "stop")) as server:
         found = engine_at(server.url).reply(["x"] * 2, list("ab"), 8)
     assert found == [Completion("", 3, True)] * 2
-    assert len(server.bodies) == 3
+    assert len(server.bodies) == 4
+
+
+def test_one_text_that_begins_with_a_line_break_does_not_end_the_use_of_stop_strings():
+    """Without them the endpoint would write on after every text, and that is paid."""
+
+    def answer(body):
+        text = "\nOdd." if "odd" in body["messages"][0]["content"] else "Even."
+        return BaseModel(f"{text}\nAnd so on")(body)
+
+    with serving(answer) as server:
+        found = engine_at(server.url).reply(["even", "odd", "even", "even"], list("abcd"), 8)
+    assert [each.text for each in found] == ["Even.", "Odd.", "Even.", "Even."]
+    assert ["stop" in body for body in server.bodies] == [True, True, False, True, True]

@@ -11,6 +11,7 @@ from multicsr.config import Config
 from multicsr.errors import BudgetSpent
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
+from multicsr.stages.report import collect, to_html
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
@@ -141,6 +142,8 @@ def test_tokens_and_cost_are_counted_and_shown(endpoint, make_run):
     assert progress.lines[-1].endswith(
         "rejected; 240 requests, 24,000 tokens read, 2,400 tokens written, cost 0.0336"
     )
+    page = to_html(collect(current(Store.of(config))))
+    assert "240 requests, 24,000 tokens read, 2,400 tokens written, cost 0.0336" in page
     again = LastLines()
     full_run.run(config, again, until="generate")
     assert again.lines[-1].endswith("rejected; reused")
