@@ -1,18 +1,17 @@
 """Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from multicsr import hashing
 from multicsr.config import Config
+from multicsr.config.mistakes import explain
 from multicsr.errors import ConfigError
-from multicsr.yaml_file import load_yaml
+from multicsr.yaml_file import key_lines, load_yaml
 
 _FOLDED = re.compile(r"s3:/{1,2}(.+)")
 """An s3:// URI, also with one slash, because pathlib merges the two."""
@@ -62,22 +61,57 @@ def load_with_mistakes(
         except ConfigError as error:
             mistakes.append(str(error))
     config, wrong = _validated(tree)
-    mistakes += [f"{path}: {line}" for line in wrong]
+    if wrong:
+        sources = setting_sources(path, overrides)
+        mistakes += [f"{nearest_source(sources, keys) or path}: {line}" for keys, line in wrong]
     return config, list(dict.fromkeys(mistakes))
 
 
-def _validated(tree: dict[str, object]) -> tuple[Config | None, list[str]]:
-    """Return the settings of a tree without those that are wrong, and one line for each wrong one.
+def nearest_source(sources: Mapping[tuple[str, ...], str], keys: tuple[str, ...]) -> str | None:
+    """Return where a setting, or the nearest section above it, comes from."""
+    places = (keys[:end] for end in range(len(keys), 0, -1))
+    return next((sources[place] for place in places if place in sources), None)
+
+
+def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tuple[str, ...], str]:
+    """Return where each setting or section that is given comes from, by its path: `file:line` or `--set`.
+
+    Args:
+        path: see `load_config`, which has read it before.
+        overrides: likewise.
+    """
+    sources = {keys: f"{path}:{line}" for keys, line in key_lines(_data(path)).items()}
+    for override in overrides:
+        try:
+            keys, value = _split_override(override)
+        except ConfigError:
+            continue  # `load_with_mistakes` reports it
+        sources = {other: source for other, source in sources.items() if other[: len(keys)] != keys}
+        sources[keys] = "--set"
+        sources |= dict.fromkeys(_paths(value, keys), "--set")
+    return sources
+
+
+def _paths(value: object, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of all keys in a value at the path `keys`."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield (*keys, str(key))
+            yield from _paths(child, (*keys, str(key)))
+
+
+def _validated(tree: dict[str, object]) -> tuple[Config | None, list[tuple[tuple[str, ...], str]]]:
+    """Return the settings of a tree without those that are wrong, and path and line for each wrong one.
 
     What is wrong only after other settings were removed is removed too, without a line.
     """
-    mistakes: list[str] = []
+    mistakes: list[tuple[tuple[str, ...], str]] = []
     while True:
         try:
             return Config.model_validate(tree), mistakes
         except ValidationError as error:
             problems = error.errors()
-        mistakes = mistakes or [_explain(problem) for problem in problems]
+        mistakes = mistakes or [(tuple(map(str, each["loc"])), explain(each)) for each in problems]
         if not any([_remove(tree, problem["loc"]) for problem in problems if problem["type"] != "missing"]):
             return None, mistakes
 
@@ -127,48 +161,26 @@ def _data(path: Path | str) -> bytes:
 
 
 def _override(tree: dict[str, object], override: str) -> None:
-    key, equals, value = override.partition("=")
-    *sections, name = key.split(".")
-    if not equals or not name:
-        raise ConfigError(f"--set {override!r}: write section.key=value")
+    (*sections, name), value = _split_override(override)
     node = tree
     for section in sections:
         child = node.setdefault(section, {})
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {section} is not a section")
         node = child
+    node[name] = value
+
+
+def _split_override(override: str) -> tuple[tuple[str, ...], object]:
+    """Return the path and the value of a `section.key=value` override."""
+    key, equals, text = override.partition("=")
+    keys = tuple(key.split("."))
+    if not equals or not keys[-1]:
+        raise ConfigError(f"--set {override!r}: write section.key=value")
     try:
-        node[name], twice = load_yaml(value)
+        value, twice = load_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML") from error
     if twice:
         raise ConfigError(f"--set {override!r}: {twice[0]}")
-
-
-def _explain(problem: ErrorDetails) -> str:
-    """Return one line about a problem; for an unknown key it suggests the most similar known key."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in problem["loc"])
-        known = list(_fields(parents))
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {where!r}; {remedy}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (given: {problem['input']!r})"
-    return f"{where}: {message}{given}" if where else message + given
-
-
-def _fields(parents: Sequence[str]) -> Iterator[str]:
-    """Yield the names of the fields of the section at the path `parents`."""
-    model: type[BaseModel] = Config
-    for parent in parents:
-        kinds = [model.model_fields[parent].annotation, *_arguments(model.model_fields[parent].annotation)]
-        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
-    yield from model.model_fields
-
-
-def _arguments(annotation: object) -> tuple[object, ...]:
-    return getattr(annotation, "__args__", ())
+    return keys, value

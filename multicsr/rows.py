@@ -34,17 +34,19 @@ _HYPOTHESES = [
     pa.field("generated_tokens", pa.int32()),  # both hypotheses, end-of-sequence not counted
     pa.field("omega", pa.float32()),  # coefficient of the noisy branch, Eq. 2
     pa.field("prompts", pa.string()),  # name of the prompt set
-    pa.field("llm", pa.string()),  # model that wrote and scored
+    pa.field("llm", pa.string()),  # model that wrote
 ]
 
 _SCORES = [
     # a = (x, x+) and b = (x, x-) of MultiCSR Eq. 3, each in [0, 5]; null if `score.method` excludes it.
-    pa.field("entailment_expected", pa.float32()),  # from label probabilities
+    pa.field("entailment_expected", pa.float32()),  # from an LLM's label probabilities
     pa.field("contradiction_expected", pa.float32()),
-    pa.field("entailment_stated", pa.float32()),  # the number in the model's text
+    pa.field("entailment_stated", pa.float32()),  # the number in an LLM's text
     pa.field("contradiction_stated", pa.float32()),
     pa.field("entailment_reply", pa.string()),  # that text, kept so that parsing can be redone
     pa.field("contradiction_reply", pa.string()),
+    pa.field("entailment_model", pa.float32()),  # from an encoder or NLI model; the manifest names it
+    pa.field("contradiction_model", pa.float32()),
 ]
 
 SCORE_COLUMNS = frozenset(field.name for field in _SCORES)
@@ -71,12 +73,23 @@ WRITTEN = pa.schema(
 CURATED = pa.schema(
     [
         *SCORED,
-        pa.field("a", pa.float32(), nullable=False),  # the score that decided: expected or stated
+        pa.field("a", pa.float32(), nullable=False),  # the score that decided, after any calibration
         pa.field("b", pa.float32(), nullable=False),
         pa.field("swapped", pa.bool_(), nullable=False),  # hypotheses exchanged (reference rule only)
     ]
 )
 """Schema of the artifact `curated`, which curate writes: the triplets that the encoder is trained on."""
+
+
+def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the nullable columns of `schema` that it lacks, as null.
+
+    A column may have been added to a schema after a file was written. Other differences are left as they are.
+    """
+    for index, field in enumerate(schema):
+        if field.nullable and field.name not in table.column_names and index <= table.num_columns:
+            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def rejects(schema: pa.Schema) -> pa.Schema:
@@ -129,6 +142,8 @@ class Reason(StrEnum):
     HIGH_CONTRADICTION = "b > beta"
     SMALL_GAP = "a < b + gamma"
     BOTH_SIMILAR = "lower score > 4"
+    LEXICAL_BIAS = "lexical bias"
+    """A word that far more contradictions than entailments have, or the other way round, shows the side."""
 
 
 WRITING_REASONS = frozenset(

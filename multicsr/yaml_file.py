@@ -44,6 +44,31 @@ def load_yaml(text: bytes | str) -> tuple[object, list[str]]:
         loader.dispose()
 
 
+def key_lines(text: bytes | str) -> dict[tuple[str, ...], int]:
+    """Return the line, counted from 1, of every key of the mappings in a YAML document, by its path.
+
+    Keys that a merge (`<<`) brings in are left out.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return {} if node is None else dict(_key_lines(node, ()))
+    finally:
+        loader.dispose()
+
+
+def _key_lines(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the path and line of every key at or below a node."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.tag != _MERGE:
+                yield (*path, key.value), key.start_mark.line + 1
+                yield from _key_lines(value, (*path, key.value))
+
+
 def _twice(node: Node, path: str, seen: set[int]) -> Iterator[str]:
     """Yield one line for every repeated key at or below a node.
 

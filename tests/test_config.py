@@ -39,13 +39,42 @@ def test_defaults_are_the_papers(write):
     ("sections", "message"),
     [
         ({"trian": {}}, "unknown key 'trian'; did you mean 'train'?"),
-        ({"train": {"mask": {"sgma": 0.9}}}, "unknown key 'train.mask.sgma'; did you mean 'sigma'?"),
-        ({"train": {"mask": {"sigma": 1.5}}}, "train.mask.sigma: Input should be less than or equal to 1"),
-        ({"generate": {"omega": 1}}, "generate.omega: Input should be less than 1"),
+        (
+            {"train": {"mask": {"sgma": 0.9}}},
+            "unknown key 'train.mask.sgma'; did you mean 'train.mask.sigma'?",
+        ),
+        ({"train": {"mask": {"sigma": 1.5}}}, "train.mask.sigma: must be at most 1 (given: 1.5)"),
+        ({"generate": {"omega": 1}}, "generate.omega: must be below 1"),
         ({"generate": {"top_p": 0.9}}, "top_p has no effect at temperature 0"),
         ({"ingest": {"min_words": 9, "max_words": 3}}, "min_words is above max_words"),
         ({"ingest": {"near_duplicate_similarity": 0.7}}, "has no effect without near_duplicates"),
-        ({"curate": {"score": "stated"}}, "curate.score is stated, which score.method expected does not"),
+        (
+            {"curate": {"score": "llm_stated"}},
+            "curate.score is llm_stated, which score.method llm_expected does not",
+        ),
+        ({"score": {"method": "expected"}}, "score.method: expected is called llm_expected now"),
+        ({"curate": {"score": "stated"}}, "stated is called llm_stated now; write that"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://host/v1", "max_tokens": 9},
+                "generate": {"omega": 0},
+                "score": {"model": "other"},
+            },
+            "cannot limit the requests of score.model",
+        ),
+        ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
+        ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
+        (
+            {"score": {"method": "encoder"}, "curate": {"score": "llm_expected"}},
+            "score.method encoder does not",
+        ),
+        (
+            {"score": {"model": "m"}, "llm": {"engine": "fake"}},
+            "score.model has no effect with llm.engine: fake",
+        ),
+        ({"score": {"model": "m"}, "llm": {"engine": "vllm"}}, "vLLM runs one model in an actor"),
+        ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
+        ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: Input should be greater than or equal to 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
         ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
         ({"train": {"global_batch": 2, "workers": 4}}, "workers is above global_batch"),
@@ -63,6 +92,18 @@ def test_defaults_are_the_papers(write):
             {"llm": {"engine": "openai", "base_url": "http://x"}},
             "generate.omega needs logits",
         ),
+        ({"llm": {"max_tokens": 9}}, "llm: max_tokens has no effect with engine: transformers"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://x", "max_cost": 9}, "generate": {"omega": 0}},
+            "llm: max_cost needs price_per_million_prompt_tokens and price_per_million_completion_tokens",
+        ),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x", "price_per_million_prompt_tokens": 1},
+                "generate": {"omega": 0},
+            },
+            "price_per_million_prompt_tokens and price_per_million_completion_tokens need each other",
+        ),
         ({"llm": {"vllm": {"eager": True}}}, "section vllm has no effect with engine: transformers"),
         (
             {"llm": {"engine": "vllm", "device": "cuda"}},
@@ -72,7 +113,7 @@ def test_defaults_are_the_papers(write):
             {"llm": {"engine": "vllm", "vllm": {"tensor_parallel": 4}}, "generate": {"gpus_per_actor": 2}},
             "generate.gpus_per_actor is 2, llm.vllm.tensor_parallel 4: make them equal",
         ),
-        ({"llm": {"engine": "vllm", "vllm": {"gpu_memory": 1}}}, "llm.vllm.gpu_memory: Input should be less"),
+        ({"llm": {"engine": "vllm", "vllm": {"gpu_memory": 1}}}, "llm.vllm.gpu_memory: must be below 1"),
         ({"generate": {"bad_words": ["not", " "]}}, "generate: bad_words holds an empty word"),
         ({"generate": {"min_new_tokens": 9, "max_new_tokens": 8}}, "min_new_tokens is above max_new_tokens"),
         (
@@ -95,17 +136,17 @@ def test_defaults_are_the_papers(write):
             "mask.sigma 1 masks nothing with objective: multicsr_reference",
         ),
         ({"train": {"gather": "without_gradient"}}, "unknown key 'train.gather'"),
-        ({"seed": "many"}, "seed: Input should be a valid integer"),
-        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
-        ({"seed": 2**63}, "seed: Input should be less than 9223372036854775808"),
-        ({"lease_s": 1e308}, "lease_s: Input should be less than or equal to 86400"),
+        ({"seed": "many"}, "seed: write a whole number"),
+        ({"seed": -1}, "seed: must be at least 0"),
+        ({"seed": 2**63}, "seed: must be below 9223372036854775808"),
+        ({"lease_s": 1e308}, "lease_s: must be at most 86400"),
         (
             {"generate": {"temperature": float("inf")}},
-            "generate.temperature: Input should be a finite number",
+            "generate.temperature: write a finite number",
         ),
-        ({"refresh": {"tolerances": {"a": float("nan")}}}, "refresh.tolerances.a: Input should be a finite"),
-        ({"generate": {"max_new_tokens": 10**20}}, "generate.max_new_tokens: Input should be less than"),
-        ({"store": ""}, "store: String should have at least 1 character"),
+        ({"refresh": {"tolerances": {"a": float("nan")}}}, "refresh.tolerances.a: write a finite"),
+        ({"generate": {"max_new_tokens": 10**20}}, "generate.max_new_tokens: must be below"),
+        ({"store": ""}, "store: must not be empty"),
     ],
 )
 def test_bad_settings_are_one_line_with_the_remedy(write, sections, message):
@@ -129,11 +170,11 @@ def test_all_mistakes_are_reported_at_once_a_line_each(tmp_path):
         "store is given twice, in lines 2 and 10; keep one of them",
         "--set 'name.x=1': name is not a section",
         "input.paths: standard input cannot be read by several workers",
-        "ingest.min_words: Input should be greater than or equal to 1 (given: 0)",
-        "unknown key 'ingest.min_wrods'; did you mean 'min_words'?",
+        "ingest.min_words: must be at least 1 (given: 0)",
+        "unknown key 'ingest.min_wrods'; did you mean 'ingest.min_words'?",
         "unknown key 'trian'; did you mean 'train'?",
-        "generate.omega: Input should be less than 1",
-        "seed: Input should be a valid integer",
+        "generate.omega: must be below 1",
+        "seed: write a whole number",
     ]
     assert len(lines) == len(expected)
     for message in expected:
@@ -218,7 +259,7 @@ def test_evaluation_data_that_cannot_be_read(write):
         (b"a: 1\n---\nb: 2", "is not YAML"),
         (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
         (b"", "expected sections"),
-        (b"1: 2\nname: t", "1: Keys should be strings"),
+        (b"1: 2\nname: t", "1: write text as the name of a setting"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, message):
@@ -246,8 +287,37 @@ def test_a_model_over_several_gpus_may_ask_for_as_many_or_leave_it_open(write, g
 def test_thresholds_that_keep_nothing_are_rejected(write, threshold):
     with pytest.raises(ConfigError, match="keep nothing"):
         load_config(write(), [f"curate.{threshold}"])
-    stated = ["score.method=stated", "curate.score=stated"]
+    stated = ["score.method=llm_stated", "curate.score=llm_stated"]
     assert load_config(write(), [f"curate.{threshold}", *stated])
+
+
+def test_the_score_that_decides_follows_the_method(write):
+    for method, decides in (
+        ("llm_expected", "llm_expected"),
+        ("llm_stated", "llm_stated"),
+        ("both", "llm_expected"),
+        ("encoder", "encoder"),
+    ):
+        assert load_config(write(score={"method": method})).deciding_score == decides
+    both = load_config(write(score={"method": "both"}, curate={"score": "llm_stated"}))
+    assert both.deciding_score == "llm_stated"
+
+
+def test_the_models_that_score_follow_the_settings(write):
+    lora = {"engine": "openai", "base_url": "http://x/v1", "model": "writer"}
+    config = load_config(write(llm=lora, generate={"omega": 0}, score={"model": "judge"}))
+    assert (config.llm.model, config.scoring_llm.model) == ("writer", "judge")
+    assert config.scoring_llm.base_url == config.llm.base_url
+    assert not config.writer_reads_labels
+    assert load_config(write()).scoring_llm == load_config(write()).llm
+    assert load_config(write()).writer_reads_labels
+    mask = {"mask": {"model": "p", "prompt": "query: "}}
+    encoder = load_config(write(score={"method": "encoder"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("p", "train.mask.model"), "query: ")
+    encoder = load_config(write(score={"method": "encoder", "model": "q"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("q", "score.model"), None)
+    encoder = load_config(write(score={"method": "encoder"}, train={"mask": None, "encoder": "g"}))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("g", "train.encoder"), None)
 
 
 def test_overrides_reach_nested_settings(write):

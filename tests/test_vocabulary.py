@@ -34,6 +34,7 @@ ALLOWED = {
     "multicsr/rows.py": {"refused"},  # the reject reason `refused by the LLM`, as stores hold it
     "multicsr/observability/metrics.py": {"refused"},  # the metric `rows_refused`, as dashboards name it
     "multicsr/stages/generate/triplets.py": {"refused"},
+    "multicsr/tools/preview/advice.py": {"refused"},
     "multicsr/llm/openai/answers.py": {"refused", "refusal"},  # a model refuses: the endpoints' own term
     "multicsr/llm/openai/endpoint.py": {"refused", "refusal", "refuse"},
     "multicsr/stages/score/parse.py": {"say"},  # replies of models

@@ -31,7 +31,7 @@ def up(
 
 @command(app, None, "multicsr cluster status")
 def status(json: AsJson = False) -> None:
-    """Show which nodes are up, and how to submit."""
+    """Show which nodes are up, and how to run and submit on them."""
     from multicsr.deploy.local_cluster.cluster import alive, running
 
     if (cluster := running()) is None:
@@ -56,7 +56,10 @@ def _print_state(state: str, cluster: "LocalCluster") -> None:
     for node in cluster.nodes:
         echo(f"  {node.role:<9} pid {node.pid}, metrics http://127.0.0.1:{node.metrics_port}/metrics")
     echo(f"\ndashboard  {cluster.dashboard}  (asks for the token in {cluster.token_file})")
-    echo("\nto submit:")
+    echo("\nfor both of the following:")
     for name, value in cluster.environment.items():
         echo(f"  export {name}={value}")
+    echo("to run stages on it from this terminal:")
+    echo(f"  RAY_ADDRESS={cluster.address} multicsr run my.yaml")
+    echo("to submit a job to it:")
     echo(f"  multicsr submit generate my.yaml --to ray --address {cluster.dashboard}")

@@ -33,10 +33,17 @@ def sweep(
     gamma: Annotated[str | None, typer.Option(help="Comma-separated values; else the median gap.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print how many triplets each combination of thresholds would keep. Writes nothing."""
+    """Print how many triplets each combination of thresholds would keep, and rows at the edge of the present.
+
+    Writes nothing.
+    """
+    from multicsr.stages.curate.edges import edge_lines
     from multicsr.stages.curate.sweep import sweep_table
 
-    echo(sweep_table(read_settings(config, overrides), alpha, beta, gamma))
+    settings = read_settings(config, overrides)
+    echo(sweep_table(settings, alpha, beta, gamma))
+    for line in edge_lines(settings):
+        echo(line)
 
 
 @command(

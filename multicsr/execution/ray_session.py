@@ -4,9 +4,10 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.execution.signals import install_handlers
@@ -20,21 +21,33 @@ _EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Size of Ray's object store. It holds names and reports of shards, no rows, so that Ray's default of 30% of
 the memory is not needed."""
-_lazy_session: ContextVar["tuple[ExitStack, float] | None"] = ContextVar("at_need", default=None)
-"""State of `lazy_ray_session`: the stack that will shut Ray down, and the CPUs that Ray gets."""
+
+
+@dataclass(frozen=True)
+class _LazySession:
+    """State of `lazy_ray_session`."""
+
+    at_end: ExitStack
+    """Stack that will shut Ray down."""
+    cpus: float
+    announce: Callable[[str], None]
+
+
+_lazy_session: ContextVar[_LazySession | None] = ContextVar("at_need", default=None)
 
 
 @contextmanager
-def lazy_ray_session(cpus: float) -> Iterator[None]:
+def lazy_ray_session(cpus: float, announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Share one Ray among all calls of `start_ray` in the block: from the first call to the end of the block.
 
     If all work was done before, `start_ray` is not called and Ray is not started.
 
     Args:
         cpus: minimum of the argument of `start_ray`.
+        announce: called with a line of text before Ray is started, which takes a while.
     """
     with ExitStack() as at_end:
-        before = _lazy_session.set((at_end, cpus))
+        before = _lazy_session.set(_LazySession(at_end, cpus, announce))
         try:
             yield
         finally:
@@ -57,9 +70,16 @@ def start_ray(cpus: float = 0) -> Iterator[None]:
 
     with ExitStack() as now:
         if not ray.is_initialized():
-            at_end, most = _lazy_session.get() or (now, 0.0)
-            at_end.enter_context(_connected(max(cpus, most)))
+            session = _lazy_session.get() or _LazySession(now, 0.0, lambda text: None)
+            session.announce(_announcement())
+            session.at_end.enter_context(_connected(max(cpus, session.cpus)))
         yield
+
+
+def _announcement() -> str:
+    """Return the line about what takes a while."""
+    address = os.environ.get("RAY_ADDRESS")
+    return f"joining the Ray cluster at {address}" if address else "starting Ray on this machine"
 
 
 @contextmanager

@@ -123,7 +123,10 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
         The store of the run.
     """
     require_no_problems(names, config)
-    with open_transaction(config, command, progress) as transaction, lazy_ray_session(largest_pool(config)):
+    with (
+        open_transaction(config, command, progress) as transaction,
+        lazy_ray_session(largest_pool(config), progress.announce),
+    ):
         for name in names:
             STAGES[name](config, transaction, progress)
             if not transaction.replaces:

@@ -68,7 +68,7 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
     started, began_s = now(), time.monotonic()
     with (
         open_transaction(config, "refresh", progress) as transaction,
-        lazy_ray_session(full_run.largest_pool(config)),
+        lazy_ray_session(full_run.largest_pool(config), progress.announce),
     ):
         before = transaction.snapshot
         news = _bring_rows_up_to_date(config, transaction, progress)

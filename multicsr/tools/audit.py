@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from multicsr.artifacts import ENCODER
 from multicsr.errors import DamagedFileError, RunError
 from multicsr.execution.shard_report import count_reasons
-from multicsr.rows import CURATED, SCORED, SENTENCE, UNDETERMINED, rejects, row_id
+from multicsr.rows import CURATED, SCORED, SENTENCE, UNDETERMINED, complete, rejects, row_id
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
 from multicsr.storage.manifest import Manifest, add_digests, manifest_name, read_manifest, rows_digest
 from multicsr.storage.store import FileEntry, Store
@@ -159,7 +159,7 @@ class _RowTotals:
             yield from damage
             if damage:
                 continue
-            table = store.read_table(entry)
+            table = complete(store.read_table(entry), schema)
             if not table.schema.equals(schema):
                 yield f"{entry.path} has other columns than its artifact"
                 continue

@@ -7,26 +7,26 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.vllm.free_memory import free_memory_gib
-from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
-from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
 from multicsr.models.llm_weights import locate_llm
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
-_ENDPOINT_S = 5.0
-"""Timeout of the request to an endpoint, in seconds."""
+_CONNECT_S = 5.0
+"""Timeout of the connection to the server of a bucket, in seconds."""
 _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 
@@ -146,7 +146,14 @@ def _problems(config: Config) -> Iterator[Finding]:
 
 
 def _labels(config: Config) -> Iterator[Finding]:
-    """Yield whether the tokenizer of a model in a directory fits the prompts and can write the score labels.
+    """Yield whether the tokenizers of the LLMs that write and score fit the prompts and the score labels."""
+    yield from _labels_of_writer(config)
+    if config.scoring_llm != config.llm:
+        yield from _labels_of_writer(config.model_copy(update={"llm": config.scoring_llm}))
+
+
+def _labels_of_writer(config: Config) -> Iterator[Finding]:
+    """Yield whether the tokenizer of `llm.model` fits the prompts and can write the score labels.
 
     A model of the hub is not downloaded for it and a GGUF model not converted; they are checked when they are
     loaded.
@@ -161,35 +168,46 @@ def _labels(config: Config) -> Iterator[Finding]:
     if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
         return
     from multicsr.llm.load_tokenizer import load_tokenizer
+    from multicsr.llm.prompt_choice import with_chosen_prompts
     from multicsr.llm.prompt_tokens import check_prompts
 
     try:
+        config, choice = with_chosen_prompts(config)
         tokenizer, model = load_tokenizer(config.llm)
         check_prompts(config, tokenizer, has_encoder=bool(model.is_encoder_decoder))
     except ConfigError as error:
         yield Finding("score labels", config.generate.prompts, str(error))
         return
-    yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
+    if choice:
+        yield Finding("generate.prompts", str(choice))
+    if config.writer_reads_labels:
+        yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 
 
 def _endpoint(config: Config) -> Iterator[Finding]:
-    """Yield whether something answers at `llm.base_url`, whatever it answers. A run would wait for it."""
-    if config.llm.base_url is None:
-        return
-    import requests
+    """Yield whether a chat endpoint answers at `llm.base_url`, or what is wrong with it."""
+    if config.llm.base_url is None or missing_packages("openai"):
+        return  # a missing package is among the problems
+    from multicsr.llm.openai.probe import probe
 
-    url = one_line(str(config.llm.base_url))
     try:
-        requests.get(str(config.llm.base_url), timeout=_ENDPOINT_S, allow_redirects=False)
-    except requests.RequestException as error:
-        remedy = f"llm.base_url: nothing answers there ({first_line(error)}); correct it, or start the server"
-        yield Finding("llm.base_url", url, redact(remedy))
+        probe(config.llm)
+    except (ConfigError, RunError) as error:
+        yield Finding("llm.base_url", one_line(config.llm.base_url), str(error))
         return
-    yield Finding("llm.base_url", url)
+    yield Finding("llm.base_url", one_line(config.llm.base_url))
 
 
 def _store(config: Config) -> Iterator[Finding]:
-    """Yield whether the store of the run can be written and honours conditional puts."""
+    """Yield whether the store of the run can be written and honours conditional puts.
+
+    A server that is named is asked for a connection first: the requests of a store are repeated for long.
+    """
+    endpoint = config.s3.endpoint
+    if config.store.startswith("s3://") and endpoint and (problem := _silence(endpoint)):
+        remedy = f"s3.endpoint: nothing answers at {one_line(endpoint)} ({problem}); correct it"
+        yield Finding("store", config.store, remedy)
+        return
     from multicsr.storage.lease import check_conditions
     from multicsr.storage.store import Store
 
@@ -200,3 +218,14 @@ def _store(config: Config) -> Iterator[Finding]:
         yield Finding("store", config.store, str(error))
         return
     yield Finding("store", store.uri())
+
+
+def _silence(url: str) -> str:
+    """Return why no server takes a connection at a URL; empty if one does."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), _CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""

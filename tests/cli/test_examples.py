@@ -1,6 +1,7 @@
 """Every example of every help page runs, on a small run in which the files exist that examples name."""
 
 import gzip
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from multicsr.cli.main import app
+from multicsr.config import Config
+from multicsr.config_file import load_config
 from multicsr.deploy.local_cluster import cluster
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
@@ -54,27 +57,35 @@ COMMANDS = list(commands(typer.main.get_command(app), "multicsr"))
 EXAMPLES = [line for command in COMMANDS for line in examples(command)]
 
 
+def with_real_llm(config: Config) -> dict[str, object]:
+    """Return the settings with the LLM that ships in place of the fake engine: texts are really decoded."""
+    llm = {"llm": {"model": "tinylm"}, "generate": {"rows_per_shard": 20, "max_new_tokens": 24}}
+    llm |= {"score": {"method": "expected"}, "curate": {"alpha": 1, "beta": 4, "gamma": 0}}
+    return config.model_dump(mode="json", exclude_unset=True) | llm
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Iterator[Path]:
     """A folder as `multicsr demo` leaves it, with the other files that examples name."""
     folder = tmp_path_factory.mktemp("finished")
     write_inputs(folder)
-    sentence = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()[1]
-    with (folder / "a.txt").open("a", encoding="utf-8") as lines:
-        lines.write(f"{sentence}\n")
+    captions = (ROOT / "multicsr/assets/demo/sentences.tsv").read_text(encoding="utf-8").splitlines()[1:31]
+    (folder / "a.txt").write_text("\n".join(captions), encoding="utf-8")
+    (folder / "tickets").mkdir()
+    tickets = "".join(f"{json.dumps({'body': caption})}\n" for caption in captions)
+    (folder / "tickets/one.jsonl.gz").write_bytes(gzip.compress(tickets.encode()))
     (folder / "triplets.tsv.gz").write_bytes(gzip.compress((folder / "triplets.tsv").read_bytes()))
     (folder / "sts").mkdir()
     for name in ("sick_train", "sick_trial", "sick_test"):
         rows = [f"{n % 6}\tNumber {n} is here.\tHere is number {n + n % 3}." for n in range(12)]
         (folder / f"sts/{name}.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n")
     for name in ("runs/demo", "configs/nightly", "configs/ablation"):
-        config = tiny_config(folder, Path(name), "a.txt")
         path = folder / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+        path.write_text(yaml.safe_dump(with_real_llm(tiny_config(folder, Path(name), "a.txt"))))
     with jobs_here(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        full_run.run(tiny_config(folder, Path("runs/demo"), "a.txt"), SilentProgress())
+        full_run.run(load_config(folder / "runs/demo.yaml"), SilentProgress())
         yield folder
 
 
@@ -139,3 +150,5 @@ def test_example_of_cluster_runs(line, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "alive", lambda _: [])
     done = CliRunner().invoke(app, line.split()[1:])
     assert done.exit_code == 0, done.output
+    if not line.endswith("down"):
+        assert "RAY_ADDRESS=127.0.0.1:6379 multicsr run my.yaml" in done.output

@@ -12,8 +12,8 @@ import yaml
 from tests.support.paths import ROOT
 
 COMMANDS = [
-    *("run", "demo", "ingest", "generate", "curate", "sweep", "train", "evaluate"),
-    *("report", "ablate", "audit", "explain", "check"),
+    *("preview", "run", "demo", "ingest", "generate", "curate", "sweep", "train", "evaluate"),
+    *("report", "ablate", "audit", "explain", "new", "check"),
     *("refresh", "versions", "rollback", "gc", "fetch"),
     *("submit", "jobs", "status", "logs", "stop"),
 ]

@@ -92,3 +92,15 @@ def test_another_server_is_no_cluster(answer):
         with pytest.raises(RunError, match="is no Ray cluster"):
             ray_session._require_listener(f"127.0.0.1:{listener.getsockname()[1]}")
         thread.join(5)
+
+
+def test_the_start_is_announced_once(events, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = []
+    with lazy_ray_session(1, said.append):
+        assert said == []
+        with start_ray():
+            assert said == ["starting Ray on this machine"]
+        with start_ray():
+            pass
+    assert len(said) == 1

@@ -27,6 +27,8 @@ class Count(SilentProgress):
     def advance(self, amount=1):
         self.done += amount
 
+    skip = advance
+
     def finish(self, summary):
         self.summary = summary
 

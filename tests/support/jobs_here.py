@@ -111,7 +111,7 @@ def jobs_here() -> Iterator[None]:
         for module in (pool, trainer):
             patch.setattr(module, "start_ray", lambda cpus=0: nullcontext())
         for module in (full_run, refresh):
-            patch.setattr(module, "lazy_ray_session", lambda cpus: nullcontext())
+            patch.setattr(module, "lazy_ray_session", lambda *_: nullcontext())
         patch.setattr(trainer, "check_resources", lambda config: None)
         patch.setattr(ray.train.torch, "TorchTrainer", _Trainer)
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))

@@ -66,7 +66,7 @@ def test_endpoint_that_does_not_answer_is_found(tmp_path, capfd):
     assert "llm.base_url: nothing answers there" in capfd.readouterr().out
 
 
-TWELVE = """
+LOCAL = """
 name: twelve
 store: {folder}/file.txt/store
 input: {{paths: [{folder}/tickets.jsonl], column: text}}
@@ -75,13 +75,85 @@ generate: {{prompts: ./no/prompts.yaml, gpus_per_actor: 1, omega: 9}}
 train: {{encoder: ./no/encoder, dev: {folder}/no_dev.tsv, mask: {{model: ./no/mask}}, gpus_per_worker: 1}}
 evaluate: {{data: [{folder}/no_sts.tsv]}}
 """
+REMOTE = """
+name: twelve
+store: s3://no-bucket/store
+s3: {{endpoint: "http://127.0.0.1:{port}"}}
+input: {{paths: [{folder}/tickets.jsonl], column: text}}
+llm: {{engine: openai, model: m, base_url: "http://127.0.0.1:{port}/v1", modle: x}}
+generate: {{prompts: ./no/prompts.yaml, omega: 0, actors: 0}}
+score: {{method: stated}}
+curate: {{score: stated, alhpa: 3}}
+train: {{encoder: ./no/encoder, dev: {folder}/no_dev.tsv, mask: {{model: ./no/mask}}, gpus_per_worker: 1}}
+evaluate: {{data: [{folder}/no_sts.tsv]}}
+"""
+LABELS = """
+name: twelve
+store: s3://no-bucket/store
+s3: {{endpoint: "http://127.0.0.1:{port}"}}
+input: {{paths: [{folder}/tickets.jsonl], column: text}}
+llm: {{model: {folder}/model, modle: x}}
+generate: {{gpus_per_actor: 1, actors: 0}}
+curate: {{alhpa: 3}}
+train: {{encoder: ./no/encoder, dev: {folder}/no_dev.tsv, mask: {{model: ./no/mask}}, gpus_per_worker: 1}}
+evaluate: {{data: [{folder}/no_sts.tsv]}}
+"""
+EVERYWHERE = (
+    "unknown key 'llm.modle'; did you mean 'llm.model'?",
+    "input.column",
+    "train.encoder: no directory ./no/encoder",
+    "train.mask.model: no directory ./no/mask",
+    "train.dev: no evaluation file",
+    "train.gpus_per_worker: 1, and this machine has 0 GPUs",
+    "evaluate.data: no ",
+)
+CASES = {
+    "local": (
+        LOCAL,
+        "generate.omega",
+        "llm.model: no directory ./no/llm",
+        "generate.prompts",
+        "generate.gpus_per_actor: 1, and this machine has 0 GPUs",
+        "file.txt",
+    ),
+    "endpoint and bucket": (
+        REMOTE,
+        "generate.actors",
+        "curate.alhpa",
+        "generate.prompts",
+        "llm.base_url: nothing answers",
+        "s3.endpoint: nothing answers",
+    ),
+    "labels and bucket": (
+        LABELS,
+        "generate.actors",
+        "curate.alhpa",
+        "generate.gpus_per_actor: 1, and this machine has 0 GPUs",
+        "cannot write the score label '3'",
+        "s3.endpoint: nothing answers",
+    ),
+}
 
 
-def test_twelve_mistakes_are_twelve_lines(tmp_path):
+def model_without_a_label(folder: Path, premises) -> None:
+    """Write an encoder-decoder model whose tokenizer cannot write the digit 3."""
+    from tests.support.tokenizers import t5
+
+    (folder / "tokenizer").mkdir()
+    t5(premises, folder / "tokenizer", without="3").save_pretrained(folder / "model")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_twelve_mistakes_are_twelve_lines(case, encoder_decoder_dir, premises, tmp_path):
     pytest.importorskip("deepspeed", reason="a missing package would be named alone")
+    text, *words = CASES[case]
+    shutil.copytree(encoder_decoder_dir, tmp_path / "model")
+    model_without_a_label(tmp_path, premises)
     (tmp_path / "file.txt").write_text("no directory")
     (tmp_path / "tickets.jsonl").write_text('{"body": "My printer does not print."}\n')
-    (tmp_path / "config.yaml").write_text(TWELVE.format(folder=tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "config.yaml").write_text(text.format(folder=tmp_path, port=port))
     code = (
         "import sys\nfrom multicsr.cli.main import main\nfrom multicsr.tools import check\n"
         "check._machine = lambda: iter(())\n"  # other tests may use up the memory
@@ -95,27 +167,14 @@ def test_twelve_mistakes_are_twelve_lines(tmp_path):
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "400"},
     )
     wrong = [line for line in done.stdout.splitlines() if line.startswith("wrong")]
-    remedies = done.stdout
-    for words in (
-        "unknown key 'llm.modle'; did you mean 'model'?",
-        "generate.omega",
-        "input.column",
-        "llm.model: no directory ./no/llm",
-        "generate.prompts",
-        "generate.gpus_per_actor: 1, and this machine has 0 GPUs",
-        "train.encoder: no directory ./no/encoder",
-        "train.mask.model: no directory ./no/mask",
-        "train.dev: no evaluation file",
-        "train.gpus_per_worker: 1, and this machine has 0 GPUs",
-        "evaluate.data: no ",
-        "file.txt",
-    ):
-        assert words in remedies, (words, done.stdout, done.stderr)
-    assert len(wrong) == 12
+    for each in (*EVERYWHERE, *words):
+        assert each in done.stdout, (each, done.stdout, done.stderr)
+    assert len(wrong) == len((*EVERYWHERE, *words)) == 12
     assert done.returncode == 1
     assert "check: 12 of" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "False False", "nothing heavy is imported"
+    reads_labels = case == "labels and bucket"
+    assert done.stdout.splitlines()[-1] == f"False {reads_labels}", "nothing heavy is imported"
 
 
 def test_configuration_that_needs_an_absent_extra_fails(tmp_path, monkeypatch, capfd):
@@ -139,4 +198,4 @@ def test_labels_that_the_model_cannot_write_fail(encoder_decoder_dir, premises, 
     with pytest.raises(RunError, match="check: 1 of"):
         check.examine(make_config(model, **sections))
     assert "cannot write the score label '3'; change score_labels" in capfd.readouterr().out
-    check.examine(make_config(model, **sections, score={"method": "stated"}, curate={"score": "stated"}))
+    check.examine(make_config(model, **sections, score={"method": "llm_stated"}))

@@ -153,9 +153,7 @@ def test_what_a_dead_job_was_paid_for_stays(config, tmp_path):
 def test_unused_llm_output_goes_when_it_is_asked_for(config):
     first = run(config(LINES[:20]))
     second = run(config(LINES[:20], generate={"omega": 0.2}))
-    rescored = run(
-        config(LINES[:20], generate={"omega": 0.2}, score={"method": "stated"}, curate={"score": "stated"})
-    )
+    rescored = run(config(LINES[:20], generate={"omega": 0.2}, score={"method": "llm_stated"}))
     store = Store.of(first)
     cache_keys = [CacheKey.of(snapshot_of(store, n).manifest("scored").settings) for n in (3, 4, 5)]
     assert gc(rescored, keep=2).files["llm_cache"] == 0

@@ -36,9 +36,7 @@ class Separation:
     @property
     def interval(self) -> tuple[float, float]:
         """Return the Wilson interval of the share at 95%."""
-        n, p = self.num_rows, self.share
-        centre, margin = p + _Z**2 / (2 * n), _Z * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-        return (centre - margin) / (1 + _Z**2 / n), (centre + margin) / (1 + _Z**2 / n)
+        return wilson_interval(self.share, self.num_rows)
 
     @property
     def is_chance(self) -> bool:
@@ -49,6 +47,13 @@ class Separation:
         """Return the share with its interval, as text for messages and the report."""
         low, high = self.interval
         return f"a > b in {self.share:.1%} of {self.num_rows:,} rows (95% interval {low:.1%} to {high:.1%})"
+
+
+def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
+    """Return the Wilson interval at 95% of a share of rows that were drawn at random."""
+    n, p = num_rows, share
+    centre, margin = p + _Z**2 / (2 * n), _Z * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    return (centre - margin) / (1 + _Z**2 / n), (centre + margin) / (1 + _Z**2 / n)
 
 
 def count_separation(a_N: NDArray[np.float64], b_N: NDArray[np.float64]) -> dict[str, float]:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from multicsr.config import Config
-from multicsr.errors import DamagedFileError, RunError
+from multicsr.errors import BudgetSpent, DamagedFileError, RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
@@ -32,8 +32,11 @@ from multicsr.execution.stage_runner import (
     map_shards,
     work_on,
 )
+from multicsr.llm.prompt_choice import with_chosen_prompts
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
+from multicsr.stages.generate.calibrate import calibrate
+from multicsr.stages.generate.costs import budget_spent, summarise
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
 from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
@@ -76,6 +79,8 @@ class WrittenShard:
     report: ShardReport
     failed: str
     """Digest (`rows_digest`) of the ids of the rows on which the engine failed."""
+    unpaid: str = ""
+    """Reason why further rows of the shard are not written: the budget of the actor is spent."""
 
     @property
     def num_failed(self) -> int:
@@ -99,26 +104,35 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         RunError: too many rows are rejected, rows are lost, a worker died repeatedly, or the disk is full.
     """
     store, sentences = snapshot.store, snapshot.manifest("sentences")
+    config, notes = named_prompts(config, progress)
     settings = unused(store, _settings(config, sentences))
-    artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings)
+    calibrate(config, store, settings, progress)
+    artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings, notes=notes)
     if made := reuse(artifact, progress):
         return made
     progress.start("generate", sentences.rows_out)
-    cache_key, before = CacheKey.of(settings).writable(store), _before(snapshot)
+    cache_key, before = CacheKey.of(settings).writable(store), scored_before(snapshot)
     plans = _plan(config, store, LLMCache(store, cache_key, before), sentences)
     num_cached = sum(plan.num_cached for plan in plans)
-    progress.advance(num_cached)
+    progress.skip(num_cached)
+    if num_cached < sentences.rows_out:
+        progress.announce(
+            f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, which loads first"
+        )
     totals, new = (
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )
     totals.count(rows_reused=num_cached, rows_written=0, rows_scored=0)
-    failed, num_failed = [], 0
+    failed, num_failed, unpaid = [], 0, []
     for shard in _write(config, store, cache_key, [todo for plan in plans for todo in plan.todo]):
         new.add(shard.report)  # raises if too many rows are rejected
         totals.count(worker_seconds=shard.report.seconds, **shard.report.counters)
         progress.advance(shard.report.rows_in)
         failed.append(shard.failed)
         num_failed += shard.num_failed
+        unpaid += [shard.unpaid] if shard.unpaid else []
+    if unpaid:
+        raise budget_spent(config.llm, totals.counters, unpaid[0])
     if num_failed:
         settings = unused(store, settings | {"failed": add_digests(failed)})
         artifact = replace(artifact, settings=settings)
@@ -126,10 +140,20 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         totals.add(report)
     contents = totals.contents()
     _check_failed(contents, num_failed)
-    return complete(artifact, contents, progress)
+    return complete(replace(artifact, summarise=summarise), contents, progress)
 
 
-def _before(snapshot: Snapshot) -> Manifest | None:
+def named_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration with a named prompt set, and the remark on it if it was chosen here."""
+    chosen, choice = with_chosen_prompts(config)
+    if choice is None:
+        return chosen, ()
+    progress.start("prompts", None)
+    progress.finish(str(choice))
+    return chosen, (str(choice),)
+
+
+def scored_before(snapshot: Snapshot) -> Manifest | None:
     """Return the manifest of the current version's scored rows, which serve as LLM cache, too.
 
     Return None if there is none, or if it is damaged.
@@ -197,15 +221,22 @@ def _check_failed(contents: Contents, num_failed: int) -> None:
 
 def _write(config: Config, store: Store, cache_key: CacheKey, todo: Sequence[Todo]) -> Iterator[WrittenShard]:
     """Write the shards in a pool of actors; yield each one when it is done."""
-    pool = Pool(
-        config.generate.actors,
+    llm = config.llm.with_share_of(max(min(config.generate.actors, len(todo)), 1))
+    config = config.model_copy(update={"llm": llm})
+    pool = llm_pool(config, config.generate.actors)
+    gpus = config.generate.gpus_per_actor
+    return map_items("generate", lambda: writer(store, cache_key, TripletStage(config), gpus), todo, pool)
+
+
+def llm_pool(config: Config, actors: int) -> Pool:
+    """Return a pool of actors with the LLM."""
+    return Pool(
+        actors,
         config.generate.cpus_per_actor,
         config.generate.gpus_per_actor,
         config.generate.nodes,
         shards_at_once=2 if config.llm.engine == "vllm" else 1,
     )
-    gpus = config.generate.gpus_per_actor
-    return map_items("generate", lambda: writer(store, cache_key, TripletStage(config), gpus), todo, pool)
 
 
 def writer(
@@ -221,29 +252,71 @@ def writer(
     """
 
     def write(todo: Todo) -> WrittenShard:
-        started, name = time.perf_counter(), uuid4().hex
         sentences = store.read_table(todo.entry, filters=todo.cached.span.rows)
         sentences = _without(sentences, todo.cached.done(store))
-        rows = [_committed(store, cache_key, todo, sentences)]
-        missing = _without(sentences, rows[0]["row_id"].combine_chunks())
-        counters: Counter[str] = Counter()
-        hypotheses = [
-            todo.cached.hypotheses(store),
-            written_in(store, cache_key.unscored.writable(store), todo.cached.span),
-        ]
+        rows, work = write_rows(store, cache_key, stage, sentences, todo.cached, gpus)
+        premises = sentences["text"].take(pc.index_in(rows["row_id"], sentences["row_id"].combine_chunks()))
+        # This verdict only stops the job early: the one that counts is made when the file is assembled.
+        return _report(reject_repeated(rows, premises), work)
+
+    return write
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amounts of the LLM's work on some rows."""
+
+    counters: dict[str, float]
+    seconds: float
+    unpaid: str = ""
+    """Reason why further rows are not written: the budget of the actor is spent."""
+
+
+def write_rows(
+    store: Store,
+    cache_key: CacheKey,
+    stage: TripletStage,
+    sentences: pa.Table,
+    cached: CachedRange,
+    gpus: float = 0,
+) -> tuple[pa.Table, Work]:
+    """Write and score some sentences, and commit them to the LLM cache.
+
+    Args:
+        store: the store of the LLM cache.
+        cache_key: key of the LLM cache.
+        stage: writes and scores the rows.
+        sentences: SENTENCE rows without results.
+        cached: range of ids with all of them, and the sources of hypotheses that exist for them.
+        gpus: number of GPUs of this process, for its costs.
+
+    Returns:
+        WRITTEN rows of all sentences, or of those that the budget sufficed for, and the work done for them.
+    """
+    started, name = time.perf_counter(), uuid4().hex
+    rows = [_committed(store, cache_key, cached.span, sentences)]
+    missing = _without(sentences, rows[0]["row_id"].combine_chunks())
+    counters: Counter[str] = Counter()
+    hypotheses = [
+        cached.hypotheses(store),
+        written_in(store, cache_key.unscored.writable(store), cached.span),
+    ]
+    unpaid = ""
+    try:
         for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
             counters.update(piece.counters)
             refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
-            _commit(store, cache_key, todo, piece.rows)
+            _commit(store, cache_key, cached.span, piece.rows)
             rows.append(piece.rows)
-        table = pa.concat_tables(rows)
-        _check_ids(table, sentences)
-        premises = sentences["text"].take(pc.index_in(table["row_id"], sentences["row_id"].combine_chunks()))
-        # This verdict only stops the job early: the one that counts is made when the file is assembled.
-        table = reject_repeated(table, premises)
-        return _report(table, dict(counters), time.perf_counter() - started)
-
-    return write
+    except BudgetSpent as error:
+        # The other actors go on with their shares, so this one returns what it has and does not raise.
+        unpaid = str(error)
+        counters.update(stage.usage())
+    table = pa.concat_tables(rows)
+    if unpaid:
+        sentences = sentences.filter(pc.is_in(sentences["row_id"], table["row_id"].combine_chunks()))
+    _check_ids(table, sentences)
+    return table, Work(dict(counters), time.perf_counter() - started, unpaid)
 
 
 def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
@@ -251,17 +324,17 @@ def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table["row_id"], row_ids)))
 
 
-def _committed(store: Store, cache_key: CacheKey, todo: Todo, sentences: pa.Table) -> pa.Table:
+def _committed(store: Store, cache_key: CacheKey, span: IdSpan, sentences: pa.Table) -> pa.Table:
     """Return the rows of these sentences that an earlier worker committed before it died.
 
     If two workers committed the same row, it is returned once.
     """
-    rows = written_in(store, cache_key, todo.cached.span)
+    rows = written_in(store, cache_key, span)
     places = pc.index_in(sentences["row_id"], rows["row_id"].combine_chunks())
     return rows.take(places.drop_null())
 
 
-def _commit(store: Store, cache_key: CacheKey, todo: Todo, rows: pa.Table) -> None:
+def _commit(store: Store, cache_key: CacheKey, span: IdSpan, rows: pa.Table) -> None:
     """Put the results among these rows into the LLM cache.
 
     Of a row on which the engine failed, the hypotheses are kept as unscored if they were written before.
@@ -277,7 +350,7 @@ def _commit(store: Store, cache_key: CacheKey, todo: Todo, rows: pa.Table) -> No
         (unscored, cache_key.unscored.writable(store)),
     ):
         if part.num_rows:
-            store.write_named_table(why.file(part["row_id"], todo.cached.span), part)
+            store.write_named_table(why.file(part["row_id"], span), part)
 
 
 def _cost(counters: Mapping[str, float], gpu_seconds: float) -> refresh_costs.Cost:
@@ -300,7 +373,7 @@ def _check_ids(rows: pa.Table, sentences: pa.Table) -> None:
         raise RunError("generate: other rows came back from the LLM than were given to it")
 
 
-def _report(rows: pa.Table, counters: dict[str, float], seconds: float) -> WrittenShard:
+def _report(rows: pa.Table, work: Work) -> WrittenShard:
     """Return the outcome of a shard, and log a warning if the engine failed on rows."""
     rejected = rows.filter(pc.is_valid(rows["reason"]))
     failed = rejected.filter(pc.equal(rejected["reason"], Reason.ENGINE_ERROR.value))
@@ -316,19 +389,24 @@ def _report(rows: pa.Table, counters: dict[str, float], seconds: float) -> Writt
         rows_out=rows.num_rows - rejected.num_rows,
         rejected=count_reasons(rejected),
         rows_digest=rows_digest(rows["row_id"]),
-        seconds=seconds,
-        counters=counters,
+        seconds=work.seconds,
+        counters=work.counters,
     )
-    return WrittenShard(report, rows_digest(failed["row_id"]))
+    return WrittenShard(report, rows_digest(failed["row_id"]), work.unpaid)
 
 
 def _assemble(store: Store, cache: LLMCache, sentences: Manifest, folder: str) -> Iterator[ShardReport]:
     """Write the files of the artifact `scored`; yield a report for each file of sentences."""
 
     def assemble(shard: CachedShard) -> ShardReport:
-        return work_on(_CONTRACT, store, folder, shard, lambda table: joined(table, shard.cached.rows(store)))
+        return assemble_shard(store, folder, shard, shard.cached.rows(store))
 
     return map_shards("generate", lambda: assemble, store, folder, _shards(cache, sentences), Pool())
+
+
+def assemble_shard(store: Store, folder: str, shard: PartShard, written: pa.Table) -> ShardReport:
+    """Write the scored rows and the rejects of one file of sentences into the folder of an artifact."""
+    return work_on(_CONTRACT, store, folder, shard, lambda table: joined(table, written))
 
 
 def joined(sentences: pa.Table, written: pa.Table) -> StageOutput:

@@ -125,6 +125,18 @@ def find_files(config: InputConfig, s3: S3Config | None = None, language: str = 
             two files have the same name.
         RunError: a directory or bucket cannot be read.
     """
+    found = search(config, s3, language)
+    _check_settings(found.files, config)
+    memories = [file.shown for file in found.files if file.format == "tmx"]
+    if memories and language == "auto":
+        raise ConfigError(
+            f"ingest.language: {memories[0]} has segments in several languages; name one of them"
+        )
+    return found
+
+
+def search(config: InputConfig, s3: S3Config | None = None, language: str = "en") -> FoundFiles:
+    """Return what `find_files` returns, without a look at the settings of columns and documents."""
     found = FoundFiles()
     for path in config.paths:
         before = len(found.files)
@@ -145,12 +157,6 @@ def find_files(config: InputConfig, s3: S3Config | None = None, language: str = 
                 f"input.paths: {one.shown} and {other.shown} would both be called {one.name}; "
                 "give a directory above them, or a glob"
             )
-    _check_settings(found.files, config)
-    memories = [file.shown for file in found.files if file.format == "tmx"]
-    if memories and language == "auto":
-        raise ConfigError(
-            f"ingest.language: {memories[0]} has segments in several languages; name one of them"
-        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
 from multicsr.errors import RunError
@@ -26,13 +26,22 @@ def json_records(stream: BinaryIO, column: str, file: InputFile) -> Iterator[Rec
         ConfigError: no object has the column.
         RunError: an array, or an object that spans several lines, is damaged.
     """
+    yield from _with_column(_found(stream, column, file), column, file)
+
+
+def field_names(stream: BinaryIO, file: InputFile) -> list[str]:
+    """Return the names of the fields of the first objects, in the order in which they come up."""
+    found = islice(_found(stream, "", file), _LOOK_FOR_COLUMN)
+    return list(dict.fromkeys(name for _, names in found for name in names))
+
+
+def _found(stream: BinaryIO, column: str, file: InputFile) -> Iterator[tuple[Record, list[str]]]:
+    """Return the record of each object with the names of its fields, one after the other."""
     head = next(blocks := streams.blocks(stream), b"")
     blocks = chain([head], blocks)
     if _spans_lines(head.decode("utf-8", "replace")):
-        found = (_record(value, column) for value in _values(blocks, file))
-    else:
-        found = (_line(line, column) for line in streams.lines_of(blocks))
-    yield from _with_column(found, column, file)
+        return (_record(value, column) for value in _values(blocks, file))
+    return (_line(line, column) for line in streams.lines_of(blocks))
 
 
 def _with_column(found: Iterator[tuple[Record, list[str]]], column: str, file: InputFile) -> Iterator[Record]:

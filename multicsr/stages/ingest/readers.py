@@ -15,15 +15,15 @@ from multicsr.messages.error_chain import first_line
 from multicsr.rows import Reason
 from multicsr.stages.ingest import streams
 from multicsr.stages.ingest.files import InputFile
-from multicsr.stages.ingest.json_records import json_records
+from multicsr.stages.ingest.json_records import field_names, json_records
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record, no_column, text_record
-from multicsr.stages.ingest.separated import separated
+from multicsr.stages.ingest.separated import first_fields, separated
 from multicsr.stages.ingest.tmx import segments
 from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikipedia import articles
 
-__all__ = ["READERS_VERSION", "Record", "read_records"]
+__all__ = ["READERS_VERSION", "Record", "column_names", "read_records"]
 
 READERS_VERSION = 4
 """Version of the readers; raise it when a file gives other records than before."""
@@ -50,10 +50,31 @@ def read_records(
     try:
         yield from _records(file, column, header=header, language=language)
     except streams.DAMAGED as error:
-        raise RunError(
-            f"input.paths: cannot read {file.shown}: {first_line(error)}; the file is damaged, cut off or "
-            "not what its name promises: fetch it again, or leave it out"
-        ) from error
+        raise _unreadable(file, error) from error
+
+
+def column_names(file: InputFile) -> list[str]:
+    """Return the names of the columns of a file, or the fields of its first line if it is CSV or TSV.
+
+    Raises:
+        ConfigError: the first line has an unclosed quote.
+        RunError: the file cannot be read or decompressed, or does not have its stated format.
+    """
+    try:
+        if file.format == "parquet":
+            with pq.ParquetFile(file.open(), pre_buffer=False) as parquet:
+                return [field.name for field in parquet.schema_arrow if _is_text(field.type)]
+        with streams.open_stream(file) as stream:
+            return field_names(stream, file) if file.format == "jsonl" else first_fields(stream, file)
+    except streams.DAMAGED as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: InputFile, error: Exception) -> RunError:
+    return RunError(
+        f"input.paths: cannot read {file.shown}: {first_line(error)}; the file is damaged, cut off or "
+        "not what its name promises: fetch it again, or leave it out"
+    )
 
 
 def _records(file: InputFile, column: str | None, *, header: bool, language: str) -> Iterator[Record]:

@@ -71,7 +71,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
         rejected: dict[str, int] = {}
         digests: list[str] = []
         redact = Redactor(config.ingest.redact)
-        for number, (rows, bad) in enumerate(_chunks(config, shard.file, redact)):
+        for number, (rows, bad) in enumerate(read_chunks(config, shard.file, redact)):
             key = f"{identity}-{number:05d}"
             candidates.append(store.write_table(f"{folder}/candidates/{key}.parquet", rows))
             reject_files += write_rejects(store, folder, key, bad)
@@ -96,9 +96,18 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
     return read
 
 
-def _chunks(config: Config, file: InputFile, redact: Redactor) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield the candidates, sorted by id, and the rejects of every `CHUNK_ROWS` records."""
-    placed = _placed(config, file)
+def read_chunks(
+    config: Config, file: InputFile, redact: Redactor, most: int | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the candidates, sorted by id, and the rejects of every `CHUNK_ROWS` records.
+
+    Args:
+        config: the configuration of the run.
+        file: the file to read.
+        redact: replaces personal data.
+        most: maximum number of records, or of sentences of documents; None: all.
+    """
+    placed = islice(_placed(config, file), most)
     # A detected language comes later (`sharding.py`), so that the ids do not depend on the detector.
     language = UNDETERMINED if config.ingest.language == "auto" else config.ingest.language
     while chunk := list(islice(placed, CHUNK_ROWS)):

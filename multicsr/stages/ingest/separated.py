@@ -78,9 +78,7 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
             unclosed quote.
         RunError: too many records have an unclosed quote.
     """
-    csv.field_size_limit(streams.MAX_RECORD_BYTES)
-    feed = _Feed(stream)
-    rows = csv.reader(feed) if file.format == "csv" else csv.reader(feed, "excel-tab", quoting=csv.QUOTE_NONE)
+    feed, rows = _reader(stream, file)
     first = _first_row(rows, feed, file)
     if first is None:
         return
@@ -117,6 +115,25 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
             yield Record("", Reason.MALFORMED, detail)
         else:
             yield Record("", Reason.EMPTY)
+
+
+def first_fields(stream: BinaryIO, file: InputFile) -> list[str]:
+    """Return the fields of the first line of a CSV or TSV file; none if the file is empty.
+
+    Raises:
+        ConfigError: the line has an unclosed quote.
+    """
+    feed, rows = _reader(stream, file)
+    return _first_row(rows, feed, file) or []
+
+
+def _reader(stream: BinaryIO, file: InputFile) -> tuple[_Feed, Iterator[list[str]]]:
+    """Return the source of lines, and the reader of their fields."""
+    csv.field_size_limit(streams.MAX_RECORD_BYTES)
+    feed = _Feed(stream)
+    if file.format == "csv":
+        return feed, csv.reader(feed)
+    return feed, csv.reader(feed, "excel-tab", quoting=csv.QUOTE_NONE)
 
 
 def _first_row(rows: Iterator[list[str]], feed: _Feed, file: InputFile) -> list[str] | None:

@@ -5,7 +5,7 @@ Checks that need many records (duplicates) or much time (the language) are made 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,22 +41,13 @@ def sharder(
     Raises:
         ConfigError: the language filter or the identifier cannot be created.
     """
-    foreign = language_filter(config.language) if config.language_filter else None
-    identify = language_identifier(config.languages) if config.language == "auto" else None
+    keep_wanted = row_filter(config)
 
     def shard(ids: IdRange) -> ShardReport:
         started = time.perf_counter()
         found = ids.read(store, candidates)
-        rows, bad = drop_duplicates(found)
-        if config.near_duplicates:
-            losers = losers_of(store, near, ids)
-            alike = [losers.get(row_id) for row_id in rows["row_id"].to_pylist()]
-            rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
-        if foreign is not None:
-            rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
-        if identify is not None:
-            tags = pa.array(identify(rows["text"].to_pylist()), pa.string())
-            rows = rows.set_column(rows.schema.get_field_index("language"), SENTENCE.field("language"), tags)
+        losers = losers_of(store, near, ids) if config.near_duplicates else {}
+        rows, bad = keep_wanted(found, losers)
         files = [
             store.write_table(f"{folder}/rows/part-{number:06d}.parquet", part)
             for number, part in ids.files(rows)
@@ -68,13 +59,47 @@ def sharder(
             rejected=count_reasons(bad),
             rows_digest=rows_digest(rows["row_id"]),
             seconds=time.perf_counter() - started,
-            counters=counters_of(LANGUAGE, Counter(rows["language"].to_pylist())) if identify else {},
+            counters=_languages_of(rows) if config.language == "auto" else {},
             files=files,
             reject_files=write_rejects(store, folder, ids.key, bad),
         )
         return commit(store, folder, report)
 
     return shard
+
+
+def row_filter(
+    config: IngestConfig,
+) -> Callable[[pa.Table, Mapping[str, str]], tuple[pa.Table, pa.Table]]:
+    """Return the function that splits all candidates of a range of ids into rows and rejects.
+
+    Its second argument has the detail of each near-duplicate, by row id. With `language: auto` the rows get
+    their language.
+
+    Raises:
+        ConfigError: the language filter or the identifier cannot be created.
+    """
+    foreign = language_filter(config.language) if config.language_filter else None
+    identify = language_identifier(config.languages) if config.language == "auto" else None
+
+    def keep_wanted(found: pa.Table, losers: Mapping[str, str]) -> tuple[pa.Table, pa.Table]:
+        rows, bad = drop_duplicates(found)
+        if losers:
+            alike = [losers.get(row_id) for row_id in rows["row_id"].to_pylist()]
+            rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
+        if foreign is not None:
+            rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
+        if identify is not None:
+            tags = pa.array(identify(rows["text"].to_pylist()), pa.string())
+            rows = rows.set_column(rows.schema.get_field_index("language"), SENTENCE.field("language"), tags)
+        return rows, bad
+
+    return keep_wanted
+
+
+def _languages_of(rows: pa.Table) -> dict[str, float]:
+    """Return the counters of rows by language."""
+    return counters_of(LANGUAGE, Counter(rows["language"].to_pylist()))
 
 
 def _drop(

@@ -9,12 +9,14 @@ from pathlib import PurePosixPath
 
 from pydantic import JsonValue
 
-from multicsr.config import CurateConfig, MaskConfig
+from multicsr.config import MaskConfig, ScorerName
 from multicsr.errors import RunError
 from multicsr.prompts import PromptSet
 from multicsr.rows import CURATED, SCORED
+from multicsr.stages.curate.curation import Curation, method_of
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
+from multicsr.stages.generate.costs import describe_requests
 from multicsr.stages.generate.fingerprint import prompts_of
 from multicsr.stages.ingest.findings import findings
 from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
@@ -27,6 +29,7 @@ from multicsr.stages.report.statistics import (
     ScoreCounts,
 )
 from multicsr.stages.report.training import TrainingReport, read_training
+from multicsr.stages.score.scorer import COLUMNS, scorer_named
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
 from multicsr.storage.refresh_log import RefreshRun, refresh_runs
 from multicsr.storage.store import Store
@@ -111,14 +114,16 @@ class Report:
     code_version: str
     stages: list[StageSummary]
     is_curated: bool
-    curation: CurateConfig | None
-    """Settings of the artifact `curated`; None before curation."""
+    curation: Curation | None
+    """Settings of the artifact `curated`, with any calibration; None before curation."""
     scores: ScoreCounts
     separation: Separation | None
     """Measure of how well the scores tell entailments from contradictions; None before curation."""
     lexical_bias: LexicalBias | None
     """Words of the kept triplets' hypotheses; None before curation and for few rows."""
     prompts: list[PromptUse]
+    notes: list[str]
+    """Remarks of all stages, such as why a prompt set was chosen."""
     omegas: list[tuple[float, int]]
     languages: list[LanguageYield]
     """Yield of each language, the most frequent one first."""
@@ -136,6 +141,8 @@ class Report:
     """Refresh runs of the store, oldest first."""
     engine: "EngineSummary | None"
     """Statistics of the LLM engine; None if the engine does not report them."""
+    requests: str
+    """Requests to an endpoint with their tokens and cost; empty if there were none."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +174,8 @@ def collect(snapshot: Snapshot) -> Report:
     store, manifests = snapshot.store, _manifests(snapshot)
     if not manifests:
         raise RunError(f"nothing to report in {store.uri()}; run `multicsr run CONFIG` first")
-    curation = _curation(manifests.get("curated"))
-    statistics = _RowStatistics(_score_method(manifests.get("scored"), curation))
+    curation = Curation.stored(manifests.get("curated"))
+    statistics = _RowStatistics(_scorer(manifests.get("scored"), curation))
     for artifact, manifest in manifests.items():
         statistics.read(store, artifact, manifest, is_last="curated" not in manifests)
     newest = max(manifests.values(), key=lambda manifest: manifest.created)
@@ -186,6 +193,7 @@ def collect(snapshot: Snapshot) -> Report:
         prompts=list(
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
+        notes=[note for manifest in manifests.values() for note in manifest.notes],
         omegas=sorted(statistics.prompts.omegas.items()),
         languages=[
             LanguageYield(language, read, statistics.languages.kept[language])
@@ -208,6 +216,7 @@ def collect(snapshot: Snapshot) -> Report:
         counters={TITLES[artifact]: manifest.counters for artifact, manifest in manifests.items()},
         refresh_runs=refresh_runs(store),
         engine=_engine(manifests.get("scored")),
+        requests=describe_requests(manifests["scored"].counters) if "scored" in manifests else "",
     )
 
 
@@ -231,22 +240,23 @@ class _RowStatistics:
     read only if there is no `curated` one.
     """
 
-    def __init__(self, method: str) -> None:
-        self.scores = ScoreCounts(method)
+    def __init__(self, scorer: ScorerName) -> None:
+        column = COLUMNS[scorer]
+        self.columns = {*_COLUMNS, f"entailment_{column}", f"contradiction_{column}"}
+        self.scores = ScoreCounts(scorer, column)
         self.prompts = PromptCounts()
         self.languages = LanguageCounts()
-        self.kept = Sample(_NUM_KEPT, _SEED, method)
+        self.kept = Sample(_NUM_KEPT, _SEED, column)
         self.hypotheses = HypothesisSample()
-        self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, method) for artifact in ROW_TITLES}
+        self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, column) for artifact in ROW_TITLES}
         self.prompt_set: str | None = None
 
     def read(self, store: Store, artifact: str, manifest: Manifest, is_last: bool) -> None:
         if artifact not in ROW_TITLES:
             return
         if artifact == "curated" or (artifact == "scored" and is_last):
-            columns = [
-                name for name in (CURATED if artifact == "curated" else SCORED).names if name in _COLUMNS
-            ]
+            names = (CURATED if artifact == "curated" else SCORED).names
+            columns = [name for name in names if name in self.columns]
             for table in iter_tables(store, manifest, columns):
                 self.scores.add(table, kept=True)
                 self.prompts.add(table, kept=True)
@@ -268,7 +278,6 @@ class _RowStatistics:
 _COLUMNS = {
     *("row_id", "text", "language", "source", "position", "entailment", "contradiction"),
     *("a", "b", "swapped", "omega", "entailment_prompt", "contradiction_prompt", "prompts"),
-    *("entailment_expected", "contradiction_expected", "entailment_stated", "contradiction_stated"),
 }
 
 
@@ -289,26 +298,16 @@ def _summary(artifact: str, manifest: Manifest) -> StageSummary:
     )
 
 
-def _curation(manifest: Manifest | None) -> CurateConfig | None:
-    rule = None if manifest is None else manifest.settings.get("curate")
-    if not isinstance(rule, dict):
-        return None
-    # A dump of the settings contains gamma even for the rule that has none; CurateConfig would reject it.
-    has_gamma = rule.get("rule") != "reference"
-    return CurateConfig.model_validate({name: rule[name] for name in rule if has_gamma or name != "gamma"})
-
-
 def _separation(curated: Manifest | None) -> Separation | None:
     return None if curated is None else Separation.from_counters(curated.counters)
 
 
-def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str:
-    """Return the score that decided in curation; before curation, the score that was computed."""
+def _scorer(scored: Manifest | None, curation: Curation | None) -> ScorerName:
+    """Return the scorer that decided in curation; before curation, the one that scored."""
     if curation is not None:
         return curation.score
-    scoring = None if scored is None else scored.settings.get("scoring")
-    made = scoring.get("score") if isinstance(scoring, dict) else None
-    return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
+    made = scorer_named(method_of(scored.settings) or "") if scored else ""
+    return next((name for name in COLUMNS if name == made), "llm_expected")
 
 
 def _sigma(model: Manifest | None) -> float | None:

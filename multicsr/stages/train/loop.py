@@ -43,7 +43,7 @@ def run_training(job: TrainingJob, services: TrainingServices, progress: Progres
         job.out.mkdir(parents=True, exist_ok=True)
         loop = TrainingLoop(job, services)
         progress.start("train", loop.num_steps, "steps")
-        progress.advance(loop.done)
+        progress.skip(loop.done)
         with open_reporters(job, loop.num_steps, loop.done, loop.log_bytes) as reporters:
             writer = CheckpointWriter(job.out, services.keep)
             loop.run(CallbackList([*reporters, writer, ProgressReporter(progress)]))

@@ -67,6 +67,10 @@ class _StepCounter(SilentProgress):
         """Add `amount` steps."""
         self.steps += amount
 
+    def skip(self, amount: int) -> None:
+        """Add steps that an earlier worker did."""
+        self.steps += amount
+
 
 def work(task: Task) -> Outcome[TrainedModel]:
     """Train; worker 0 uploads the model and the data for the report to the folder `model/<key>` of the store.

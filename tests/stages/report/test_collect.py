@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from multicsr.artifacts import HISTOGRAM
-from multicsr.config import CurateConfig
 from multicsr.errors import RunError
 from multicsr.rows import CURATED, rejects
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.evaluate import EVALUATION
 from multicsr.stages.report import collect
 from multicsr.stages.report.statistics import NUM_BINS, NUM_CELLS, ReasonSamples, Sample
@@ -127,8 +127,8 @@ def test_without_curation_all_scored_rows_count_as_kept(make_store):
 
 
 def test_thresholds_are_those_of_the_curated_artifact(made, make_store):
-    assert collect(made.snapshot).curation == CurateConfig()
-    reference = CurateConfig(rule="reference", alpha=3.5)
+    assert collect(made.snapshot).curation == Curation()
+    reference = Curation(rule="reference", alpha=3.5)
     assert collect(make_store(("generate", "curate"), reference).snapshot).curation == reference
 
 

@@ -1,0 +1,65 @@
+"""Sample of a corpus: some records of some of its files, and the sentences among them with the smallest ids.
+
+The same files always give the same sample. Row ids are hashes of texts, so that sentences chosen by them are
+a random sample of the records that were read.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from multicsr.config import Config
+from multicsr.rows import SENTENCE, rejects
+from multicsr.stages.ingest.files import InputFile, find_files
+from multicsr.stages.ingest.reading import read_chunks
+from multicsr.stages.ingest.redaction import Redactor
+from multicsr.stages.ingest.sharding import row_filter
+
+_RECORDS = 5_000
+"""Records that are read of a corpus; of documents, sentences. They take some seconds, whatever its size."""
+_FILES = 20
+"""Maximum number of files that are read; they are spread evenly over all files by name."""
+
+
+@dataclass(frozen=True)
+class CorpusSample:
+    """Records of a corpus that were read and filtered as ingest does it."""
+
+    sentences: pa.Table
+    """SENTENCE rows that passed the filters, sorted by id."""
+    rejects: pa.Table
+    """Rejects, in the schema of `rows.rejects(SENTENCE)`."""
+    num_files: int
+    """Number of files that records are from."""
+    files_in_all: int
+    left_out: list[str]
+    """Lines of text about files that are not read."""
+
+
+def sample_corpus(config: Config) -> CorpusSample:
+    """Read the first records of files that are spread over the corpus.
+
+    Near-duplicates are not looked for: among so few records there are none.
+
+    Raises:
+        ConfigError: the configured files, formats or columns do not exist.
+        RunError: a file cannot be read.
+    """
+    found = find_files(config.input, config.s3, config.ingest.language)
+    chosen = spread(found.files)
+    found_rows, bad = [SENTENCE.empty_table()], [rejects(SENTENCE).empty_table()]
+    redact = Redactor(config.ingest.redact)
+    for file in chosen:
+        for rows, rejected in read_chunks(config, file, redact, most=_RECORDS // len(chosen)):
+            found_rows.append(rows)
+            bad.append(rejected)
+    kept, rejected = row_filter(config.ingest)(pa.concat_tables(found_rows), {})
+    return CorpusSample(
+        kept, pa.concat_tables([*bad, rejected]), len(chosen), len(found.files), [*found.lines()]
+    )
+
+
+def spread(files: list[InputFile]) -> list[InputFile]:
+    """Return at most `_FILES` files at equal distances, the first one among them."""
+    number = min(len(files), _FILES)
+    return [files[place * len(files) // number] for place in range(number)]
