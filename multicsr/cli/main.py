@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from multicsr import __version__
-from multicsr.cli import cluster, jobs, machine, measure, pipeline, store
+from multicsr.cli import cluster, jobs, machine, measure, pipeline, prompts, store
 from multicsr.cli.command import run_app
 from multicsr.messages.captured_output import install_hooks
 from multicsr.messages.terminal import echo
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(pipeline.app)
+app.add_typer(prompts.app, name="prompts", rich_help_panel=pipeline.PANEL)
 app.add_typer(measure.app)
 app.add_typer(store.app)
 app.add_typer(machine.app)

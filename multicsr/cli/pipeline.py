@@ -11,14 +11,14 @@ from multicsr.cli.options import ConfigPath, Overrides, read_settings
 from multicsr.messages.terminal import echo
 
 app = typer.Typer()
-_PANEL = "From sentences to an encoder"
+PANEL = "From sentences to an encoder"
 
 Alpha = Annotated[float | None, typer.Option(help="Least score of (premise, entailment).")]
 Beta = Annotated[float | None, typer.Option(help="Greatest score of (premise, contradiction).")]
 Gamma = Annotated[float | None, typer.Option(help="Least distance between the two scores.")]
 
 
-@command(app, _PANEL, "multicsr preview runs/demo.yaml", "multicsr preview runs/demo.yaml --rows 200")
+@command(app, PANEL, "multicsr preview runs/demo.yaml", "multicsr preview runs/demo.yaml --rows 200")
 def preview(
     config: ConfigPath,
     rows: Annotated[int, typer.Option(min=1, max=5_000, help="Sentences for the LLM.")] = 48,
@@ -37,7 +37,7 @@ def preview(
         echo(line)
 
 
-@command(app, _PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")
+@command(app, PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")
 def run(config: ConfigPath, overrides: Overrides = None) -> None:
     """Run all stages: ingest, generate, curate, train, evaluate, report. Finished work is not redone."""
     from multicsr.artifacts import ENCODER
@@ -53,7 +53,7 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     echo(f"\nencoder  {store.uri(ENCODER)}\nreport   {store.uri(REPORT)}")
 
 
-@command(app, _PANEL, "multicsr demo", "multicsr demo --out /tmp/multicsr --set generate.omega=0.2")
+@command(app, PANEL, "multicsr demo", "multicsr demo --out /tmp/multicsr --set generate.omega=0.2")
 def demo(
     out: Annotated[Path, typer.Option(help="Directory to write into.")] = Path("runs"),
     overrides: Overrides = None,
@@ -66,19 +66,19 @@ def demo(
     run(config, overrides)
 
 
-@command(app, _PANEL, "multicsr ingest runs/demo.yaml --set ingest.max_words=20")
+@command(app, PANEL, "multicsr ingest runs/demo.yaml --set ingest.max_words=20")
 def ingest(config: ConfigPath, overrides: Overrides = None) -> None:
     """Read, normalise and filter sentences; give each its id."""
     _run_stage("ingest", config, overrides)
 
 
-@command(app, _PANEL, "multicsr generate runs/demo.yaml --set generate.actors=2")
+@command(app, PANEL, "multicsr generate runs/demo.yaml --set generate.actors=2")
 def generate(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write an entailment and a contradiction for every sentence, and score both."""
     _run_stage("generate", config, overrides)
 
 
-@command(app, _PANEL, "multicsr curate runs/demo.yaml --alpha 3.5 --gamma 1.5")
+@command(app, PANEL, "multicsr curate runs/demo.yaml --alpha 3.5 --gamma 1.5")
 def curate(
     config: ConfigPath,
     alpha: Alpha = None,
@@ -92,13 +92,13 @@ def curate(
     _run_stage("curate", config, [*(overrides or ()), *thresholds])
 
 
-@command(app, _PANEL, "multicsr train runs/demo.yaml --set train.learning_rate=0.00005")
+@command(app, PANEL, "multicsr train runs/demo.yaml --set train.learning_rate=0.00005")
 def train(config: ConfigPath, overrides: Overrides = None) -> None:
     """Fine-tune the encoder on the curated triplets with the masked loss."""
     _run_stage("train", config, overrides)
 
 
-@command(app, _PANEL, "multicsr refresh configs/nightly.yaml")
+@command(app, PANEL, "multicsr refresh configs/nightly.yaml")
 def refresh(config: ConfigPath, overrides: Overrides = None) -> None:
     """Update the store: generate for new sentences, retrain if enough changed, publish if no metric fell."""
     from multicsr.pipeline.refresh import refresh as bring_up_to_date

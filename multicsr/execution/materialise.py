@@ -46,6 +46,8 @@ class Artifact:
     """Unit of `rows_in` in the progress of a reused artifact; None: the number is not shown."""
     summarise: Callable[[Manifest], str] | None = outcome
     """Function that returns the result in one line for the progress; None: the stage reports it by itself."""
+    notes: tuple[str, ...] = ()
+    """Remarks for the manifest, which do not decide the content."""
     started_s: float = field(default_factory=time.monotonic, compare=False)
     """Time of `time.monotonic` when the stage began."""
 
@@ -102,6 +104,7 @@ def complete(artifact: Artifact, contents: Contents, progress: Progress) -> Mani
         fingerprint=artifact.fingerprint,
         code_version=code_version(),
         settings=artifact.settings,
+        notes=list(artifact.notes),
         created=now(),
         seconds=round(time.monotonic() - artifact.started_s, 3),
         **dict(contents),

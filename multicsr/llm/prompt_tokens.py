@@ -26,7 +26,13 @@ class PromptTokens:
     """
 
     def __init__(
-        self, config: LLMConfig, tokenizer: PreTrainedTokenizerBase, context: int | None, *, has_encoder: bool
+        self,
+        config: LLMConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int | None,
+        *,
+        has_encoder: bool,
+        is_for_chat: bool = True,
     ) -> None:
         """Keep the tokenizer and decide whether prompts use the chat template.
 
@@ -35,8 +41,9 @@ class PromptTokens:
             tokenizer: of the model.
             context: the maximum number of tokens of the model; None if positions are not bounded.
             has_encoder: True for an encoder-decoder model, whose output does not share the prompt's context.
+            is_for_chat: `chat` of the prompt set.
         """
-        self._chat = wants_chat(config, tokenizer)
+        self._chat = wants_chat(config, tokenizer) and (is_for_chat or config.chat_template is True)
         self._template_args = config.template_args
         for name in config.template_args:
             if not (self._chat and re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template))):
@@ -139,7 +146,7 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase, *, has_enc
         ConfigError: there is no such prompt set, `llm.chat_template` is true without a template, or the score
             labels cannot be written.
     """
-    tokens = PromptTokens(config.llm, tokenizer, None, has_encoder=has_encoder)
+    prompts = load_prompts(config.generate.prompts)
+    tokens = PromptTokens(config.llm, tokenizer, None, has_encoder=has_encoder, is_for_chat=prompts.chat)
     if config.writer_reads_labels:
-        prompts = load_prompts(config.generate.prompts)
         tokens.label_tree(prompts, prompts.score_labels)

@@ -69,7 +69,13 @@ class TokenEngine(ABC):
         )
         self._prompts = load_prompts(generate.prompts)
         self._ends = StopCriteria(tokenizer, shape.eos, shape.vocab_size, self._prompts.stop)
-        self.tokens = PromptTokens(config.llm, tokenizer, shape.context, has_encoder=shape.has_encoder)
+        self.tokens = PromptTokens(
+            config.llm,
+            tokenizer,
+            shape.context,
+            has_encoder=shape.has_encoder,
+            is_for_chat=self._prompts.chat,
+        )
         self._trees: dict[tuple[str, ...], LabelTree] = {}
         if config.writer_reads_labels:
             self._tree(self._prompts.score_labels)

@@ -113,9 +113,10 @@ def _languages(config: Config) -> None:
 
 
 def _prompts(config: Config) -> None:
-    from multicsr.prompts import load_prompts
+    from multicsr.prompts import AUTO, load_prompts
 
-    load_prompts(config.generate.prompts)
+    if config.generate.prompts != AUTO:
+        load_prompts(config.generate.prompts)
 
 
 def _llm(config: Config) -> None:

@@ -16,6 +16,8 @@ from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError
 from multicsr.storage.local_copy import local_copy
 
+AUTO = "auto"
+"""Name that stands for the prompt set which suits the LLM (`multicsr.llm.prompt_choice`)."""
 _SHIPPED = Path(__file__).parent
 _FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
 NonEmpty = Annotated[list[str], Field(min_length=1)]
@@ -36,6 +38,8 @@ class PromptSet(FileRecord):
 
     name: str
     """Name of the set, which is written into every generated row."""
+    about: str = ""
+    """For which LLMs the set is, in one line for `multicsr prompts list`. It does not reach the LLM."""
     layout: str
     """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`."""
     entailment: NonEmpty
@@ -49,6 +53,9 @@ class PromptSet(FileRecord):
     around a label do not matter: the model's tokenizer decides by which tokens it is written."""
     stop: list[str] = ["\n"]
     """Stop strings: generation ends before the first of them that does not stand at the very beginning."""
+    chat: bool = True
+    """Use the chat template of the LLM; false: a chat model continues the prompt as a base model does, unless
+    `llm.chat_template` is true. An endpoint applies its template to every prompt."""
 
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":
@@ -97,6 +104,8 @@ class PromptSet(FileRecord):
         return self._digest({"score", "score_labels"})
 
     def _digest(self, fields: set[str]) -> str:
+        if not self.chat:
+            fields = fields | {"chat"}  # left out at its default, so that the digests of older sets stay
         return hashlib.blake2b(self.model_dump_json(include=fields).encode(), digest_size=8).hexdigest()
 
 

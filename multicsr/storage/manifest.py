@@ -37,6 +37,8 @@ class Provenance(FileRecord):
     code_version: str
     settings: dict[str, JsonValue]
     """The values that the fingerprint was computed from."""
+    notes: list[str] = []
+    """Remarks for readers, one line each, such as why a prompt set was chosen; no part of the fingerprint."""
     created: str
     """Time of creation, ISO 8601 in UTC."""
     seconds: float

@@ -168,14 +168,18 @@ def _labels_of_writer(config: Config) -> Iterator[Finding]:
     if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
         return
     from multicsr.llm.load_tokenizer import load_tokenizer
+    from multicsr.llm.prompt_choice import with_chosen_prompts
     from multicsr.llm.prompt_tokens import check_prompts
 
     try:
+        config, choice = with_chosen_prompts(config)
         tokenizer, model = load_tokenizer(config.llm)
         check_prompts(config, tokenizer, has_encoder=bool(model.is_encoder_decoder))
     except ConfigError as error:
         yield Finding("score labels", config.generate.prompts, str(error))
         return
+    if choice:
+        yield Finding("generate.prompts", str(choice))
     if config.writer_reads_labels:
         yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 

@@ -46,6 +46,8 @@ def inputs(tmp_path_factory) -> Path:
     for name in ("sentences.tsv", "dev_triplets.tsv", "test_triplets.tsv"):
         lines = (ROOT / DEMO / name).read_text().splitlines(keepends=True)
         (folder / DEMO / name).write_text("".join(lines[:60]))
+    (folder / "build/demo-llm").mkdir(parents=True)
+    (folder / "build/demo-llm/sentences.tsv").write_bytes((folder / DEMO / "sentences.tsv").read_bytes())
     (folder / "sts").mkdir()
     pairs = "".join(f"{n % 5}.0\tNumber {n} is here.\tHere is number {n % 3}.\n" for n in range(12))
     for name in ("stsb_dev.tsv", "sts/sts.tsv"):

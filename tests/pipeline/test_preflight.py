@@ -49,6 +49,7 @@ def lines(config, stages=tuple(full_run.STAGES)):
 def test_a_run_that_can_work_has_no_problem(settings):
     assert lines(settings()) == []
     require_no_problems(full_run.STAGES, settings())
+    assert lines(settings(generate={"prompts": "auto"})) == []  # the set is chosen when the stage begins
 
 
 @pytest.mark.parametrize(

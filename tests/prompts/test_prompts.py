@@ -1,5 +1,6 @@
 """Prompt sets: what reaches the LLM, byte for byte."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -46,7 +47,7 @@ def test_draws_depend_on_row_and_seed_alone_and_are_even():
 
 def test_the_digests_follow_every_byte_of_their_part():
     prompts = load_prompts("syncse")
-    for field in PromptSet.model_fields:
+    for field in PromptSet.model_fields.keys() - {"about", "chat"}:
         value = getattr(prompts, field)
         changed = prompts.model_copy(
             update={field: [*value, "x"] if isinstance(value, list) else f"{value} x"}
@@ -55,6 +56,9 @@ def test_the_digests_follow_every_byte_of_their_part():
         assert (changed.writing_digest() == prompts.writing_digest()) == is_for_scoring, field
         assert (changed.scoring_digest() == prompts.scoring_digest()) != is_for_scoring, field
     assert prompts.writing_digest() == load_prompts("syncse").writing_digest()
+    described, continued = (prompts.model_copy(update=change) for change in ({"about": "x"}, {"chat": False}))
+    for digest in (PromptSet.writing_digest, PromptSet.scoring_digest):
+        assert digest(described) == digest(prompts) != digest(continued)
 
 
 def test_a_custom_file_is_read(tmp_path):
@@ -95,3 +99,16 @@ def test_a_bad_file_is_one_line(tmp_path, text, message):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=", ".join(shipped_prompt_sets())):
         load_prompts("sincse")
+
+
+def test_examples_of_fewshot_have_one_set_of_premises_and_contradict_in_different_ways():
+    prompts = load_prompts("fewshot")
+    examples = [
+        re.findall(r"^Sentence: (.+)\n\w.*?: (.+)$", pool[0], re.M)
+        for pool in (prompts.entailment, prompts.contradiction)
+    ]
+    premises, contradictions = zip(*examples[1], strict=True)
+    assert premises == tuple(premise for premise, _ in examples[0])
+    assert len(premises) == 5
+    negated = [text for text in contradictions if re.search(r"\b(?:not?|nobody|never|none|no)\b", text, re.I)]
+    assert 0 < len(negated) < len(contradictions) / 2

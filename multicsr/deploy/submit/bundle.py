@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError
-from multicsr.prompts import shipped_prompt_sets
+from multicsr.prompts import AUTO, shipped_prompt_sets
 
 CONFIG_FILE = "config.yaml"
 _READS = {
@@ -102,7 +102,7 @@ def _here(path: str) -> bool:
 
 def _data_files(config: Config, setting: str) -> Iterator[Path]:
     for value in values(config, setting):
-        if not _here(value) or (setting == "generate.prompts" and value in shipped_prompt_sets()):
+        if not _here(value) or (setting == "generate.prompts" and value in (AUTO, *shipped_prompt_sets())):
             continue
         path = Path(value)
         if path.is_dir() and setting == "evaluate.data":

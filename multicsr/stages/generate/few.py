@@ -60,7 +60,7 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     """Write and score hypotheses for a few sentences, or take the results that exist.
 
     Args:
-        config: the configuration of a run, whose store gets the results.
+        config: the configuration of a run with a named prompt set; its store gets the results.
         sentences: SENTENCE rows, sorted by id, few enough for the memory of this process.
         progress: receives the rows that are done.
 

@@ -32,6 +32,7 @@ from multicsr.execution.stage_runner import (
     map_shards,
     work_on,
 )
+from multicsr.llm.prompt_choice import with_chosen_prompts
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
 from multicsr.stages.generate.calibrate import calibrate
@@ -103,9 +104,10 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         RunError: too many rows are rejected, rows are lost, a worker died repeatedly, or the disk is full.
     """
     store, sentences = snapshot.store, snapshot.manifest("sentences")
+    config, notes = named_prompts(config, progress)
     settings = unused(store, _settings(config, sentences))
     calibrate(config, store, settings, progress)
-    artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings)
+    artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings, notes=notes)
     if made := reuse(artifact, progress):
         return made
     progress.start("generate", sentences.rows_out)
@@ -139,6 +141,16 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     contents = totals.contents()
     _check_failed(contents, num_failed)
     return complete(replace(artifact, summarise=summarise), contents, progress)
+
+
+def named_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration with a named prompt set, and the remark on it if it was chosen here."""
+    chosen, choice = with_chosen_prompts(config)
+    if choice is None:
+        return chosen, ()
+    progress.start("prompts", None)
+    progress.finish(str(choice))
+    return chosen, (str(choice),)
 
 
 def scored_before(snapshot: Snapshot) -> Manifest | None:

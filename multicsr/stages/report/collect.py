@@ -122,6 +122,8 @@ class Report:
     lexical_bias: LexicalBias | None
     """Words of the kept triplets' hypotheses; None before curation and for few rows."""
     prompts: list[PromptUse]
+    notes: list[str]
+    """Remarks of all stages, such as why a prompt set was chosen."""
     omegas: list[tuple[float, int]]
     languages: list[LanguageYield]
     """Yield of each language, the most frequent one first."""
@@ -191,6 +193,7 @@ def collect(snapshot: Snapshot) -> Report:
         prompts=list(
             _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
         ),
+        notes=[note for manifest in manifests.values() for note in manifest.notes],
         omegas=sorted(statistics.prompts.omegas.items()),
         languages=[
             LanguageYield(language, read, statistics.languages.kept[language])

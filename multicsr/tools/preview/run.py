@@ -22,7 +22,7 @@ from multicsr.stages.curate.run import curate_settings, curate_stage
 from multicsr.stages.curate.thresholds import nothing_kept, with_absolute_thresholds
 from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.few import FewResults, write_few
-from multicsr.stages.generate.run import assemble_shard
+from multicsr.stages.generate.run import assemble_shard, named_prompts
 from multicsr.stages.report.collect import Report, collect
 from multicsr.storage.manifest import Manifest, rows_digest
 from multicsr.storage.store import Store
@@ -60,6 +60,7 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
         RunError: no record of the sample is usable, or a file or the LLM fails.
     """
     require_no_problems(("ingest", "generate", "curate"), config)
+    config, _ = named_prompts(config, progress)
     progress.start("read", None, "records")
     corpus = sample_corpus(config)
     num_read = len(corpus.sentences) + len(corpus.rejects)

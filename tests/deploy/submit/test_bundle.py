@@ -53,6 +53,8 @@ def test_data_files_travel_with_the_job_that_reads_them(make):
     )
     assert set(pack(config, "ingest").files) == set()
     assert set(pack(config, "generate").files) == {"prompts.yaml", "pairs.tsv"}
+    for name in ("syncse", "auto"):
+        assert set(pack(make(generate={"prompts": name}), "generate").files) == set()
     assert set(pack(config, "curate").files) == {"pairs.tsv"}
     assert set(pack(config, "train").files) == {"dev.tsv"}
     assert set(pack(config, "evaluate").files) == {"a.tsv", "b.tsv.gz"}

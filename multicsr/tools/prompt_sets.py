@@ -1,0 +1,42 @@
+"""Shipped prompt sets and what they send, for `multicsr prompts list` and `show`."""
+
+from collections.abc import Iterator
+
+from multicsr.prompts import PromptSet, load_prompts, shipped_prompt_sets
+
+_PREMISE = "The library on Mill Street lends tools as well as books."
+_HYPOTHESIS = "You can borrow a hammer at the library on Mill Street."
+
+
+def list_sets() -> Iterator[str]:
+    """Yield a line for each shipped prompt set: name, number of instructions, and what it is for."""
+    for name in shipped_prompt_sets():
+        prompts = load_prompts(name)
+        pools = f"{len(prompts.entailment)} + {len(prompts.contradiction)}"
+        yield f"{name:<10} {pools:>5} instructions  {prompts.about}"
+
+
+def show_set(name: str) -> Iterator[str]:
+    """Yield the lines of every prompt of a set, filled with an example.
+
+    Args:
+        name: a shipped set or a YAML file.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    prompts = load_prompts(name)
+    yield from (prompts.about, "") if prompts.about else ()
+    for title, text in _filled(prompts):
+        yield f"--- {title}"
+        yield text
+        yield ""
+    yield f"score labels {prompts.score_labels}, stop strings {prompts.stop}"
+
+
+def _filled(prompts: PromptSet) -> Iterator[tuple[str, str]]:
+    """Yield each prompt of a set with its title, filled with an example."""
+    for side, pool in (("entailment", prompts.entailment), ("contradiction", prompts.contradiction)):
+        for number, instruction in enumerate(pool):
+            yield f"{side} {number}", prompts.generation(_PREMISE, instruction)
+    yield "score", prompts.scoring(_PREMISE, _HYPOTHESIS)
