@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 HELD = os.environ.get("EXTRAS", "").split()
+ENDPOINT = [
+    word
+    for setting in ("engine=openai", "model=m", "base_url=http://127.0.0.1:9/v1", "patience_s=0")
+    for word in ("--set", f"llm.{setting}")
+]
+ENDPOINT += ["--set", "generate.omega=0"]
 NEEDING = {
     "train": [
         ["train", "CONFIG"],
@@ -16,6 +22,7 @@ NEEDING = {
     ],
     "s3": [["versions", "s3://bucket/corpus"]],
     "k8s": [["jobs", "--to", "k8s"]],
+    "openai": [["generate", "CONFIG", *ENDPOINT]],
     "ingest": [["ingest", "CONFIG", "--set", "ingest.near_duplicates=true", "--set", "store=other"]],
     "demo": [["demo"]],
 }
@@ -92,6 +99,14 @@ def test_s3_asks_a_server(folder):
     failed = multicsr(folder, "versions", "CONFIG", *words)
     assert failed.returncode == 1
     assert "127.0.0.1:9" in failed.stderr
+
+
+@pytest.mark.skipif("openai" not in HELD, reason="the extra is absent")
+def test_openai_asks_an_endpoint(folder):
+    works(folder, "ingest", "CONFIG", "--set", "store=asked")
+    failed = multicsr(folder, "generate", "CONFIG", *ENDPOINT, "--set", "store=asked")
+    assert failed.returncode == 1
+    assert "llm.base_url: no answer from http://127.0.0.1:9/v1" in failed.stderr
 
 
 @pytest.mark.skipif("k8s" not in HELD, reason="the extra is absent")

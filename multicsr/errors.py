@@ -29,6 +29,10 @@ class RunError(MulticsrError):
     exit_code = 1
 
 
+class BudgetSpent(RunError):
+    """A run that has spent what it may cost. All that it has paid for is kept."""
+
+
 class WorkerLost(RunError):
     """A process that can do no more work, although another one can. In a pool it is ended and replaced."""
 

@@ -19,7 +19,7 @@ SENTENCE = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),  # `row_id()`: unique in a corpus, resume key
         pa.field("text", pa.string(), nullable=False),  # normalised; the premise
-        pa.field("language", pa.string(), nullable=False),  # tag of the configuration, part of the id
+        pa.field("language", pa.string(), nullable=False),  # tag: configured, part of the id; or detected
         pa.field("source", pa.string(), nullable=False),  # file the sentence was first seen in
         pa.field("position", pa.int64(), nullable=False),  # 0-based record number in that file
     ]
@@ -34,17 +34,19 @@ _HYPOTHESES = [
     pa.field("generated_tokens", pa.int32()),  # both hypotheses, end-of-sequence not counted
     pa.field("omega", pa.float32()),  # coefficient of the noisy branch, Eq. 2
     pa.field("prompts", pa.string()),  # name of the prompt set
-    pa.field("llm", pa.string()),  # model that wrote and scored
+    pa.field("llm", pa.string()),  # model that wrote
 ]
 
 _SCORES = [
     # a = (x, x+) and b = (x, x-) of MultiCSR Eq. 3, each in [0, 5]; null if `score.method` excludes it.
-    pa.field("entailment_expected", pa.float32()),  # from label probabilities
+    pa.field("entailment_expected", pa.float32()),  # from an LLM's label probabilities
     pa.field("contradiction_expected", pa.float32()),
-    pa.field("entailment_stated", pa.float32()),  # the number in the model's text
+    pa.field("entailment_stated", pa.float32()),  # the number in an LLM's text
     pa.field("contradiction_stated", pa.float32()),
     pa.field("entailment_reply", pa.string()),  # that text, kept so that parsing can be redone
     pa.field("contradiction_reply", pa.string()),
+    pa.field("entailment_model", pa.float32()),  # from an encoder or NLI model; the manifest names it
+    pa.field("contradiction_model", pa.float32()),
 ]
 
 SCORE_COLUMNS = frozenset(field.name for field in _SCORES)
@@ -71,12 +73,23 @@ WRITTEN = pa.schema(
 CURATED = pa.schema(
     [
         *SCORED,
-        pa.field("a", pa.float32(), nullable=False),  # the score that decided: expected or stated
+        pa.field("a", pa.float32(), nullable=False),  # the score that decided, after any calibration
         pa.field("b", pa.float32(), nullable=False),
         pa.field("swapped", pa.bool_(), nullable=False),  # hypotheses exchanged (reference rule only)
     ]
 )
 """Schema of the artifact `curated`, which curate writes: the triplets that the encoder is trained on."""
+
+
+def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the nullable columns of `schema` that it lacks, as null.
+
+    A column may have been added to a schema after a file was written. Other differences are left as they are.
+    """
+    for index, field in enumerate(schema):
+        if field.nullable and field.name not in table.column_names and index <= table.num_columns:
+            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def rejects(schema: pa.Schema) -> pa.Schema:
@@ -85,6 +98,10 @@ def rejects(schema: pa.Schema) -> pa.Schema:
         [field.with_nullable(True) for field in schema]
         + [pa.field("reason", pa.string(), nullable=False), pa.field("detail", pa.string())]
     )
+
+
+UNDETERMINED = "und"
+"""Language tag of a sentence whose language is not known, as in BCP 47."""
 
 
 class Reason(StrEnum):
@@ -96,6 +113,7 @@ class Reason(StrEnum):
     CONTROL_CHARACTERS = "control characters"
     UNDECODABLE = "undecodable bytes"
     MALFORMED = "malformed record"
+    MARKUP = "markup"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
     WRONG_LANGUAGE = "wrong language"
@@ -124,6 +142,8 @@ class Reason(StrEnum):
     HIGH_CONTRADICTION = "b > beta"
     SMALL_GAP = "a < b + gamma"
     BOTH_SIMILAR = "lower score > 4"
+    LEXICAL_BIAS = "lexical bias"
+    """A word that far more contradictions than entailments have, or the other way round, shows the side."""
 
 
 WRITING_REASONS = frozenset(
@@ -170,6 +190,6 @@ def row_id(text: str, language: str) -> str:
 
     Args:
         text: the sentence as `normalise` returns it.
-        language: language tag of the corpus.
+        language: language tag of the corpus; `UNDETERMINED` if languages are detected.
     """
     return checksum(f"{language}\0{text}".encode())

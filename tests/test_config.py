@@ -48,7 +48,33 @@ def test_defaults_are_the_papers(write):
         ({"generate": {"top_p": 0.9}}, "top_p has no effect at temperature 0"),
         ({"ingest": {"min_words": 9, "max_words": 3}}, "min_words is above max_words"),
         ({"ingest": {"near_duplicate_similarity": 0.7}}, "has no effect without near_duplicates"),
-        ({"curate": {"score": "stated"}}, "curate.score is stated, which score.method expected does not"),
+        (
+            {"curate": {"score": "llm_stated"}},
+            "curate.score is llm_stated, which score.method llm_expected does not",
+        ),
+        ({"score": {"method": "expected"}}, "score.method: expected is called llm_expected now"),
+        ({"curate": {"score": "stated"}}, "stated is called llm_stated now; write that"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://host/v1", "max_tokens": 9},
+                "generate": {"omega": 0},
+                "score": {"model": "other"},
+            },
+            "cannot limit the requests of score.model",
+        ),
+        ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
+        ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
+        (
+            {"score": {"method": "encoder"}, "curate": {"score": "llm_expected"}},
+            "score.method encoder does not",
+        ),
+        (
+            {"score": {"model": "m"}, "llm": {"engine": "fake"}},
+            "score.model has no effect with llm.engine: fake",
+        ),
+        ({"score": {"model": "m"}, "llm": {"engine": "vllm"}}, "vLLM runs one model in an actor"),
+        ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
+        ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: must be at least 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
         ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
         ({"train": {"global_batch": 2, "workers": 4}}, "workers is above global_batch"),
@@ -65,6 +91,18 @@ def test_defaults_are_the_papers(write):
         (
             {"llm": {"engine": "openai", "base_url": "http://x"}},
             "generate.omega needs logits",
+        ),
+        ({"llm": {"max_tokens": 9}}, "llm: max_tokens has no effect with engine: transformers"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://x", "max_cost": 9}, "generate": {"omega": 0}},
+            "llm: max_cost needs price_per_million_prompt_tokens and price_per_million_completion_tokens",
+        ),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x", "price_per_million_prompt_tokens": 1},
+                "generate": {"omega": 0},
+            },
+            "price_per_million_prompt_tokens and price_per_million_completion_tokens need each other",
         ),
         ({"llm": {"vllm": {"eager": True}}}, "section vllm has no effect with engine: transformers"),
         (
@@ -249,8 +287,37 @@ def test_a_model_over_several_gpus_may_ask_for_as_many_or_leave_it_open(write, g
 def test_thresholds_that_keep_nothing_are_rejected(write, threshold):
     with pytest.raises(ConfigError, match="keep nothing"):
         load_config(write(), [f"curate.{threshold}"])
-    stated = ["score.method=stated", "curate.score=stated"]
+    stated = ["score.method=llm_stated", "curate.score=llm_stated"]
     assert load_config(write(), [f"curate.{threshold}", *stated])
+
+
+def test_the_score_that_decides_follows_the_method(write):
+    for method, decides in (
+        ("llm_expected", "llm_expected"),
+        ("llm_stated", "llm_stated"),
+        ("both", "llm_expected"),
+        ("encoder", "encoder"),
+    ):
+        assert load_config(write(score={"method": method})).deciding_score == decides
+    both = load_config(write(score={"method": "both"}, curate={"score": "llm_stated"}))
+    assert both.deciding_score == "llm_stated"
+
+
+def test_the_models_that_score_follow_the_settings(write):
+    lora = {"engine": "openai", "base_url": "http://x/v1", "model": "writer"}
+    config = load_config(write(llm=lora, generate={"omega": 0}, score={"model": "judge"}))
+    assert (config.llm.model, config.scoring_llm.model) == ("writer", "judge")
+    assert config.scoring_llm.base_url == config.llm.base_url
+    assert not config.writer_reads_labels
+    assert load_config(write()).scoring_llm == load_config(write()).llm
+    assert load_config(write()).writer_reads_labels
+    mask = {"mask": {"model": "p", "prompt": "query: "}}
+    encoder = load_config(write(score={"method": "encoder"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("p", "train.mask.model"), "query: ")
+    encoder = load_config(write(score={"method": "encoder", "model": "q"}, train=mask))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("q", "score.model"), None)
+    encoder = load_config(write(score={"method": "encoder"}, train={"mask": None, "encoder": "g"}))
+    assert (encoder.scoring_encoder, encoder.scoring_prompt) == (("g", "train.encoder"), None)
 
 
 def test_overrides_reach_nested_settings(write):

@@ -4,6 +4,7 @@ import pytest
 
 from multicsr.config_file import load_config
 from multicsr.prompts import load_prompts
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.run import curate_settings
 from multicsr.stages.evaluate import find_tasks
 from multicsr.stages.evaluate import run as evaluate_run
@@ -12,18 +13,19 @@ from multicsr.stages.ingest import run as ingest_run
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.train import trainer
 from multicsr.storage.manifest import fingerprint
+from multicsr.storage.store import Store
 from tests.support.paths import ROOT
 from tests.support.versions import manifest
 
 PINNED = {
     "ablation.yaml": {
-        "ingest": "d8d23d8c9b1d3db8",
+        "ingest": "c89fc05a825e1089",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
-        "ingest": "d8d23d8c9b1d3db8",
+        "ingest": "c89fc05a825e1089",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",
@@ -33,7 +35,7 @@ PINNED = {
 PINNED["nightly.yaml"] = PINNED["demo.yaml"]
 
 
-def fingerprints(name: str) -> dict[str, str]:
+def fingerprints(name: str, store: Store) -> dict[str, str]:
     """Fingerprints of all stages, for input files and artifacts with invented digests."""
     config = load_config(ROOT / "configs" / name)
     files = find_files(config.input, config.s3, config.ingest.language).files
@@ -43,7 +45,7 @@ def fingerprints(name: str) -> dict[str, str]:
     made = {
         "ingest": ingest_run._settings(config, files, {file.path: "digest" for file in files}),
         "generate": generate_run._settings(config, sentences),
-        "curate": curate_settings(config.curate, scored),
+        "curate": curate_settings(Curation.of(config, store, scored), scored),
         "train": trainer._settings(config, curated, None),
     }
     if config.evaluate.data:
@@ -52,10 +54,26 @@ def fingerprints(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
-def test_fingerprints_of_a_configuration_are_pinned(name, monkeypatch):
+def test_fingerprints_of_a_configuration_are_pinned(name, tmp_path, monkeypatch):
     """If this fails, users' artifacts are made anew: note it in CHANGELOG, then pin the new values."""
     monkeypatch.chdir(ROOT)
-    assert fingerprints(name) == PINNED[name]
+    assert fingerprints(name, Store.open(str(tmp_path))) == PINNED[name]
+
+
+def test_scores_of_an_llm_keep_the_names_that_they_were_stored_with(tmp_path, monkeypatch):
+    """An LLM was paid for them under `expected` and `stated`."""
+    monkeypatch.chdir(ROOT)
+    for method, stored in (("llm_expected", "expected"), ("llm_stated", "stated"), ("both", "both")):
+        config = load_config(ROOT / "configs" / "demo.yaml", [f"score.method={method}"])
+        settings = generate_run._settings(config, manifest("ingest", rows_digest="x"))
+        assert settings["scoring"]["score"] == {"method": stored, "max_new_tokens": 8}
+        assert settings["scoring"].keys() == {"score", "prompts", "rules"}
+        scored = manifest("generate", rows_digest="x").model_copy(update={"settings": settings})
+        curation = Curation.of(config, Store.open(str(tmp_path)), scored)
+        made = curate_settings(curation, scored)
+        assert made["curate"]["score"] == {"both": "expected"}.get(stored, stored)
+        curated = scored.model_copy(update={"settings": made})
+        assert Curation.stored(curated) == curation
 
 
 def test_comments_of_a_prompt_file_are_no_part_of_the_fingerprint(tmp_path):

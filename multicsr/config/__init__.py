@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from multicsr.config.buckets import S3Config
-from multicsr.config.corpus import IngestConfig, InputConfig
+from multicsr.config.corpus import IngestConfig, InputConfig, Redaction
 from multicsr.config.evaluation import EvaluateConfig, RefreshConfig
 from multicsr.config.llm import LLMConfig, VllmConfig
 from multicsr.config.section import Section
 from multicsr.config.training import DeepSpeedConfig, LoraConfig, MaskConfig, TrainConfig
-from multicsr.config.triplets import CurateConfig, GenerateConfig, ScoreConfig
+from multicsr.config.triplets import CurateConfig, GenerateConfig, ScoreConfig, ScorerName
 
 __all__ = [
     "Config",
@@ -28,9 +28,11 @@ __all__ = [
     "LLMConfig",
     "LoraConfig",
     "MaskConfig",
+    "Redaction",
     "RefreshConfig",
     "S3Config",
     "ScoreConfig",
+    "ScorerName",
     "Section",
     "TrainConfig",
     "VllmConfig",
@@ -63,10 +65,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Config":
-        if self.score.method not in ("both", self.curate.score):
-            raise ValueError(
-                f"curate.score is {self.curate.score}, which score.method {self.score.method} does not make"
-            )
         if self.llm.engine == "openai" and self.generate.omega > 0:
             raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
         if self.llm.engine == "openai" and (self.generate.min_new_tokens or self.generate.bad_words):
@@ -81,3 +79,68 @@ class Config(Section):
                 f"generate.gpus_per_actor is {gpus:g}, llm.vllm.tensor_parallel {parallel}: make them equal"
             )
         return self
+
+    @model_validator(mode="after")
+    def _scores_agree(self) -> "Config":
+        made, rule = self.score.method, self.curate
+        possible = ("llm_expected", "llm_stated") if made == "both" else (made,)
+        if self.deciding_score not in possible:
+            raise ValueError(f"curate.score is {rule.score}, which score.method {made} does not make")
+        is_open = self.deciding_score == "llm_expected" and self.score.calibrate is None
+        if is_open and rule.keep_share is None and (rule.alpha == 5 or rule.beta == 0 or rule.gamma == 5):
+            raise ValueError(
+                "llm_expected scores lie strictly between 0 and 5: curate.alpha 5, curate.beta 0 or "
+                "curate.gamma 5 would keep nothing"
+            )
+        if self.score.model is not None and self.score.uses_llm and self.llm.engine == "fake":
+            raise ValueError("score.model has no effect with llm.engine: fake")
+        limits = [name for name in ("max_tokens", "max_cost") if getattr(self.llm, name) is not None]
+        for setting in ("model", "calibrate"):
+            if limits and self.score.uses_llm and getattr(self.score, setting) is not None:
+                raise ValueError(
+                    f"llm.{limits[0]} counts what one LLM writes and scores for the corpus; it cannot "
+                    f"limit the requests of score.{setting}, so leave one of the two out"
+                )
+        if self.scoring_llm != self.llm and self.llm.engine == "vllm":
+            raise ValueError(
+                "score.model names another LLM, but vLLM runs one model in an actor; score with the LLM that "
+                "writes, set score.method to encoder or nli, or set llm.engine to transformers"
+            )
+        return self
+
+    @property
+    def deciding_score(self) -> ScorerName:
+        """Return the name of the scorer whose scores are compared with the thresholds."""
+        if self.curate.score is not None:
+            return self.curate.score
+        return "llm_expected" if self.score.method == "both" else self.score.method
+
+    @property
+    def scoring_llm(self) -> LLMConfig:
+        """Return the settings of the LLM that scores, if one does: those of the LLM that writes, or others.
+
+        Revision and adapter belong to the LLM that writes.
+        """
+        if not self.score.uses_llm or self.score.model in (None, self.llm.model):
+            return self.llm
+        vllm = self.llm.vllm.model_copy(update={"lora": None})
+        return self.llm.model_copy(update={"model": self.score.model, "revision": None, "vllm": vllm})
+
+    @property
+    def writer_reads_labels(self) -> bool:
+        """Return True if the LLM that writes also scores by the probabilities of the score labels."""
+        return self.score.reads_labels and self.scoring_llm == self.llm
+
+    @property
+    def scoring_encoder(self) -> tuple[str, str]:
+        """Return the name of the model that scores by `encoder` or `nli`, and the setting that names it."""
+        if self.score.model is not None:
+            return self.score.model, "score.model"
+        if self.train.mask is not None:
+            return self.train.mask.model, "train.mask.model"
+        return self.train.encoder, "train.encoder"
+
+    @property
+    def scoring_prompt(self) -> str | None:
+        """Return the text that is put before sentences if the mask model scores: its own prompt."""
+        return self.train.mask.prompt if self.train.mask is not None and self.score.model is None else None

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.section import Count, Fraction, Section
 
+Redaction = Literal["email", "phone", "url", "iban", "credit_card", "ip"]
+
 
 def input_place(path: str) -> str:
     """Return the location of an input as a path or s3:// URI.
@@ -50,6 +52,11 @@ class InputConfig(Section):
     """True if CSV and TSV files begin with a line of column names; false if with the first record."""
     documents: bool = False
     """Treat each record as a document and split it into sentences; `wikipedia` requires it."""
+    html: Literal["auto"] | bool = "auto"
+    """Convert HTML to plain text, without scripts, menus, quoted replies and signatures of mails: `auto`
+    decides for each record whether it has tags, entities or signs of a mail; `true` converts all; `false`
+    leaves the text as it is. A block of HTML ends a sentence. Without `documents`, the blocks of a record
+    are joined by blanks. Text in which tags are left is rejected."""
 
     @field_validator("paths")
     @classmethod
@@ -74,7 +81,11 @@ class IngestConfig(Section):
     """Filters of the sentences, applied when they are read."""
 
     language: str = "en"
-    """Language tag of the corpus; it is part of the id of every row. `no` means `nb`."""
+    """Language tag of the corpus; it is part of the id of every row. `no` means `nb`. `auto` detects the
+    language of every sentence, `und` if it is doubtful; it is a column of the row and no part of its id."""
+    languages: list[str] = []
+    """Languages that `language: auto` chooses from, at least two; the fewer, the more accurate and the
+    faster. Empty: the 75 languages that lingua knows."""
     language_filter: bool = False
     """Reject sentences whose detected language is not `language`."""
     min_words: Count = 3
@@ -87,6 +98,9 @@ class IngestConfig(Section):
     trigrams of characters."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Minimum Jaccard similarity of near-duplicates; requires `near_duplicates`."""
+    redact: list[Redaction] = []
+    """Kinds of personal data that are replaced by placeholders such as `[email]` before anything is stored,
+    in rejects too. Patterns find them; IBANs and cards need the right check digits. Names are not found."""
     rows_per_file: Count = 1_000_000
     """Maximum number of sentences in one file of an artifact, about 100 MB."""
     max_rejected: Fraction = 0.95
@@ -96,6 +110,26 @@ class IngestConfig(Section):
     @classmethod
     def _bokmal(cls, language: str) -> str:
         return re.sub(r"^no(?=-|$)", "nb", language)
+
+    @field_validator("redact")
+    @classmethod
+    def _in_order(cls, kinds: list[Redaction]) -> list[Redaction]:
+        return sorted(set(kinds))  # the order has no effect
+
+    @field_validator("languages")
+    @classmethod
+    def _two_languages(cls, languages: list[str]) -> list[str]:
+        if len(set(languages)) == 1:
+            raise ValueError("one language leaves nothing to detect; set language to it instead")
+        return sorted({cls._bokmal(language) for language in languages})
+
+    @model_validator(mode="after")
+    def _detected(self) -> "IngestConfig":
+        if self.language == "auto" and self.language_filter:
+            raise ValueError("language_filter has no effect with language: auto, which keeps every language")
+        if self.language != "auto" and self.languages:
+            raise ValueError("languages has no effect without language: auto")
+        return self
 
     @model_validator(mode="after")
     def _words(self) -> "IngestConfig":

@@ -7,6 +7,12 @@ from pydantic import Field, model_validator
 from multicsr.config.section import Count, Section
 from multicsr.messages.endpoint_address import check_address
 
+_OF_ENDPOINTS = (
+    *("concurrency", "timeout_s", "patience_s", "max_tokens", "max_cost"),
+    *("price_per_million_prompt_tokens", "price_per_million_completion_tokens"),
+)
+"""Settings that have an effect with `engine: openai` only."""
+
 
 class VllmConfig(Section):
     """Settings of the `vllm` engine; the model itself is set in `llm`."""
@@ -58,14 +64,31 @@ class LLMConfig(Section):
     """URL of the endpoint of the `openai` engine, such as https://host/v1. It is not part of the fingerprint,
     so existing outputs stay valid if the endpoint moves. The key is read from OPENAI_API_KEY."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Number of concurrent requests of each actor (`generate.actors`) to an endpoint."""
+    """Largest number of concurrent requests of each actor (`generate.actors`) to an endpoint. An actor begins
+    with few, sends more with every answer, and fewer while the endpoint is busy."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     """Timeout of one request to an endpoint in seconds; after it the request is repeated."""
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
     """Time in seconds for which requests are repeated if the endpoint is busy, failing or unreachable. After
     it the job ends; answers received until then are kept."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Largest number of tokens, of prompts and answers together, that one run may cost at an endpoint. Each
+    actor has an equal share. The run ends before a request that could exceed it; the next run goes on. Unset:
+    no limit."""
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """Largest cost of one run at an endpoint, in the currency of the two prices; as `max_tokens`."""
+    price_per_million_prompt_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens of prompts at the endpoint, for `max_cost` and the cost in the report."""
+    price_per_million_completion_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens that the endpoint writes."""
     vllm: VllmConfig = VllmConfig()
     """Settings of the `vllm` engine."""
+
+    def with_share_of(self, actors: int) -> "LLMConfig":
+        """Return the settings of one of some actors, which has an equal share of the budget."""
+        tokens = None if self.max_tokens is None else self.max_tokens // actors
+        cost = None if self.max_cost is None else self.max_cost / actors
+        return self.model_copy(update={"max_tokens": tokens, "max_cost": cost})
 
     @property
     def loads_weights(self) -> bool:
@@ -78,9 +101,18 @@ class LLMConfig(Section):
             raise ValueError("base_url belongs to engine: openai, which needs it")
         if self.base_url is not None:
             check_address(self.base_url)
-        for name in ("concurrency", "timeout_s", "patience_s"):
+        for name in _OF_ENDPOINTS:
             if self.engine != "openai" and name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with engine: {self.engine}; it is for engine: openai")
+        prices = (self.price_per_million_prompt_tokens, self.price_per_million_completion_tokens)
+        if (prices[0] is None) != (prices[1] is None):
+            raise ValueError(
+                "price_per_million_prompt_tokens and price_per_million_completion_tokens need each other"
+            )
+        if self.max_cost is not None and not any(prices):
+            raise ValueError(
+                "max_cost needs price_per_million_prompt_tokens and price_per_million_completion_tokens"
+            )
         if self.template_args and (self.engine == "fake" or self.chat_template is False):
             cause = "chat_template: false" if self.chat_template is False else "engine: fake"
             raise ValueError(f"template_args has no effect with {cause}")

@@ -2,9 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from multicsr.config.corpus import input_place
 from multicsr.config.section import Count, Fraction, Score, Section
+
+ScorerName = Literal["llm_expected", "llm_stated", "encoder", "nli"]
+"""Names of the ways to score a pair of sentences."""
 
 
 class GenerateConfig(Section):
@@ -58,13 +62,51 @@ class GenerateConfig(Section):
 
 
 class ScoreConfig(Section):
-    """Stage 2, scoring by the LLM itself (MultiCSR Eq. 3)."""
+    """Stage 2, scoring of premise and hypothesis from 0 to 5, by the LLM itself (MultiCSR Eq. 3) or not."""
 
-    method: Literal["expected", "stated", "both"] = "expected"
-    """`expected`: computed from label probabilities in one prefill; `stated`: the number in the model's
-    text."""
+    method: Literal["llm_expected", "llm_stated", "both", "encoder", "nli"] = "llm_expected"
+    """`llm_expected`: computed from the LLM's label probabilities in one prefill; `llm_stated`: the number in
+    its text; `both`: these two; `encoder`: the cosine of the two sentences under an encoder, 5 * max(cos, 0);
+    `nli`: 5 * (P(entailment) + P(neutral) / 2) of a model for natural language inference."""
+    model: str | None = None
+    """Model that scores. `nli` requires it: a directory or Hugging Face id of a sequence classifier with the
+    labels entailment, neutral and contradiction. `encoder`: a sentence-transformers directory or id; unset:
+    `train.mask.model`, without a mask `train.encoder`. Otherwise another LLM for the same engine, at an
+    endpoint a name; unset: `llm.model`."""
     max_new_tokens: Count = 8
-    """Maximum length in tokens of the reply to a scoring prompt; used by `stated` and `both`."""
+    """Maximum length in tokens of the reply to a scoring prompt; used by `llm_stated` and `both`."""
+    calibrate: str | None = None
+    """TSV file of pairs with scores of people from 0 to 5 (score, sentence1, sentence2), a path or URI; at
+    least 50 pairs. A map that never falls is fitted from scores to those of people, and the thresholds of
+    `curate` apply to its values. Unset: scores are compared as they are."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_of_old_name(cls, method: object) -> object:
+        return _require_new_name(method)
+
+    @field_validator("calibrate")
+    @classmethod
+    def _place_of_pairs(cls, calibrate: str | None) -> str | None:
+        return None if calibrate is None else input_place(calibrate)
+
+    @model_validator(mode="after")
+    def _model_fits(self) -> "ScoreConfig":
+        if self.method == "nli" and self.model is None:
+            raise ValueError("method: nli needs model, a sequence classifier; set score.model")
+        if not self.uses_llm and "max_new_tokens" in self.model_fields_set:
+            raise ValueError(f"max_new_tokens has no effect with method: {self.method}")
+        return self
+
+    @property
+    def uses_llm(self) -> bool:
+        """Return True if an LLM scores."""
+        return self.method in ("llm_expected", "llm_stated", "both")
+
+    @property
+    def reads_labels(self) -> bool:
+        """Return True if an LLM scores by the probabilities of the score labels."""
+        return self.method in ("llm_expected", "both")
 
 
 class CurateConfig(Section):
@@ -73,8 +115,9 @@ class CurateConfig(Section):
     rule: Literal["paper", "reference"] = "paper"
     """`paper` is Eq. 4. `reference` is the authors' code: it swaps inverted pairs, rejects rows whose lower
     score is above 4, and requires only a != b where the paper requires a >= b + gamma."""
-    score: Literal["expected", "stated"] = "expected"
-    """Score that is compared with the thresholds."""
+    score: ScorerName | None = None
+    """Score that is compared with the thresholds; unset: the one that `score.method` makes, and of `both`
+    `llm_expected`."""
     alpha: Score = 3.0
     """Minimum of a, the score of (premise, entailment)."""
     beta: Score = 3.0
@@ -85,18 +128,29 @@ class CurateConfig(Section):
     """Share of the scored rows to keep at least. The thresholds are then quantiles of the scores, the
     strictest at one common level that keep so many rows; alpha, beta and gamma must be unset. For LLMs whose
     scores do not spread over the whole scale. Unset: the thresholds are those above."""
+    max_word_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Balance of words, so that no word shows the side of a hypothesis: the number of rows that have a word
+    in the contradiction alone may be at most this multiple of those that have it in the entailment alone, and
+    the other way round. Of the rows above it, a random part is rejected. Unset: words are not balanced."""
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _score_of_old_name(cls, score: object) -> object:
+        return _require_new_name(score)
 
     @model_validator(mode="after")
-    def _something_can_pass(self) -> "CurateConfig":
+    def _thresholds_have_an_effect(self) -> "CurateConfig":
         if self.keep_share is not None:
             unused = [name for name in ("alpha", "beta", "gamma") if name in self.model_fields_set]
             if unused:
                 raise ValueError(f"{unused[0]} has no effect with keep_share; leave one of them out")
-            return self
-        if self.rule == "reference" and "gamma" in self.model_fields_set:
+        elif self.rule == "reference" and "gamma" in self.model_fields_set:
             raise ValueError("gamma has no effect with rule: reference, which asks a != b")
-        if self.score == "expected" and (self.alpha == 5 or self.beta == 0 or self.gamma == 5):
-            raise ValueError(
-                "expected scores lie strictly between 0 and 5: alpha 5, beta 0 or gamma 5 would keep nothing"
-            )
         return self
+
+
+def _require_new_name(name: object) -> object:
+    """Return the name of a scorer; raise ValueError if it is one that earlier versions used."""
+    if name in ("expected", "stated"):
+        raise ValueError(f"{name} is called llm_{name} now; write that")
+    return name

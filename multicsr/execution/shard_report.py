@@ -56,6 +56,11 @@ class StageTotals:
         """Add amounts to the counters that are in no report of a shard."""
         self._counters.update(amounts)
 
+    @property
+    def counters(self) -> dict[str, float]:
+        """Return the amounts of `count` so far."""
+        return dict(self._counters)
+
     def contents(self) -> Contents:
         """Return the files and the sums of all reports.
 

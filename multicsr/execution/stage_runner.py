@@ -22,6 +22,7 @@ from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
 from multicsr.observability.metrics import publish
 from multicsr.observability.progress import Progress
+from multicsr.rows import complete
 from multicsr.rows import rejects as rejects_of
 from multicsr.storage.collected import unused
 from multicsr.storage.manifest import Contents, Manifest, add_digests, rows_digest
@@ -116,11 +117,16 @@ def run_stage(
         RunError: rows were lost, too many were rejected, a worker died repeatedly, or the disk is full.
     """
     artifact = Artifact(store, stage.name, stage.artifact, run, unused(store, settings))
-    return materialise(artifact, progress, lambda: _work_on_all(stage, artifact, source, progress))
+    return materialise(artifact, progress, lambda: work_on_all(stage, artifact, source, progress))
 
 
-def _work_on_all(stage: Stage, artifact: Artifact, source: Manifest, progress: Progress) -> Contents:
-    """Process all shards and return the contents of the artifact."""
+def work_on_all(stage: Stage, artifact: Artifact, source: Manifest, progress: Progress) -> Contents:
+    """Process the shards of `source` that are not done yet, and return the contents of the artifact.
+
+    Raises:
+        ConfigError: the stage cannot work as configured.
+        RunError: see `run_stage`.
+    """
     store, folder = artifact.store, artifact.folder
     progress.start(stage.name, source.rows_out)
     totals = StageTotals(stage.name, stage.max_rejected, source.rows_out)
@@ -149,7 +155,7 @@ def work_on(
         RunError: the shard has wrong columns, or the output violates the contract (see `check_output`).
     """
     started = time.perf_counter()
-    table = shard.read(store)
+    table = complete(shard.read(store), stage.reads)
     if not table.schema.equals(stage.reads):
         raise RunError(f"{stage.name}: shard {shard.key} has other columns than a {stage.name} stage reads")
     output = apply(table)

@@ -121,5 +121,5 @@ def _error(problem: str) -> ConfigError:
     """Return the error for labels that a tokenizer cannot tell apart or write."""
     return ConfigError(
         f"generate.prompts: the model's tokenizer {problem}; change score_labels in the file of the prompt "
-        "set, or set score.method to stated"
+        "set, or set score.method to llm_stated"
     )

@@ -148,5 +148,5 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase, *, has_enc
     """
     prompts = load_prompts(config.generate.prompts)
     tokens = PromptTokens(config.llm, tokenizer, None, has_encoder=has_encoder, is_for_chat=prompts.chat)
-    if config.score.method != "stated":
+    if config.writer_reads_labels:
         tokens.label_tree(prompts, prompts.score_labels)

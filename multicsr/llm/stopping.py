@@ -1,12 +1,10 @@
-"""Stop criteria of a hypothesis: an end-of-sequence token, or the first of the stop strings in its text.
-
-White space before the first character is no part of the text: a model that begins with a line break, as base
-models often do, has not stopped.
-"""
+"""Stop criteria of a hypothesis: an end-of-sequence token, or the first of the stop strings in its text."""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
+
+from multicsr.llm.stop_strings import cut_text
 
 _PART_OF_A_CHARACTER = "\ufffd"
 """Replacement character: the text of a token that holds only some bytes of a character."""
@@ -42,8 +40,7 @@ class StopCriteria:
             return True
         if tokens[-1] not in self._may_stop:
             return False
-        text = self._decode(tokens).lstrip()
-        return any(string in text for string in self.stop)
+        return cut_text(self._decode(tokens), self.stop)[1]
 
     def text(self, tokens: Sequence[int]) -> tuple[str, int]:
         """Return the text before its end, without leading white space, and the number of its tokens.
@@ -52,9 +49,7 @@ class StopCriteria:
         """
         if tokens and tokens[-1] in self.eos:
             tokens = tokens[:-1]
-        text = self._decode(tokens).lstrip()
-        cut = min((text.index(string) for string in self.stop if string in text), default=len(text))
-        return text[:cut], len(tokens)
+        return cut_text(self._decode(tokens), self.stop)[0], len(tokens)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special tokens."""

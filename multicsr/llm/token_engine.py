@@ -77,7 +77,7 @@ class TokenEngine(ABC):
             is_for_chat=self._prompts.chat,
         )
         self._trees: dict[tuple[str, ...], LabelTree] = {}
-        if config.score.method != "stated":
+        if config.writer_reads_labels:
             self._tree(self._prompts.score_labels)
 
     @abstractmethod

@@ -11,6 +11,7 @@ _TRAIN = (
 )
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": _TRAIN,
+    "openai": ("openai", "httpx2"),
     "vllm": ("vllm",),
     "s3": ("boto3", "botocore", "s3transfer"),
     "k8s": ("kubernetes",),

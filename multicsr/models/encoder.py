@@ -1,6 +1,7 @@
 """Encoder G: a plain sentence-transformers model, and the head that is used in training only."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -163,14 +164,20 @@ def _check_kind(name: str, transformer: Transformer) -> None:
         raise ConfigError(f"train.encoder: {name} ({config.model_type}) is not a text encoder")
 
 
-def _check_positions(name: str, transformer: Transformer, max_length: int) -> None:
-    positions = getattr(transformer.config, "max_position_embeddings", max_length)
-    for module_name, module in transformer.model.named_modules():
+def num_positions(model: PreTrainedModel) -> int:
+    """Return the maximum number of tokens of a transformer, or a very large number if it has none."""
+    positions = int(getattr(model.config, "max_position_embeddings", sys.maxsize))
+    for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
-        if module_name.endswith("position_embeddings") and padding is not None:
+        if name.endswith("position_embeddings") and padding is not None:
             positions -= (
                 padding + 1
             )  # RoBERTa's family counts from behind padding_idx: 514 positions, 512 tokens
+    return positions
+
+
+def _check_positions(name: str, transformer: Transformer, max_length: int) -> None:
+    positions = num_positions(transformer.model)
     if max_length > positions:
         raise ConfigError(f"train.max_length: {max_length} asked for, {name} has {positions} positions")
 

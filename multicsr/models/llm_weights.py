@@ -7,14 +7,18 @@ from multicsr.models.resolve import digest_model, resolve_model
 _SETTING = "llm.model"
 
 
-def locate_llm(name: str) -> str:
+def locate_llm(name: str, setting: str = _SETTING) -> str:
     """Return the path of the LLM with this name, or the Hugging Face id.
+
+    Args:
+        name: name of the model.
+        setting: the setting that it came from, for messages.
 
     Raises:
         ConfigError: there is no such model.
     """
-    gguf = find_gguf(name, _SETTING)
-    return resolve_model(name, _SETTING) if gguf is None else str(gguf.parts[0])
+    gguf = find_gguf(name, setting)
+    return resolve_model(name, setting) if gguf is None else str(gguf.parts[0])
 
 
 def resolve_llm(config: LLMConfig) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import glob
 from itertools import islice
+from pathlib import Path
 
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError, MulticsrError, RunError
@@ -16,6 +17,8 @@ from multicsr.messages.extras import require_extra
 from multicsr.models.gguf_file import find_gguf
 from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import require_on_hub, resolve_model
+from multicsr.stages.score.calibration import read_pairs
+from multicsr.stages.score.nli_labels import check_labels_in
 
 _FILES_READ = 20
 """Number of input files whose start is read: the first ones of every format."""
@@ -67,11 +70,17 @@ def _require_packages(stage: str, config: Config) -> None:
         require_extra("train", f"the stage {stage}")
     elif stage == "generate":
         _require_llm_packages(config.llm)
+        if not config.score.uses_llm:
+            require_extra("train", f"score.method: {config.score.method}")
+        if config.score.calibrate is not None:
+            require_extra("train", "score.calibrate")
 
 
 def _require_llm_packages(llm: LLMConfig) -> None:
     if llm.engine == "transformers":
         require_extra("train", "llm.engine: transformers")
+    elif llm.engine == "openai":
+        require_extra("openai", "llm.engine: openai")
     elif llm.engine == "vllm":
         from multicsr.llm.vllm.launch import check_version
 
@@ -95,6 +104,14 @@ def _input(config: Config) -> None:
             next((record for record in islice(records, _RECORDS_READ) if record.reason is None), None)
 
 
+def _languages(config: Config) -> None:
+    """Raise ConfigError if sentences cannot be assigned to the languages."""
+    from multicsr.stages.ingest.language_detection import known_languages
+
+    if config.ingest.language == "auto":
+        known_languages(config.ingest.languages, "ingest.languages")
+
+
 def _prompts(config: Config) -> None:
     from multicsr.prompts import AUTO, load_prompts
 
@@ -105,6 +122,37 @@ def _prompts(config: Config) -> None:
 def _llm(config: Config) -> None:
     if config.llm.loads_weights:
         _require_model(locate_llm(config.llm.model), "llm.model", config.llm.revision)
+
+
+def _scorer(config: Config) -> None:
+    """Look for the model that scores, if it is another one than the LLM that writes."""
+    if not config.score.uses_llm:
+        name, setting = config.scoring_encoder
+        located = resolve_model(name, setting)
+        _require_model(located, setting)
+        if config.score.method == "nli" and os.path.isdir(located):
+            check_labels_in(Path(located), name)
+    elif config.scoring_llm != config.llm and config.scoring_llm.loads_weights:
+        _require_model(locate_llm(config.scoring_llm.model, "score.model"), "score.model")
+
+
+def _calibration(config: Config) -> None:
+    """Read the pairs of the calibration; they must not be among the data of the evaluation."""
+    from multicsr.labelled_files import digest_task
+    from multicsr.stages.evaluate.tasks import find_tasks
+
+    if config.score.calibrate is None:
+        return
+    pairs = read_pairs(config.score.calibrate)
+    digests: dict[str, str] = {}
+    with suppress(MulticsrError):  # what is wrong with these data is found by the job that measures on them
+        digests = find_tasks(config.evaluate.data).digests if config.evaluate.data else {}
+    for task, digest in digests.items():
+        if digest == digest_task(pairs):
+            raise ConfigError(
+                f"score.calibrate: evaluate.data has the same pairs, as {task}; calibrate on pairs that are "
+                "not measured"
+            )
 
 
 def _encoder(config: Config) -> None:
@@ -126,7 +174,7 @@ def _require_model(located: str, setting: str, revision: str | None = None) -> N
 
 
 def _dev(config: Config) -> None:
-    from multicsr.stages.evaluate.tasks import read_task
+    from multicsr.labelled_files import read_task
 
     if config.train.dev is not None:
         try:
@@ -171,8 +219,8 @@ def num_gpus() -> int:
 
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
-    "ingest": (_input,),
-    "generate": (_prompts, _llm, _gpus_of_generate),
+    "ingest": (_input, _languages),
+    "generate": (_prompts, _llm, _scorer, _calibration, _gpus_of_generate),
     "train": (_encoder, _mask_model, _dev, _gpus_of_train),
     "evaluate": (_tasks,),
 }

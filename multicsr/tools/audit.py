@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from multicsr.artifacts import ENCODER
 from multicsr.errors import DamagedFileError, RunError
 from multicsr.execution.shard_report import count_reasons
-from multicsr.rows import CURATED, SCORED, SENTENCE, rejects, row_id
+from multicsr.rows import CURATED, SCORED, SENTENCE, UNDETERMINED, complete, rejects, row_id
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
 from multicsr.storage.manifest import Manifest, add_digests, manifest_name, read_manifest, rows_digest
 from multicsr.storage.store import FileEntry, Store
@@ -159,7 +159,7 @@ class _RowTotals:
             yield from damage
             if damage:
                 continue
-            table = store.read_table(entry)
+            table = complete(store.read_table(entry), schema)
             if not table.schema.equals(schema):
                 yield f"{entry.path} has other columns than its artifact"
                 continue
@@ -172,7 +172,11 @@ class _RowTotals:
         identified = table.filter(pc.is_valid(table["row_id"]))
         self._digests.append(rows_digest(identified["row_id"]))
         columns = (identified[name].to_pylist() for name in ("row_id", "text", "language"))
-        wrong = sum(id_ != row_id(text, language) for id_, text, language in zip(*columns, strict=True))
+        wrong = sum(
+            # A detected language is no part of the id.
+            id_ not in (row_id(text, language), row_id(text, UNDETERMINED))
+            for id_, text, language in zip(*columns, strict=True)
+        )
         if wrong:
             yield f"{path}: {wrong:,} row ids are not the hash of text and language"
         if "reason" in table.column_names:

@@ -19,16 +19,12 @@ from packaging.requirements import Requirement
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.vllm.free_memory import free_memory_gib
-from multicsr.messages.error_chain import first_line
 from multicsr.messages.extras import EXTRAS, install_extra, missing_packages
-from multicsr.messages.redaction import redact
 from multicsr.messages.terminal import echo, one_line
 from multicsr.models.llm_weights import locate_llm
 
 _MEMORY_NEEDED_GIB = 6
 _DISK_NEEDED_GIB = 5
-_ENDPOINT_S = 5.0
-"""Timeout of the request to an endpoint, in seconds."""
 _CONNECT_S = 5.0
 """Timeout of the connection to the server of a bucket, in seconds."""
 _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
@@ -150,7 +146,14 @@ def _problems(config: Config) -> Iterator[Finding]:
 
 
 def _labels(config: Config) -> Iterator[Finding]:
-    """Yield whether the tokenizer of a model in a directory fits the prompts and can write the score labels.
+    """Yield whether the tokenizers of the LLMs that write and score fit the prompts and the score labels."""
+    yield from _labels_of_writer(config)
+    if config.scoring_llm != config.llm:
+        yield from _labels_of_writer(config.model_copy(update={"llm": config.scoring_llm}))
+
+
+def _labels_of_writer(config: Config) -> Iterator[Finding]:
+    """Yield whether the tokenizer of `llm.model` fits the prompts and can write the score labels.
 
     A model of the hub is not downloaded for it and a GGUF model not converted; they are checked when they are
     loaded.
@@ -177,23 +180,22 @@ def _labels(config: Config) -> Iterator[Finding]:
         return
     if choice:
         yield Finding("generate.prompts", str(choice))
-    yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
+    if config.writer_reads_labels:
+        yield Finding("score labels", f"{config.generate.prompts}, written by {config.llm.model}")
 
 
 def _endpoint(config: Config) -> Iterator[Finding]:
-    """Yield whether something answers at `llm.base_url`, whatever it answers. A run would wait for it."""
-    if config.llm.base_url is None:
-        return
-    import requests
+    """Yield whether a chat endpoint answers at `llm.base_url`, or what is wrong with it."""
+    if config.llm.base_url is None or missing_packages("openai"):
+        return  # a missing package is among the problems
+    from multicsr.llm.openai.probe import probe
 
-    url = one_line(str(config.llm.base_url))
     try:
-        requests.get(str(config.llm.base_url), timeout=_ENDPOINT_S, allow_redirects=False)
-    except requests.RequestException as error:
-        remedy = f"llm.base_url: nothing answers there ({first_line(error)}); correct it, or start the server"
-        yield Finding("llm.base_url", url, redact(remedy))
+        probe(config.llm)
+    except (ConfigError, RunError) as error:
+        yield Finding("llm.base_url", one_line(config.llm.base_url), str(error))
         return
-    yield Finding("llm.base_url", url)
+    yield Finding("llm.base_url", one_line(config.llm.base_url))
 
 
 def _store(config: Config) -> Iterator[Finding]:

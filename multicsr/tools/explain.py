@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, DamagedFileError, MissingFileError, RunError
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.generate.fingerprint import prompts_of
+from multicsr.stages.score.scorer import COLUMNS
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, read_manifest
 from multicsr.storage.store import FileEntry, Store
@@ -161,9 +162,9 @@ def _writing(row: Row, prompts: PromptSet | None) -> Iterator[tuple[str, str]]:
 def _scoring(row: Row) -> Iterator[tuple[str, str]]:
     for side, letter in (("entailment", "a"), ("contradiction", "b")):
         scores = [
-            f"{row[f'{side}_{method}']:.2f} {method}"
-            for method in ("expected", "stated")
-            if row[f"{side}_{method}"] is not None
+            f"{row[f'{side}_{column}']:.2f} {column}"
+            for column in dict.fromkeys(COLUMNS.values())
+            if row.get(f"{side}_{column}") is not None
         ]
         if row[f"{side}_reply"] is not None:
             scores.append(f"reply {row[f'{side}_reply']!r}")
@@ -175,9 +176,10 @@ def _scoring(row: Row) -> Iterator[tuple[str, str]]:
 
 def _rule(manifest: Manifest) -> str:
     """Return the thresholds if the artifact is curation's, else an empty string."""
-    if manifest.stage != "curate":
+    rule = Curation.stored(manifest)
+    if rule is None:
         return ""
-    rule = CurateConfig.model_validate(manifest.settings["curate"])
     limits = f"a >= {rule.alpha:g}, b <= {rule.beta:g}"
     gap = f"a >= b + {rule.gamma:g}" if rule.rule == "paper" else "a != b, lower score <= 4"
-    return f"; rule on {rule.score} scores: {limits}, {gap}"
+    calibrated = "calibrated " if rule.calibration else ""
+    return f"; rule on {calibrated}{rule.score} scores: {limits}, {gap}"

@@ -149,7 +149,11 @@ class _StoreScan:
         self._keys = {key for _, key in self._needed}
         self._cache_keys = {CacheKey.of(each.settings) for each in manifests if each.stage == "generate"}
         self._files = {entry.path for each in manifests for entry in [*each.files, *each.reject_files]}
-        self._read = {identity for each in manifests for identity in identities(each)}
+        self._read = {
+            (str(each.settings.get("records")), identity)
+            for each in manifests
+            for identity in identities(each)
+        }
 
     def garbage(self, found: Garbage, unused_llm_output: bool) -> _Garbage:
         """Return what can be deleted, and count it in `found`."""
@@ -192,7 +196,8 @@ class _StoreScan:
             return False
         if folder == _RECORDS:
             # records/<settings>/candidates/<identity>-00000.parquet
-            return info.name.rpartition("/")[2].partition(".")[0].partition("-")[0] not in self._read
+            _, settings, *_, name = info.name.split("/")
+            return (settings, name.partition(".")[0].partition("-")[0]) not in self._read
         if match := _HEARTBEAT_NAME.fullmatch(info.name):
             id_ = match["id"]
             return id_ != self._holder and (id_ in self._leases or _is_over(info))

@@ -93,7 +93,7 @@ def _deciding(config: Config) -> dict[str, object]:
         "sentences": {**reading_settings(config), **filters, **files},
         "hypotheses": writing_settings(config),
         "scores": scoring_settings(config),
-        "curated": config.curate.model_dump(),
+        "curated": {**config.curate.model_dump(), "calibrate": config.score.calibrate},
         "model": {"seed": config.seed, **deciding_settings(config.train)},
         "evaluation": config.evaluate.model_dump(include={"data", "baseline"}),
     }

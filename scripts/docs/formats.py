@@ -37,6 +37,7 @@ FILES = (
     ("`refresh/`", "records", "costs that no refresh run has counted; `pending/`: runs about to publish"),
     ("`jobs/<name>/<digest>/`", "YAML and data files", "what a job that was sent to a Ray cluster reads"),
     ("`collected/<key>`", "text", "names that gc has deleted and that are never used again"),
+    ("`calibration/<key>.json`", "record", "the map of `score.calibrate`"),
     ("`ablation/<key>.json`", "record", "an evaluation of one training of `multicsr ablate`"),
     ("`encoder`, `report.html`", "link, HTML", "the current encoder (in a directory), the report"),
 )

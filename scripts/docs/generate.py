@@ -49,7 +49,8 @@ def settings() -> str:
     introduction = (
         "A run is described by one YAML file. Every setting can be overridden on the command line with "
         "`--set section.key=value`. An unknown key is an error that names the nearest known key, and a "
-        "setting that would have no effect is an error too."
+        "setting that would have no effect is an error too. A relative path begins at the current directory, "
+        "wherever the file lies; `submit` sends the files that relative paths name along with the job."
     )
     return page("Settings", introduction, *_sections(schema, schema, "", "Top level"))
 

@@ -63,6 +63,18 @@ def test_a_run_that_can_work_has_no_problem(settings):
             {"generate": {"gpus_per_actor": 1}},
             "generate.gpus_per_actor: 1, and this machine has 0",
         ),
+        ("generate", {"score": {"method": "encoder", "model": "./nowhere"}}, "score.model: no directory"),
+        (
+            "generate",
+            {"llm": {"model": "tinylm"}, "score": {"model": "./nowhere"}},
+            "score.model: no directory",
+        ),
+        (
+            "generate",
+            {"score": {"method": "nli", "model": "tinylm"}},
+            "score.model: tinylm has the labels LABEL_0, LABEL_1; it needs entailment",
+        ),
+        ("generate", {"score": {"calibrate": "./nowhere.tsv"}}, "score.calibrate: no evaluation file"),
         ("train", {"train": {"encoder": "./nowhere"}}, "train.encoder: no directory"),
         ("train", {"train": {"mask": {"model": "./nowhere"}}}, "train.mask.model: no directory"),
         ("train", {"train": {"dev": "./nowhere.tsv"}}, "train.dev: no evaluation file"),
@@ -77,6 +89,17 @@ def test_each_stage_looks_at_what_it_needs(settings, monkeypatch, stage, section
     assert [line for line in lines(config, [stage]) if words in line]
     others = [name for name in full_run.STAGES if name != stage]
     assert not [line for line in lines(config, others) if words in line]
+
+
+def test_pairs_that_are_measured_calibrate_nothing(settings, tmp_path):
+    rows = [f"{index % 6}\ta {index}\tb {index}" for index in range(60)]
+    for name in ("pairs.tsv", "test.tsv"):
+        (tmp_path / name).write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n")
+    pairs, same = str(tmp_path / "pairs.tsv"), str(tmp_path / "test.tsv")
+    assert lines(settings(score={"calibrate": pairs})) == []
+    [line] = lines(settings(score={"calibrate": pairs}, evaluate={"data": [same]}))
+    assert line.startswith("score.calibrate: evaluate.data has the same pairs, as test; calibrate on")
+    assert lines(settings(score={"calibrate": pairs}, evaluate={"data": ["./no.tsv"]}), ["generate"]) == []
 
 
 def test_a_column_that_no_record_has_is_found(settings, tmp_path):

@@ -27,3 +27,18 @@ def save_tiny_bert(path: Path, words: Iterable[str]) -> None:
         initializer_range=0.1,
     )
     BertModel(config).save_pretrained(path)
+
+
+def save_tiny_classifier(path: Path, words: Iterable[str], labels: list[str]) -> Path:
+    """Save a random BERT that sorts pairs of sentences into these labels; return its directory."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    path.mkdir()
+    save_tiny_bert(path, words)
+    torch.manual_seed(1)
+    config = BertConfig.from_pretrained(path)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    BertForSequenceClassification(config).save_pretrained(path)
+    return path

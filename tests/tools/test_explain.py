@@ -43,13 +43,13 @@ def test_a_row_that_was_kept(store, fake_run):
     assert facts[f"contradiction prompt {pair.contradiction_id}"] == pair.contradiction
     assert facts["score a"].startswith(f"{row['entailment_expected']:.2f} expected, ")
     assert repr(row["contradiction_reply"]) in facts["score b"]
-    assert facts["kept"] == "in curated; rule on expected scores: a >= 3, b <= 3, a >= b + 1"
+    assert facts["kept"] == "in curated; rule on llm_expected scores: a >= 3, b <= 3, a >= b + 1"
 
 
 def test_a_row_that_curation_rejected(store):
     row = first(store, "curated", Reason.LOW_ENTAILMENT)
     assert facts_of(store, row)["rejected"].startswith(
-        "by curate: a < alpha; rule on expected scores: a >= 3,"
+        "by curate: a < alpha; rule on llm_expected scores: a >= 3,"
     )
 
 

@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from multicsr.config import Config
@@ -103,6 +104,25 @@ def test_a_version_has_its_safety_age_from_when_it_stopped_being_current(config,
         snapshot_of(store, 3).manifest("scored")
 
 
+def test_records_that_were_read_under_other_settings_go(config, tmp_path):
+    """They may hold personal data that the new settings replace."""
+    lines = [*LINES[:60], "Please write to joe@example.com about this."]
+    run(config(lines))
+    last = run(config(lines, ingest={"redact": ["email"]}))
+    age(tmp_path / "store")
+
+    def holders():
+        root = tmp_path / "store"
+        texts = {path: str(pq.read_table(path).to_pylist()) for path in root.rglob("*.parquet")}
+        return {path.relative_to(root).parts[0] for path, text in texts.items() if "joe@" in text}
+
+    assert "records" in holders()
+    gc(last, unused_llm_output=True)
+    assert holders() == set()
+    assert audit(current(Store.of(last))) == []
+    assert (tmp_path / "store" / "records").is_dir(), "what the new settings read stays"
+
+
 def test_gc_costs_no_row_of_the_llm(config):
     """The corpus grows and is rolled back; gc; one sentence more."""
     run(config(LINES[:60]))
@@ -133,9 +153,7 @@ def test_what_a_dead_job_was_paid_for_stays(config, tmp_path):
 def test_unused_llm_output_goes_when_it_is_asked_for(config):
     first = run(config(LINES[:20]))
     second = run(config(LINES[:20], generate={"omega": 0.2}))
-    rescored = run(
-        config(LINES[:20], generate={"omega": 0.2}, score={"method": "stated"}, curate={"score": "stated"})
-    )
+    rescored = run(config(LINES[:20], generate={"omega": 0.2}, score={"method": "llm_stated"}))
     store = Store.of(first)
     cache_keys = [CacheKey.of(snapshot_of(store, n).manifest("scored").settings) for n in (3, 4, 5)]
     assert gc(rescored, keep=2).files["llm_cache"] == 0

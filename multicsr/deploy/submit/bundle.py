@@ -18,13 +18,14 @@ from multicsr.prompts import AUTO, shipped_prompt_sets
 
 CONFIG_FILE = "config.yaml"
 _READS = {
-    "generate": ("generate.prompts",),
+    "generate": ("generate.prompts", "score.calibrate"),
+    "curate": ("score.calibrate",),
     "train": ("train.dev",),
     "evaluate": ("evaluate.data",),
-    "refresh": ("generate.prompts", "train.dev", "evaluate.data"),
+    "refresh": ("generate.prompts", "score.calibrate", "train.dev", "evaluate.data"),
 }
 """Settings that name data files, by the job that reads them."""
-_MODELS = ("llm.model", "llm.vllm.lora", "train.encoder", "train.mask.model")
+_MODELS = ("llm.model", "llm.vllm.lora", "score.model", "train.encoder", "train.mask.model")
 """Settings that name weights. Weights are not sent."""
 
 

@@ -3,17 +3,16 @@
 A failure of the endpoint is no evidence about the text that was sent. `Failure.kind` decides what is done.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, TypeAdapter, ValidationError
 
+from multicsr.errors import ConfigError, MulticsrError, RunError
+from multicsr.llm.openai.limits import retry_after_s
 from multicsr.messages.redaction import redact
 
 _MOST_TOKENS = 10_000_000
@@ -24,6 +23,8 @@ _FINISHED = ("stop", "eos_token", "stop_sequence")
 """Values of `finish_reason` of a text that ended by itself; text-generation-inference has the latter two."""
 _LASTING = {401, 402, 403, 404, 405, 407, 410, 501, 505, 511}
 """HTTP status codes of permanent failures."""
+KEPT = "what was answered is kept; run the command again to go on"
+"""Remedy of an error that ends a run whose configuration is right."""
 _PASSING = {408, 409, 425, 429}
 """HTTP status codes of temporary failures; unlisted ones outside 300-499 are temporary, too."""
 _IS_CONTENT = re.compile(
@@ -61,6 +62,8 @@ class ChatFailure:
     """HTTP status code; 0 if there is none."""
     is_too_long: bool = False
     """True if the endpoint reports that the prompt is too long."""
+    may_be_charged: bool = False
+    """True if an answer may have been written that has to be paid."""
 
 
 def _count(value: object) -> int:
@@ -84,8 +87,9 @@ class _Token(BaseModel):
 
 
 class _Position(BaseModel):
-    """Likeliest tokens at one position of a text."""
+    """Token at one position of a text, and the likeliest tokens there."""
 
+    token: str = ""
     top_logprobs: list[_Token] = []
 
 
@@ -132,12 +136,12 @@ class ChatAnswer(BaseModel):
         """Return True if the text ended by itself, False if it reached the token limit."""
         return self.choices[0].finish_reason in _FINISHED
 
-    def top_logprobs(self) -> list[tuple[str, float]]:
-        """Return the likeliest first tokens with their log-probabilities; empty if the answer has none."""
+    @property
+    def positions(self) -> list[_Position]:
+        """Return the log-probabilities of the text by position; empty if the answer has none."""
         logprobs = self.choices[0].logprobs
-        if logprobs is None or not logprobs.content:
-            return []
-        return [(token.token, token.logprob) for token in logprobs.content[0].top_logprobs]
+        positions = (logprobs.content if logprobs else None) or []
+        return positions if positions and positions[0].top_logprobs else []
 
 
 _json: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
@@ -162,7 +166,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | C
         _kind(status, message, str(code)),
         f"HTTP {status} {code if isinstance(code, str) else ''}".strip(),
         f"HTTP {status}: {message}" if message else f"HTTP {status}",
-        _wait_s(headers),
+        retry_after_s(headers),
         status,
         status == 413 or bool(_IS_TOO_LONG.search(message)),
     )
@@ -173,14 +177,27 @@ def _read_answer(tree: JsonValue, body: bytes) -> ChatAnswer | ChatFailure:
     try:
         answer = ChatAnswer.model_validate(tree)
     except ValidationError:
-        return ChatFailure(Kind.UNUSABLE, "no chat answer", f"an answer that is none: {_words(None, body)!r}")
+        return ChatFailure(
+            Kind.UNUSABLE,
+            "no chat answer",
+            f"an answer that is none: {_words(None, body)!r}",
+            may_be_charged=True,
+        )
     reason = answer.choices[0].finish_reason
     if reason == "content_filter":
         return ChatFailure(
-            Kind.REFUSED, "finish_reason content_filter", "the content filter ended the answer"
+            Kind.REFUSED,
+            "finish_reason content_filter",
+            "the content filter ended the answer",
+            may_be_charged=True,
         )
     if reason not in (*_FINISHED, "length"):
-        return ChatFailure(Kind.UNUSABLE, f"finish_reason {reason}", f"an answer with finish_reason {reason}")
+        return ChatFailure(
+            Kind.UNUSABLE,
+            f"finish_reason {reason}",
+            f"an answer with finish_reason {reason}",
+            may_be_charged=True,
+        )
     return answer
 
 
@@ -212,17 +229,14 @@ def _words(error: JsonValue, body: bytes) -> str:
     return redact(" ".join(text.split()))[:_LONGEST_MESSAGE]
 
 
-def _wait_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds of the Retry-After header, which holds a number or a date; 0 if there is none."""
-    value = headers.get("Retry-After", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return 0.0
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        seconds = (date - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+def permanent_error(failure: ChatFailure, url: str, model: str) -> MulticsrError:
+    """Return the error that ends a job for a permanent failure of an endpoint."""
+    if failure.status in (401, 403, 407):
+        return ConfigError(f"OPENAI_API_KEY: {url} rejects the key: {failure.message}")
+    if failure.status in (402, 429):
+        return RunError(f"llm: the account at {url} is not paid: {failure.message}; {KEPT}")
+    if failure.status < 400:
+        return ConfigError(
+            f"llm.base_url: {url} points elsewhere; write the final address: {failure.message}"
+        )
+    return ConfigError(f"llm.base_url, llm.model: nothing serves {model!r} at {url}: {failure.message}")

@@ -4,8 +4,8 @@ The endpoint samples the tokens: each request carries a seed of its row, which t
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.llm.base import Completion, Rejection, Usage, both
 from multicsr.llm.openai.answers import ChatAnswer
+from multicsr.llm.openai.budget import Reservation
 from multicsr.llm.openai.endpoint import BACKOFF_S, LABELS, ChatRequest, Endpoint
+from multicsr.llm.openai.labels import read_labels
+from multicsr.llm.stop_strings import cut_text, may_open_blank
 from multicsr.prompts import PromptPair, load_prompts
 from multicsr.rows import Reason
 
@@ -23,6 +26,8 @@ _TOP_LOGPROBS = 20
 """Number of likeliest tokens requested with their log-probabilities."""
 _MOST_STOPS = 4
 """Maximum number of stop strings in the protocol."""
+_MOST_BLANKS = 2
+"""Number of tokens of white space before a label that are read past."""
 
 
 class OpenAIEngine:
@@ -44,8 +49,17 @@ class OpenAIEngine:
         self.batches_at_once = config.llm.concurrency
         self.rows_per_commit: int | None = config.generate.batch_size
         self._config = config
-        self._endpoint = Endpoint(config.llm, backoff_s)
-        self._stop = load_prompts(config.generate.prompts).stop[:_MOST_STOPS]
+        self._endpoint = Endpoint(config.llm, self.usage, backoff_s)
+        self._stop = [stop for stop in load_prompts(config.generate.prompts).stop if stop]
+        self._sent_stop = self._stop[:_MOST_STOPS]
+        """Stop strings that the endpoint gets: they save tokens and decide nothing."""
+        self._safe_stop = [stop for stop in self._sent_stop if not may_open_blank(stop)]
+        """Those of them that cannot end a text before its first word."""
+        self._num_texts = self._num_helped = 0
+        """Number of texts that came with all stop strings, and of those that came without the unsafe ones
+        only. An increment that is lost between threads does not matter."""
+        self._label_tokens = 1
+        """Number of tokens that the score labels have needed so far."""
         args: dict[str, JsonValue] = {**config.llm.template_args}
         self._template_args: dict[str, JsonValue] = {"chat_template_kwargs": args} if args else {}
 
@@ -56,82 +70,110 @@ class OpenAIEngine:
         return [self._write(pair, row_id) for pair, row_id in zip(pairs, row_ids, strict=True)]
 
     def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Close the connections to the endpoint."""
+        self._endpoint.close()
 
     def reply(
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Rejection]:
         """Implement `Engine.reply`."""
         sampling: dict[str, JsonValue] = {"temperature": 0.0}
-        return [
-            self._complete("reply", prompt, row_id, max_new_tokens, sampling)
+        requests = [
+            self._request("reply", prompt, row_id, max_new_tokens, sampling)
             for prompt, row_id in zip(prompts, row_ids, strict=True)
         ]
+        with self._endpoint.reserve(requests) as reservation:
+            return [self._complete(request, reservation) for request in requests]
 
     def label_probabilities(
         self, prompts: Sequence[str], labels: Sequence[str]
     ) -> list[NDArray[np.float64] | Rejection]:
-        """Implement `Engine.label_probabilities` from the log-probabilities of the first token.
-
-        Labels and tokens are compared without surrounding white space.
-        """
+        """Implement `Engine.label_probabilities` from the likeliest tokens; see `labels`."""
         names = [label.strip() for label in labels]
-        return [self._probabilities(prompt, names) for prompt in prompts]
+        requests = [self._label_request(prompt, self._label_tokens) for prompt in prompts]
+        with self._endpoint.reserve(requests) as reservation:
+            return [self._probabilities(prompt, names, reservation) for prompt in prompts]
 
     def _write(self, pair: PromptPair, row_id: str) -> tuple[Completion, Completion] | Rejection:
         """Write the entailment and the contradiction of one premise."""
         generate = self._config.generate
         sampling: dict[str, JsonValue] = {"temperature": generate.temperature, "top_p": generate.top_p}
+        requests = [
+            self._request("write", prompt, f"{row_id}:{direction}", generate.max_new_tokens, sampling)
+            for direction, prompt in (("e", pair.entailment), ("c", pair.contradiction))
+        ]
         texts = []
-        for direction, prompt in (("e", pair.entailment), ("c", pair.contradiction)):
-            text = self._complete("write", prompt, f"{row_id}:{direction}", generate.max_new_tokens, sampling)
-            if isinstance(text, Rejection):
-                return text
-            texts.append(text)
+        with self._endpoint.reserve(requests) as reservation:
+            for request in requests:
+                text = self._complete(request, reservation)
+                if isinstance(text, Rejection):
+                    return text
+                texts.append(text)
         return both(*texts)
 
-    def _complete(
+    def _request(
         self, form: str, prompt: str, key: str, max_new_tokens: int, sampling: Mapping[str, JsonValue]
-    ) -> Completion | Rejection:
-        """Send a prompt and return its completion; `key` decides the seed."""
+    ) -> ChatRequest:
+        """Return the request for a completion; `key` decides the seed."""
         settings: dict[str, JsonValue] = {"seed": self._seed(key), **sampling, **self._template_args}
-        if self._stop:
-            settings["stop"] = list(self._stop)
-        answer = self._ask(ChatRequest(form, prompt, max_new_tokens, settings))
+        return ChatRequest(form, prompt, max_new_tokens, settings)
+
+    def _complete(self, request: ChatRequest, reservation: Reservation) -> Completion | Rejection:
+        """Send a request and return its completion, cut at the stop strings.
+
+        An endpoint ends a text at a line break before its first word, too. Then it is asked again without
+        the stop strings for which that can happen. Once this helps in most cases, they are not sent at all.
+        """
+        sent = self._sent_stop if self._num_texts >= self._num_helped else self._safe_stop
+        answer = self._endpoint.ask(_with_stop(request, sent), reservation)
+        if isinstance(answer, ChatAnswer) and sent != self._safe_stop:
+            if answer.text.strip():
+                self._num_texts += 1
+            else:
+                answer = self._endpoint.ask(_with_stop(request, self._safe_stop), reservation)
+                self._num_helped += isinstance(answer, ChatAnswer) and bool(answer.text.strip())
         if isinstance(answer, Rejection):
             return answer
-        return Completion(answer.text, answer.usage.completion_tokens, answer.is_finished)
+        text, is_stopped = cut_text(answer.text, self._stop)
+        return Completion(text, answer.usage.completion_tokens, is_stopped or answer.is_finished)
 
-    def _probabilities(self, prompt: str, names: Sequence[str]) -> NDArray[np.float64] | Rejection:
-        """Compute the probabilities of the labels after one prompt, [L]."""
+    def _probabilities(
+        self, prompt: str, names: Sequence[str], reservation: Reservation
+    ) -> NDArray[np.float64] | Rejection:
+        """Compute the probabilities of the labels after one prompt, [L].
+
+        The answer has one token, or as many as the labels of earlier prompts needed.
+        """
+        longest = max(map(len, names)) + _MOST_BLANKS
+        while True:
+            num_tokens = self._label_tokens
+            answer = self._endpoint.ask(self._label_request(prompt, num_tokens), reservation)
+            if isinstance(answer, Rejection):
+                return answer
+            mass_L, is_cut = read_labels(answer, names)
+            if not is_cut or num_tokens >= longest:
+                break
+            self._label_tokens = max(self._label_tokens, num_tokens + 1)
+        if mass_L.sum() == 0:
+            return Rejection(Reason.SCORE_UNPARSABLE, "no score label among the likeliest tokens")
+        return np.asarray(mass_L / mass_L.sum())
+
+    def _label_request(self, prompt: str, num_tokens: int) -> ChatRequest:
+        """Return the request for the likeliest tokens at the first positions of a score."""
         settings: dict[str, JsonValue] = {
             "temperature": 0.0,
             "logprobs": True,
             "top_logprobs": _TOP_LOGPROBS,
             **self._template_args,
         }
-        answer = self._ask(ChatRequest(LABELS, prompt, 1, settings))
-        if isinstance(answer, Rejection):
-            return answer
-        mass = dict.fromkeys(names, 0.0)
-        for token, logprob in answer.top_logprobs():
-            if token.strip() in mass:
-                mass[token.strip()] += math.exp(logprob)
-        total = sum(mass.values())
-        if total == 0:
-            return Rejection(Reason.SCORE_UNPARSABLE, "no score label among the likeliest tokens")
-        return np.array([mass[name] / total for name in names])
-
-    def _ask(self, request: ChatRequest) -> ChatAnswer | Rejection:
-        """Send a request and add its tokens to the usage."""
-        answer = self._endpoint.ask(request)
-        if isinstance(answer, ChatAnswer):
-            self.usage.add(
-                prompt_tokens=answer.usage.prompt_tokens, generated_tokens=answer.usage.completion_tokens
-            )
-        return answer
+        return ChatRequest(LABELS, prompt, num_tokens, settings)
 
     def _seed(self, key: str) -> int:
         """Return a seed of 31 bits, a function of `seed` and the key."""
         digest = hashlib.blake2b(f"{self._config.seed}:{key}".encode(), digest_size=4).digest()
         return int.from_bytes(digest, "big") >> 1
+
+
+def _with_stop(request: ChatRequest, stop: Sequence[str]) -> ChatRequest:
+    """Return a request whose text the endpoint ends at stop strings."""
+    return replace(request, settings={**request.settings, "stop": list(stop)}) if stop else request

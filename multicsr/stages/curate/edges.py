@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from multicsr.config import Config, CurateConfig
-from multicsr.stages.curate.rule import DECIMALS, Booleans, Scores, check_method, rejections_of, score_columns
+from multicsr.stages.curate.curation import Curation
+from multicsr.stages.curate.rule import Booleans, Scores, rejections_of, score_columns
 from multicsr.stages.curate.thresholds import ordered_scores, with_absolute_thresholds
+from multicsr.stages.score.scorer import DECIMALS
 from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
@@ -44,8 +46,8 @@ def edge_lines(config: Config) -> Iterator[str]:
     """
     store = Store.of(config)
     scored = current(store).manifest("scored")
-    check_method(config.curate, scored)
-    kept, lost = edge_rows(store, scored, with_absolute_thresholds(config.curate, store, scored))
+    curation = with_absolute_thresholds(Curation.of(config, store, scored), store, scored)
+    kept, lost = edge_rows(store, scored, curation)
     for title, rows in (("just kept", kept), ("just lost", lost)):
         yield f"\n{title} with the present thresholds"
         for row in rows:
@@ -57,7 +59,7 @@ def edge_lines(config: Config) -> Iterator[str]:
 
 
 def edge_rows(
-    store: Store, scored: Manifest, config: CurateConfig, number: int = _SHOWN
+    store: Store, scored: Manifest, curation: Curation, number: int = _SHOWN
 ) -> tuple[list[EdgeRow], list[EdgeRow]]:
     """Return the kept and the lost rows that are nearest to the thresholds, the nearest first.
 
@@ -66,16 +68,16 @@ def edge_rows(
     Args:
         store: the store of the rows.
         scored: manifest of the artifact `scored`.
-        config: settings with absolute thresholds.
+        curation: settings with absolute thresholds.
         number: maximum number of rows on each side.
     """
     sides: tuple[list[EdgeRow], list[EdgeRow]] = ([], [])
-    columns = ["row_id", "text", "entailment", "contradiction", *score_columns(config)]
+    columns = ["row_id", "text", "entailment", "contradiction", *score_columns(curation)]
     for table in iter_tables(store, scored, columns):
-        a_N, b_N = ordered_scores(table, config)
-        lost_N = np.logical_or.reduce([each_N for _, each_N in rejections_of(a_N, b_N, config)])
+        a_N, b_N = ordered_scores(table, curation)
+        lost_N = np.logical_or.reduce([each_N for _, each_N in rejections_of(a_N, b_N, curation)])
         has_both_N = np.isfinite(a_N) & np.isfinite(b_N)
-        distance_N = _distances(a_N, b_N, lost_N, config)
+        distance_N = _distances(a_N, b_N, lost_N, curation)
         for side, mask_N in zip(sides, (has_both_N & ~lost_N, has_both_N & lost_N), strict=True):
             at_M = np.flatnonzero(mask_N)
             nearest = at_M[np.argsort(distance_N[at_M], kind="stable")[:number]]

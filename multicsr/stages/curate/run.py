@@ -5,19 +5,26 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from multicsr.config import Config, CurateConfig
-from multicsr.execution.pool import Pool
-from multicsr.execution.stage_runner import Stage, run_stage
+from multicsr.config import Config
+from multicsr.errors import RunError
+from multicsr.execution.materialise import Artifact, materialise
+from multicsr.execution.pool import Pool, map_items
+from multicsr.execution.stage_runner import PartShard, Stage, work_on_all
 from multicsr.observability.progress import Progress
-from multicsr.rows import CURATED, SCORED
-from multicsr.stages.curate.rule import CURATION_RULES, check_method, decide
+from multicsr.rows import CURATED, SCORED, Reason, complete
+from multicsr.stages.curate.balance import BALANCE_RULES, WordBalance, WordCounts, balance_words, count_words
+from multicsr.stages.curate.curation import Curation
+from multicsr.stages.curate.rule import CURATION_RULES, decide, judge
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.curate.thresholds import nothing_kept, with_absolute_thresholds
-from multicsr.storage.manifest import Manifest, base_fingerprint
-from multicsr.storage.store import SCHEMA_VERSION
+from multicsr.storage.collected import unused
+from multicsr.storage.manifest import Contents, Manifest, base_fingerprint
+from multicsr.storage.store import SCHEMA_VERSION, Store
 from multicsr.storage.versions import Snapshot
 
 _log = logging.getLogger(__name__)
+_STAGE, _ARTIFACT = "curate", "curated"
+_FILES_PER_TASK = 16
 
 
 def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
@@ -27,14 +34,19 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
         The manifest of the artifact.
 
     Raises:
-        ConfigError: the rows were scored without the score that `curate.score` selects.
+        ConfigError: the rows were scored without the score that `curate.score` selects, or the pairs of
+            `score.calibrate` were not scored.
         RunError: no row was kept, rows were lost, a worker died repeatedly, or the disk is full.
     """
     store, scored = snapshot.store, snapshot.manifest("scored")
-    check_method(config.curate, scored)
-    rule = with_absolute_thresholds(config.curate, store, scored)
-    stage, settings = curate_stage(rule, scored), curate_settings(rule, scored)
-    curated = run_stage(stage, store, scored, run=config.name, settings=settings, progress=progress)
+    curation = with_absolute_thresholds(Curation.of(config, store, scored), store, scored)
+    settings = unused(store, curate_settings(curation, scored))
+    artifact = Artifact(store, _STAGE, _ARTIFACT, config.name, settings)
+
+    def make() -> Contents:
+        return work_on_all(curate_stage(curation, store, scored), artifact, scored, progress)
+
+    curated = materialise(artifact, progress, make)
     separation = Separation.from_counters(curated.counters)
     if separation is not None and separation.is_chance:
         _log.warning(
@@ -43,37 +55,59 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
             separation,
         )
     if curated.rows_out == 0:
-        raise nothing_kept(rule, store, scored)
+        raise _nothing_balanced(curation, curated) or nothing_kept(curation, store, scored)
     return curated
 
 
-def curate_settings(config: CurateConfig, scored: Manifest) -> dict[str, JsonValue]:
+def curate_settings(curation: Curation, scored: Manifest) -> dict[str, JsonValue]:
     """Return the settings that decide the curated artifact.
 
     Args:
-        config: settings with the thresholds themselves, as `with_absolute_thresholds` returns them.
+        curation: settings with the thresholds themselves, as `with_absolute_thresholds` returns them.
         scored: manifest of the artifact to read.
     """
+    balance: dict[str, JsonValue] = {} if curation.max_word_ratio is None else {"balance": BALANCE_RULES}
     return {
-        "curate": config.model_dump(mode="json", exclude={"keep_share"}),
+        "curate": curation.to_store(),
         "rules": CURATION_RULES,
         "schema": SCHEMA_VERSION,
         "scored": base_fingerprint(scored.fingerprint),
+        **balance,
     }
 
 
-def curate_stage(config: CurateConfig, scored: Manifest) -> Stage:
-    """Return the curation stage for `run_stage`.
-
-    Raises:
-        ConfigError: the rows were scored without the score that `curate.score` selects.
-    """
-    check_method(config, scored)
+def curate_stage(curation: Curation, store: Store, scored: Manifest) -> Stage:
+    """Return the curation stage for `run_stage`; the words of all rows are counted if they are balanced."""
+    balance = _balance(curation, store, scored)
     return Stage(
-        name="curate",
-        artifact="curated",
+        name=_STAGE,
+        artifact=_ARTIFACT,
         reads=SCORED,
         writes=CURATED,
-        make=lambda: partial(decide, config=config),
-        pool=Pool(shards_per_task=16),
+        make=lambda: partial(decide, curation=curation, balance=balance),
+        pool=Pool(shards_per_task=_FILES_PER_TASK),
+    )
+
+
+def _balance(curation: Curation, store: Store, scored: Manifest) -> WordBalance | None:
+    """Count the words of the rows that pass the thresholds; return the shares of rows to keep."""
+    if curation.max_word_ratio is None:
+        return None
+
+    def count(shard: PartShard) -> WordCounts:
+        return count_words(judge(complete(shard.read(store), SCORED), curation).passing)
+
+    shards = [PartShard(entry) for entry in scored.files]
+    counts = map_items(_STAGE, lambda: count, shards, Pool(shards_per_task=_FILES_PER_TASK))
+    return balance_words(counts, curation.max_word_ratio)
+
+
+def _nothing_balanced(curation: Curation, curated: Manifest) -> RunError | None:
+    """Return the error for rows that pass the thresholds and are all rejected to balance words, else None."""
+    rejected = curated.rejected.get(Reason.LEXICAL_BIAS, 0)
+    if not rejected:
+        return None
+    return RunError(
+        f"curate: all {rejected:,} rows that pass the thresholds are rejected to balance words; raise "
+        f"curate.max_word_ratio ({curation.max_word_ratio:g}), or leave it out"
     )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from multicsr.config import Config, CurateConfig
+from multicsr.config import Config
 from multicsr.errors import ConfigError
-from multicsr.stages.curate.rule import check_method
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.thresholds import ScoreDistribution, count_kept, read_distribution
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
@@ -32,15 +32,16 @@ class Yield:
     share: float
     """Share of the scored rows that is kept, in [0, 1]."""
 
-    def is_of(self, config: CurateConfig) -> bool:
+    def is_of(self, curation: Curation) -> bool:
         """Return True if these are the thresholds of the configuration."""
-        return (self.alpha, self.beta) == (config.alpha, config.beta) and self.gamma in (None, config.gamma)
+        gammas = (None, curation.gamma)
+        return (self.alpha, self.beta) == (curation.alpha, curation.beta) and self.gamma in gammas
 
 
 def sweep(
     store: Store,
     scored: Manifest,
-    config: CurateConfig,
+    curation: Curation,
     *,
     alphas: Sequence[float],
     betas: Sequence[float],
@@ -51,7 +52,7 @@ def sweep(
     Args:
         store: the store of the rows.
         scored: manifest of the artifact `scored`.
-        config: rule and score; its own thresholds are not used.
+        curation: rule and score; its own thresholds are not used.
         alphas: values of alpha.
         betas: values of beta.
         gammas: values of gamma; without effect under `rule: reference`.
@@ -62,16 +63,16 @@ def sweep(
     Raises:
         ConfigError: the rows were scored without the score that `curate.score` selects.
     """
-    check_method(config, scored)
+    curation.check_scored(scored)
     ways = [
-        config.model_copy(update={"alpha": alpha, "beta": beta, "gamma": gamma})
-        for alpha, beta, gamma in product(alphas, betas, gammas if config.rule == "paper" else gammas[:1])
+        curation.model_copy(update={"alpha": alpha, "beta": beta, "gamma": gamma})
+        for alpha, beta, gamma in product(alphas, betas, gammas if curation.rule == "paper" else gammas[:1])
     ]
     return [
         Yield(
             way.alpha,
             way.beta,
-            way.gamma if config.rule == "paper" else None,
+            way.gamma if curation.rule == "paper" else None,
             count,
             count / max(scored.rows_out, 1),
         )
@@ -102,22 +103,22 @@ def sweep_table(
     grid = {name: _thresholds(name, text) for name, text in texts.items() if text is not None}
     store = Store.of(config)
     scored = current(store).manifest("scored")
-    check_method(config.curate, scored)
+    curation = Curation.of(config, store, scored)
     if len(grid) < len(texts):  # otherwise the quantiles need not be read
-        grid = _grid(config.curate, read_distribution(store, scored, config.curate)) | grid
-    table = Table(title=f"{scored.rows_out:,} scored rows, {config.curate.rule} rule")
+        grid = _grid(curation, read_distribution(store, scored, curation)) | grid
+    table = Table(title=f"{scored.rows_out:,} scored rows, {curation.rule} rule")
     for name in ("alpha", "beta", "gamma", "kept", "share", ""):
         table.add_column(name, justify="right")
-    for row in sweep(store, scored, config.curate, **grid):
+    for row in sweep(store, scored, curation, **grid):
         limits = [f"{row.alpha:g}", f"{row.beta:g}", "-" if row.gamma is None else f"{row.gamma:g}"]
-        is_set = config.curate.keep_share is None and row.is_of(config.curate)
+        is_set = curation.keep_share is None and row.is_of(curation)
         table.add_row(*limits, f"{row.kept:,}", f"{row.share:.1%}", "as configured" if is_set else "")
     return table
 
 
-def _grid(config: CurateConfig, scores: ScoreDistribution) -> dict[str, list[float]]:
+def _grid(curation: Curation, scores: ScoreDistribution) -> dict[str, list[float]]:
     """Return the values to try: the thresholds of the configuration, and quantiles of the scores."""
-    grid = {"alphas": [config.alpha], "betas": [config.beta], "gammas": [config.gamma]}
+    grid = {"alphas": [curation.alpha], "betas": [curation.beta], "gammas": [curation.gamma]}
     if scores.num_rows:
         grid["alphas"] += [scores.quantile("a", level) for level in _QUARTILES]
         grid["betas"] += [scores.quantile("b", level) for level in _QUARTILES]

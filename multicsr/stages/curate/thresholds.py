@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from multicsr.config import CurateConfig
 from multicsr.errors import RunError
-from multicsr.stages.curate.rule import DECIMALS, Scores, read_scores, rejections_of, score_columns
+from multicsr.stages.curate.curation import Curation
+from multicsr.stages.curate.rule import Scores, read_scores, rejections_of, score_columns
+from multicsr.stages.score.scorer import DECIMALS
 from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
 
@@ -53,15 +54,15 @@ class ScoreDistribution:
         return float(round(found / _STEPS - _TOP, DECIMALS))
 
 
-def read_distribution(store: Store, scored: Manifest, config: CurateConfig) -> ScoreDistribution:
+def read_distribution(store: Store, scored: Manifest, curation: Curation) -> ScoreDistribution:
     """Return the distribution of the scores that decide, with one file in memory at a time."""
     distribution = ScoreDistribution()
-    for table in iter_tables(store, scored, score_columns(config)):
-        distribution.add(*ordered_scores(table, config))
+    for table in iter_tables(store, scored, score_columns(curation)):
+        distribution.add(*ordered_scores(table, curation))
     return distribution
 
 
-def count_kept(store: Store, scored: Manifest, ways: Sequence[CurateConfig]) -> list[int]:
+def count_kept(store: Store, scored: Manifest, ways: Sequence[Curation]) -> list[int]:
     """Count the rows that each choice of thresholds would keep, with one file in memory at a time.
 
     Args:
@@ -76,9 +77,7 @@ def count_kept(store: Store, scored: Manifest, ways: Sequence[CurateConfig]) -> 
     return kept
 
 
-def thresholds_keeping(
-    share: float, store: Store, scored: Manifest, config: CurateConfig
-) -> CurateConfig | None:
+def thresholds_keeping(share: float, store: Store, scored: Manifest, curation: Curation) -> Curation | None:
     """Return the strictest thresholds at one common level of quantiles that keep a share of the scored rows.
 
     At level q, alpha is the q-quantile of a, beta the (1 - q)-quantile of b, and gamma the q-quantile of
@@ -86,39 +85,39 @@ def thresholds_keeping(
 
     Args:
         share: share of the rows to keep at least, in (0, 1].
-        config: rule and score; its own thresholds are not used.
+        curation: rule and score; its own thresholds are not used.
 
     Returns:
         The settings with these thresholds; None if fewer rows have a >= b.
     """
-    distribution = read_distribution(store, scored, config)
+    distribution = read_distribution(store, scored, curation)
     if distribution.num_rows == 0:
         return None
-    ways = [_at_level(level / _LEVELS, distribution, config) for level in range(_LEVELS)]
+    ways = [_at_level(level / _LEVELS, distribution, curation) for level in range(_LEVELS)]
     enough = share * scored.rows_out
     good = [way for way, kept in zip(ways, count_kept(store, scored, ways), strict=True) if kept >= enough]
     return good[-1] if good else None
 
 
-def with_absolute_thresholds(config: CurateConfig, store: Store, scored: Manifest) -> CurateConfig:
+def with_absolute_thresholds(curation: Curation, store: Store, scored: Manifest) -> Curation:
     """Return the settings with the thresholds that `keep_share` asks for; unchanged if it is not set.
 
     Raises:
         RunError: no thresholds keep that many rows.
     """
-    if config.keep_share is None:
-        return config
-    found = thresholds_keeping(config.keep_share, store, scored, config)
+    if curation.keep_share is None:
+        return curation
+    found = thresholds_keeping(curation.keep_share, store, scored, curation)
     if found is None:
         raise RunError(
-            f"curate.keep_share {config.keep_share:g}: fewer of the {scored.rows_out:,} scored rows have an "
-            "entailment with a score of at least their contradiction's; lower it, or use another LLM or "
+            f"curate.keep_share {curation.keep_share:g}: fewer of the {scored.rows_out:,} scored rows have "
+            "an entailment with a score of at least their contradiction's; lower it, or use another LLM or "
             "generate.prompts"
         )
     return found
 
 
-def nothing_kept(config: CurateConfig, store: Store, scored: Manifest) -> RunError:
+def nothing_kept(curation: Curation, store: Store, scored: Manifest) -> RunError:
     """Return the error for thresholds that no row passes; it names thresholds that keep half of the rows."""
     if scored.rows_out == 0:
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(scored.rejected.items()))
@@ -126,11 +125,11 @@ def nothing_kept(config: CurateConfig, store: Store, scored: Manifest) -> RunErr
             f"curate: there is no scored row, because all {scored.rows_in:,} sentences were rejected before: "
             f"{reasons or 'there were none'}"
         )
-    limits = [f"alpha {config.alpha:g}", f"beta {config.beta:g}"]
-    limits += [f"gamma {config.gamma:g}"] if config.rule == "paper" else []
+    limits = [f"alpha {curation.alpha:g}", f"beta {curation.beta:g}"]
+    limits += [f"gamma {curation.gamma:g}"] if curation.rule == "paper" else []
     return RunError(
         f"curate: none of {scored.rows_out:,} scored rows passes {', '.join(limits)}; "
-        f"{_ranges(read_distribution(store, scored, config))}; {_advice(config, store, scored)}"
+        f"{_ranges(read_distribution(store, scored, curation))}; {_advice(curation, store, scored)}"
     )
 
 
@@ -145,21 +144,21 @@ def _ranges(distribution: ScoreDistribution) -> str:
     )
 
 
-def _advice(config: CurateConfig, store: Store, scored: Manifest) -> str:
+def _advice(curation: Curation, store: Store, scored: Manifest) -> str:
     """Return thresholds that keep half of the rows as options of the command line, or what else helps."""
-    half = thresholds_keeping(0.5, store, scored, config)
+    half = thresholds_keeping(0.5, store, scored, curation)
     if half is None:
         return "fewer than half of the rows have a >= b: use another LLM or generate.prompts"
     options = f"--set curate.alpha={half.alpha:g} --set curate.beta={half.beta:g}"
-    if config.rule == "paper":
+    if curation.rule == "paper":
         options += f" --set curate.gamma={half.gamma:g}"
     return f"{options} would keep half of them, and so would --set curate.keep_share=0.5"
 
 
-def _at_level(level: float, distribution: ScoreDistribution, config: CurateConfig) -> CurateConfig:
+def _at_level(level: float, distribution: ScoreDistribution, curation: Curation) -> Curation:
     """Return the settings with the thresholds at a level of quantiles, within the bounds of the settings."""
     nearly_top = _TOP - 1 / _STEPS
-    return config.model_copy(
+    return curation.model_copy(
         update={
             "alpha": min(distribution.quantile("a", level), nearly_top),
             "beta": max(distribution.quantile("b", 1 - level), 1 / _STEPS),
@@ -169,7 +168,7 @@ def _at_level(level: float, distribution: ScoreDistribution, config: CurateConfi
     )
 
 
-def ordered_scores(table: pa.Table, config: CurateConfig) -> tuple[Scores, Scores]:
+def ordered_scores(table: pa.Table, curation: Curation) -> tuple[Scores, Scores]:
     """Return a [N] and b [N] as the rule compares them: `rule: reference` exchanges inverted pairs."""
-    a_N, b_N, _ = read_scores(table, config)
-    return (np.maximum(a_N, b_N), np.minimum(a_N, b_N)) if config.rule == "reference" else (a_N, b_N)
+    a_N, b_N, _ = read_scores(table, curation)
+    return (np.maximum(a_N, b_N), np.minimum(a_N, b_N)) if curation.rule == "reference" else (a_N, b_N)

@@ -1,5 +1,6 @@
 """Evaluation stage: measure sentence encoders on STS pairs and triplets from TSV files."""
 
+from multicsr.labelled_files import StsTask, Task, TripletTask, digest_task, read_task
 from multicsr.stages.evaluate.encoders import (
     Candidate,
     Evaluation,
@@ -12,16 +13,7 @@ from multicsr.stages.evaluate.metrics import Score, measure
 from multicsr.stages.evaluate.metrics_file import check_metrics_path, write_metrics
 from multicsr.stages.evaluate.run import EVALUATION, evaluate_run, read_evaluation
 from multicsr.stages.evaluate.table import render
-from multicsr.stages.evaluate.tasks import (
-    FoundTasks,
-    StsTask,
-    Task,
-    TripletTask,
-    digest_task,
-    find_tasks,
-    parse_joins,
-    read_task,
-)
+from multicsr.stages.evaluate.tasks import FoundTasks, find_tasks, parse_joins
 
 __all__ = [
     "EVALUATION",

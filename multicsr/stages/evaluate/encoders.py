@@ -14,12 +14,13 @@ import numpy as np
 from multicsr import __version__
 from multicsr.artifacts import FileRecord
 from multicsr.errors import MulticsrError, RunError
+from multicsr.labelled_files import Task
 from multicsr.messages.extras import require_extra
 from multicsr.messages.terminal import one_line
 from multicsr.models.resolve import loading_model, resolve_model
 from multicsr.observability.progress import Progress
 from multicsr.stages.evaluate.metrics import Score, measure
-from multicsr.stages.evaluate.tasks import FoundTasks, Task, find_tasks, parse_joins
+from multicsr.stages.evaluate.tasks import FoundTasks, find_tasks, parse_joins
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -7,7 +7,7 @@ import numpy as np
 
 from multicsr.artifacts import FileRecord
 from multicsr.errors import RunError
-from multicsr.stages.evaluate.tasks import StsTask, Task, TripletTask
+from multicsr.labelled_files import StsTask, Task, TripletTask
 
 Encode = Callable[[list[str]], np.ndarray]
 """A function from S sentences to vectors [S, D], which need not have length 1."""

@@ -1,69 +1,25 @@
-"""Evaluation data: TSV files, without quoting, plain or gzip. The columns decide the kind of task.
+"""Evaluation tasks: labelled files, found by path or in directories, and joins of them."""
 
-    score, sentence1, sentence2 [, subset]   sentence pairs with human similarity (STS)
-    anchor, positive, negative               triplets
-
-Other columns are ignored.
-"""
-
-import gzip
-import json
 import logging
-import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO, cast
+from typing import NamedTuple
 
 from multicsr.errors import ConfigError
-from multicsr.hashing import checksum
+from multicsr.labelled_files import (
+    COLUMNS,
+    StsTask,
+    Task,
+    UnknownColumnsError,
+    digest_task,
+    file_stem,
+    read_task,
+)
 from multicsr.storage.local_copy import local_copy
 
 logger = logging.getLogger(__name__)
 
-_STS = ("score", "sentence1", "sentence2")
-_TRIPLETS = ("anchor", "positive", "negative")
 _SUFFIXES = (".tsv", ".tsv.gz")
-
-
-@dataclass(frozen=True)
-class StsTask:
-    """Sentence pairs with human similarity scores; all lists have the same length."""
-
-    name: str
-    scores: list[float]
-    sentences1: list[str]
-    sentences2: list[str]
-    subsets: list[str]
-    """Name of each pair's subset; empty strings if the file has no such column."""
-
-    def columns(self) -> list[list[str]]:
-        """Return the sentences, one list per column."""
-        return [self.sentences1, self.sentences2]
-
-
-@dataclass(frozen=True)
-class TripletTask:
-    """Anchors, each with a positive and a negative sentence; all lists have the same length."""
-
-    name: str
-    anchors: list[str]
-    positives: list[str]
-    negatives: list[str]
-
-    def columns(self) -> list[list[str]]:
-        """Return the sentences, one list per column; the anchors are first."""
-        return [self.anchors, self.positives, self.negatives]
-
-
-Task = StsTask | TripletTask
-
-
-def digest_task(task: Task) -> str:
-    """Return a hash of the kind and the rows of a task, without its name."""
-    columns = {name: column for name, column in vars(task).items() if name != "name"}
-    return checksum(json.dumps([type(task).__name__, columns]).encode())
 
 
 class FoundTasks(NamedTuple):
@@ -77,40 +33,6 @@ class FoundTasks(NamedTuple):
     def digests(self) -> dict[str, str]:
         """Return the digest of every task's data, by name of the task."""
         return {task.name: digest_task(task) for task in self.tasks}
-
-
-class _UnknownKind(ConfigError):
-    """Error for a readable TSV file whose columns do not match any kind of task."""
-
-
-def read_task(path: str | Path, name: str | None = None) -> Task:
-    """Read one TSV file.
-
-    Args:
-        path: a `.tsv` or `.tsv.gz` file, or its s3:// URI.
-        name: name of the task; the file's name without its ending if None.
-
-    Raises:
-        ConfigError: the file does not exist, its columns are unknown, it has no rows, or a row is invalid
-            (with its line number).
-    """
-    path = local_copy(path)
-    name = name or _stem(path)
-    try:
-        with _open(path) as lines:
-            header = lines.readline().removeprefix("\ufeff").rstrip("\r\n").split("\t")
-            rows = _rows(lines, path, len(header))
-            if set(_STS) <= set(header):
-                return _sts(path, name, header, list(rows))
-            if set(_TRIPLETS) <= set(header):
-                return _triplets(path, name, header, list(rows))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no evaluation file {path}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read evaluation file {path}: {error}") from error
-    raise _UnknownKind(
-        f"{path} is no evaluation file: it needs the columns {', '.join(_STS)}, or {', '.join(_TRIPLETS)}"
-    )
 
 
 def find_tasks(data: Sequence[str | Path], joins: Mapping[str, Sequence[str]] | None = None) -> FoundTasks:
@@ -132,13 +54,13 @@ def find_tasks(data: Sequence[str | Path], joins: Mapping[str, Sequence[str]] | 
             raise ConfigError(f"two evaluation files are called {name!r}; rename one of them")
         try:
             tasks[name] = read_task(path, name)
-        except _UnknownKind as error:
+        except UnknownColumnsError as error:
             logger.info("%s", error)
             skipped.append(name)
     if not tasks:
         raise ConfigError(
             f"no evaluation file in {', '.join(map(str, data)) or 'an empty list'}: give TSV files with the "
-            f"columns {', '.join(_STS)}, or {', '.join(_TRIPLETS)}"
+            f"columns {COLUMNS}"
         )
     joined = [_join(name, members, tasks) for name, members in (joins or {}).items()]
     return FoundTasks([*tasks.values(), *joined], skipped)
@@ -200,9 +122,9 @@ def _files(data: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
     for given in map(local_copy, data):
         if given.is_dir():
             found = tsv_files(given)
-            named = [((path.parent.relative_to(given) / _stem(path)).as_posix(), path) for path in found]
+            named = [((path.parent.relative_to(given) / file_stem(path)).as_posix(), path) for path in found]
         elif given.exists():
-            named = [(_stem(given), given)]
+            named = [(file_stem(given), given)]
         else:
             raise ConfigError(f"no evaluation file or directory {given}")
         for name, path in named:
@@ -219,57 +141,3 @@ def tsv_files(folder: Path) -> list[Path]:
         if path.name.endswith(_SUFFIXES)
         and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".tsv")
-
-
-def _open(path: Path) -> TextIO:
-    """Open a TSV file as text; only \\n ends a line, because other separators may occur in a sentence."""
-    if path.name.endswith(".gz"):
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline="\n"))
-    return path.open(encoding="utf-8", newline="\n")
-
-
-def _rows(lines: TextIO, path: Path, num_columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (1-based line number, fields) of every line that is not blank."""
-    for number, line in enumerate(lines, start=2):
-        fields = line.rstrip("\r\n").split("\t")
-        if fields == [""]:
-            continue
-        if len(fields) != num_columns:
-            raise ConfigError(f"{path}, line {number}: {len(fields)} fields, the header has {num_columns}")
-        yield number, fields
-
-
-def _sts(path: Path, name: str, header: list[str], rows: list[tuple[int, list[str]]]) -> StsTask:
-    at = {column: header.index(column) for column in _STS}
-    subset_at = header.index("subset") if "subset" in header else None
-    scores = [_score(fields[at["score"]], path, number) for number, fields in rows]
-    if len(set(scores)) < 2:
-        raise ConfigError(f"{path}: a rank correlation needs rows with at least two different scores")
-    return StsTask(
-        name,
-        scores,
-        [fields[at["sentence1"]] for _, fields in rows],
-        [fields[at["sentence2"]] for _, fields in rows],
-        ["" if subset_at is None else fields[subset_at] for _, fields in rows],
-    )
-
-
-def _triplets(path: Path, name: str, header: list[str], rows: list[tuple[int, list[str]]]) -> TripletTask:
-    if not rows:
-        raise ConfigError(f"{path} has no rows")
-    columns = [[fields[header.index(column)] for _, fields in rows] for column in _TRIPLETS]
-    return TripletTask(name, *columns)
-
-
-def _score(text: str, path: Path, number: int) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise ConfigError(f"{path}, line {number}: score {text!r} is not a number")
-    return score

@@ -15,9 +15,10 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.execution.pool import map_items
 from multicsr.observability.progress import Progress
+from multicsr.stages.generate.costs import budget_spent
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
-from multicsr.stages.generate.run import llm_pool, named_prompts, scored_before, write_rows
+from multicsr.stages.generate.run import llm_pool, scored_before, write_rows
 from multicsr.stages.generate.triplets import TripletStage
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.store import Store
@@ -59,15 +60,15 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     """Write and score hypotheses for a few sentences, or take the results that exist.
 
     Args:
-        config: the configuration of a run, whose store gets the results.
+        config: the configuration of a run with a named prompt set; its store gets the results.
         sentences: SENTENCE rows, sorted by id, few enough for the memory of this process.
         progress: receives the rows that are done.
 
     Raises:
         ConfigError: the LLM or its prompts cannot work as configured.
+        BudgetSpent: the budget of the LLM does not suffice; rows done are kept.
         RunError: a worker died repeatedly, or the disk is full.
     """
-    config, _ = named_prompts(config, progress)
     store, settings = Store.of(config), _settings(config)
     cache_key = CacheKey.of(settings).writable(store)
     ids = sentences["row_id"].combine_chunks()
@@ -113,6 +114,8 @@ def _writer(
 
     def write(group: FewSentences) -> tuple[pa.Table, dict[str, float]]:
         rows, work = write_rows(store, cache_key, stage, group.rows, group.cached, gpus)
+        if work.unpaid:
+            raise budget_spent(config.llm, Counter(work.counters), work.unpaid)
         return rows, work.counters
 
     return write

@@ -10,11 +10,12 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.llm.label_tree import LABEL_SPELLINGS
 from multicsr.models.llm_weights import digest_llm
-from multicsr.models.resolve import digest_model
+from multicsr.models.resolve import digest_model, identify_weights
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
 from multicsr.stages.score.expected import EXPECTATION
 from multicsr.stages.score.parse import PARSER
+from multicsr.stages.score.scorer import MODEL_SCORES, stored_name
 from multicsr.storage.manifest import Manifest
 
 _LLM = {"engine", "model", "revision", "dtype", "chat_template"}
@@ -49,18 +50,29 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
 
 def scoring_settings(config: Config) -> dict[str, JsonValue]:
     """Return the settings that decide the scores of given hypotheses, besides the model that wrote them."""
+    method = stored_name(config.score.method)
+    if not config.score.uses_llm:
+        name, setting = config.scoring_encoder
+        return {
+            "score": {"method": method, "prompt": config.scoring_prompt},
+            "weights": identify_weights(name, setting),
+            "rules": {"hypotheses": HYPOTHESIS_RULES, method: MODEL_SCORES},
+        }
     rules: dict[str, JsonValue] = {
         "hypotheses": HYPOTHESIS_RULES,
         "stated": PARSER,
         "expected": EXPECTATION,
     }
-    if config.llm.loads_weights and config.score.method != "stated":
+    if config.llm.loads_weights and config.score.reads_labels:
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
-    return {
-        "score": config.score.model_dump(mode="json", include=_SCORING),
+    settings: dict[str, JsonValue] = {
+        "score": {**config.score.model_dump(mode="json", include=_SCORING), "method": method},
         "prompts": load_prompts(config.generate.prompts).scoring_digest(),
         "rules": rules,
     }
+    if (llm := config.scoring_llm) != config.llm:
+        settings["llm"] = {"model": llm.model, "weights": digest_llm(llm) if llm.loads_weights else None}
+    return settings
 
 
 def prompts_of(scored: Manifest, name: str) -> PromptSet | None:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from multicsr.config import Config
-from multicsr.errors import DamagedFileError, RunError
+from multicsr.errors import BudgetSpent, DamagedFileError, RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
@@ -35,6 +35,8 @@ from multicsr.execution.stage_runner import (
 from multicsr.llm.prompt_choice import with_chosen_prompts
 from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
+from multicsr.stages.generate.calibrate import calibrate
+from multicsr.stages.generate.costs import budget_spent, summarise
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
 from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
@@ -77,6 +79,8 @@ class WrittenShard:
     report: ShardReport
     failed: str
     """Digest (`rows_digest`) of the ids of the rows on which the engine failed."""
+    unpaid: str = ""
+    """Reason why further rows of the shard are not written: the budget of the actor is spent."""
 
     @property
     def num_failed(self) -> int:
@@ -102,6 +106,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     store, sentences = snapshot.store, snapshot.manifest("sentences")
     config, notes = named_prompts(config, progress)
     settings = unused(store, _settings(config, sentences))
+    calibrate(config, store, settings, progress)
     artifact = Artifact(store, _CONTRACT.name, _CONTRACT.artifact, config.name, settings, notes=notes)
     if made := reuse(artifact, progress):
         return made
@@ -118,13 +123,16 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )
     totals.count(rows_reused=num_cached, rows_written=0, rows_scored=0)
-    failed, num_failed = [], 0
+    failed, num_failed, unpaid = [], 0, []
     for shard in _write(config, store, cache_key, [todo for plan in plans for todo in plan.todo]):
         new.add(shard.report)  # raises if too many rows are rejected
         totals.count(worker_seconds=shard.report.seconds, **shard.report.counters)
         progress.advance(shard.report.rows_in)
         failed.append(shard.failed)
         num_failed += shard.num_failed
+        unpaid += [shard.unpaid] if shard.unpaid else []
+    if unpaid:
+        raise budget_spent(config.llm, totals.counters, unpaid[0])
     if num_failed:
         settings = unused(store, settings | {"failed": add_digests(failed)})
         artifact = replace(artifact, settings=settings)
@@ -132,7 +140,7 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
         totals.add(report)
     contents = totals.contents()
     _check_failed(contents, num_failed)
-    return complete(artifact, contents, progress)
+    return complete(replace(artifact, summarise=summarise), contents, progress)
 
 
 def named_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str, ...]]:
@@ -213,6 +221,8 @@ def _check_failed(contents: Contents, num_failed: int) -> None:
 
 def _write(config: Config, store: Store, cache_key: CacheKey, todo: Sequence[Todo]) -> Iterator[WrittenShard]:
     """Write the shards in a pool of actors; yield each one when it is done."""
+    llm = config.llm.with_share_of(max(min(config.generate.actors, len(todo)), 1))
+    config = config.model_copy(update={"llm": llm})
     pool = llm_pool(config, config.generate.actors)
     gpus = config.generate.gpus_per_actor
     return map_items("generate", lambda: writer(store, cache_key, TripletStage(config), gpus), todo, pool)
@@ -247,7 +257,7 @@ def writer(
         rows, work = write_rows(store, cache_key, stage, sentences, todo.cached, gpus)
         premises = sentences["text"].take(pc.index_in(rows["row_id"], sentences["row_id"].combine_chunks()))
         # This verdict only stops the job early: the one that counts is made when the file is assembled.
-        return _report(reject_repeated(rows, premises), work.counters, work.seconds)
+        return _report(reject_repeated(rows, premises), work)
 
     return write
 
@@ -258,6 +268,8 @@ class Work:
 
     counters: dict[str, float]
     seconds: float
+    unpaid: str = ""
+    """Reason why further rows are not written: the budget of the actor is spent."""
 
 
 def write_rows(
@@ -279,7 +291,7 @@ def write_rows(
         gpus: number of GPUs of this process, for its costs.
 
     Returns:
-        WRITTEN rows of all sentences, and the work that was done for them.
+        WRITTEN rows of all sentences, or of those that the budget sufficed for, and the work done for them.
     """
     started, name = time.perf_counter(), uuid4().hex
     rows = [_committed(store, cache_key, cached.span, sentences)]
@@ -289,14 +301,22 @@ def write_rows(
         cached.hypotheses(store),
         written_in(store, cache_key.unscored.writable(store), cached.span),
     ]
-    for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
-        counters.update(piece.counters)
-        refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
-        _commit(store, cache_key, cached.span, piece.rows)
-        rows.append(piece.rows)
+    unpaid = ""
+    try:
+        for piece in stage.pieces(missing, pa.concat_tables(hypotheses)):
+            counters.update(piece.counters)
+            refresh_costs.book(store, _cost(counters, gpus * (time.perf_counter() - started)), name)
+            _commit(store, cache_key, cached.span, piece.rows)
+            rows.append(piece.rows)
+    except BudgetSpent as error:
+        # The other actors go on with their shares, so this one returns what it has and does not raise.
+        unpaid = str(error)
+        counters.update(stage.usage())
     table = pa.concat_tables(rows)
+    if unpaid:
+        sentences = sentences.filter(pc.is_in(sentences["row_id"], table["row_id"].combine_chunks()))
     _check_ids(table, sentences)
-    return table, Work(dict(counters), time.perf_counter() - started)
+    return table, Work(dict(counters), time.perf_counter() - started, unpaid)
 
 
 def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
@@ -353,7 +373,7 @@ def _check_ids(rows: pa.Table, sentences: pa.Table) -> None:
         raise RunError("generate: other rows came back from the LLM than were given to it")
 
 
-def _report(rows: pa.Table, counters: dict[str, float], seconds: float) -> WrittenShard:
+def _report(rows: pa.Table, work: Work) -> WrittenShard:
     """Return the outcome of a shard, and log a warning if the engine failed on rows."""
     rejected = rows.filter(pc.is_valid(rows["reason"]))
     failed = rejected.filter(pc.equal(rejected["reason"], Reason.ENGINE_ERROR.value))
@@ -369,10 +389,10 @@ def _report(rows: pa.Table, counters: dict[str, float], seconds: float) -> Writt
         rows_out=rows.num_rows - rejected.num_rows,
         rejected=count_reasons(rejected),
         rows_digest=rows_digest(rows["row_id"]),
-        seconds=seconds,
-        counters=counters,
+        seconds=work.seconds,
+        counters=work.counters,
     )
-    return WrittenShard(report, rows_digest(failed["row_id"]))
+    return WrittenShard(report, rows_digest(failed["row_id"]), work.unpaid)
 
 
 def _assemble(store: Store, cache: LLMCache, sentences: Manifest, folder: str) -> Iterator[ShardReport]:

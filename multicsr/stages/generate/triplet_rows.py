@@ -33,6 +33,8 @@ class HypothesisInProgress:
     stated: float | None = None
     reply: str | None = None
     """Reply of the LLM from which the stated score was read."""
+    model: float | None = None
+    """Score of an encoder or NLI model."""
 
     def clean(self, raw: str, premise: str) -> CleanedText:
         """Set the raw text and the text after cleaning; return what cleaning did."""
@@ -49,6 +51,7 @@ class HypothesisInProgress:
             f"{name}_expected": self.expected,
             f"{name}_stated": self.stated,
             f"{name}_reply": self.reply,
+            f"{name}_model": self.model,
         }
 
 
@@ -146,8 +149,9 @@ class TripletInProgress:
         """Take the scores of a WRITTEN row that was not rejected."""
         for name, hypothesis in zip(DIRECTIONS, self.hypotheses, strict=True):
             hypothesis.expected, hypothesis.stated = row[f"{name}_expected"], row[f"{name}_stated"]
-            hypothesis.reply = row[f"{name}_reply"]
-            self.is_scored |= hypothesis.expected is not None or hypothesis.reply is not None
+            hypothesis.reply, hypothesis.model = row[f"{name}_reply"], row[f"{name}_model"]
+            found = (hypothesis.expected, hypothesis.reply, hypothesis.model)
+            self.is_scored |= any(each is not None for each in found)
 
     def _clean(self, raw: Iterable[str], rules: HypothesisRules) -> list[CleanedText]:
         """Clean both texts, and reject the row if they break a rule; return what cleaning did."""

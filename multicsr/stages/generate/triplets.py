@@ -1,8 +1,8 @@
 """Stages 1 and 2 for a block of sentences: write two hypotheses for each premise, then score them.
 
 Reads: rows.SENTENCE. Writes: rows.WRITTEN, in the order of the input. Paper: MultiCSR Sec. 3.1 and Eq. 3.
-Generation and scoring share an actor because they share the model. A row that fails becomes a reject and
-keeps the columns filled so far; a failure of the LLM itself raises an error.
+Generation and scoring share an actor because they mostly share the model. A row that fails becomes a reject
+and keeps the columns filled so far; a failure of the LLM itself raises an error.
 
 triplet_rows      a row in progress, and its columns
 batches           batches that run at the same time
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multicsr.config import Config
-from multicsr.llm.base import Rejection
+from multicsr.llm.base import Engine, Rejection
 from multicsr.llm.load import load_engine
 from multicsr.observability.metrics import publish
 from multicsr.prompts import load_prompts
@@ -30,10 +30,11 @@ from multicsr.stages.generate.batches import RunningBatches, WrittenRows
 from multicsr.stages.generate.hypothesis_rules import HypothesisRules
 from multicsr.stages.generate.scoring import TripletScorer
 from multicsr.stages.generate.triplet_rows import TripletInProgress, take_existing
+from multicsr.stages.score.load import load_scorers, load_scoring_engine
 
 
 class TripletStage:
-    """Writer and scorer of triplets. It loads the LLM once; every call processes some sentences.
+    """Writer and scorer of triplets. It loads the models once; every call processes some sentences.
 
     Several calls may run at the same time if the engine allows it: small batches of all of them are then in
     flight together, and each one generates or scores independently, so that none waits for another.
@@ -47,7 +48,8 @@ class TripletStage:
         self._prompts = load_prompts(config.generate.prompts)
         self._rules = HypothesisRules(self._prompts)
         self._engine = load_engine(config)
-        self._score = TripletScorer(self._engine, self._prompts, config.score)
+        self._scoring_engine = load_scoring_engine(config, self._engine)
+        self._score = TripletScorer(load_scorers(config, self._scoring_engine))
         self._threads = ThreadPoolExecutor(self._engine.batches_at_once, "batch")
 
     def __call__(self, sentences: pa.Table, hypotheses: pa.Table | None = None) -> WrittenRows:
@@ -84,10 +86,21 @@ class TripletStage:
         finally:
             running.cancel()
 
+    def usage(self) -> dict[str, float]:
+        """Return the amounts of work of batches that failed, and forget them."""
+        return self._engine.usage.take()
+
     def close(self) -> None:
         """End the processes of the engine, if it has any. The end of an actor has the same effect."""
         self._threads.shutdown()
-        self._engine.close()
+        for engine in self._engines:
+            engine.close()
+
+    @property
+    def _engines(self) -> list[Engine]:
+        """Return the engine of the LLM that writes, and that of another LLM that scores."""
+        others = [self._scoring_engine] if self._scoring_engine not in (None, self._engine) else []
+        return [self._engine, *(each for each in others if each is not None)]
 
     def _work(self, batch: Sequence[TripletInProgress]) -> dict[str, float]:
         """Generate and score a batch; return the amounts of work, with the seconds of each part."""
@@ -100,7 +113,9 @@ class TripletStage:
         if to_score:
             self._score(to_score)
         scored = time.perf_counter()
-        amounts = self._engine.usage.take()
+        amounts: Counter[str] = Counter()
+        for engine in self._engines:
+            amounts.update(engine.usage.take())
         rows = {"rows_written": len(to_write), "rows_scored": len(to_score)}
         rejected = sum(triplet.rejection is not None for triplet in batch)
         cleaned = Counter(f"cleaned_{rule}" for triplet in batch for rule in triplet.cleaning)

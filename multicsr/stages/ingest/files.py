@@ -127,6 +127,11 @@ def find_files(config: InputConfig, s3: S3Config | None = None, language: str = 
     """
     found = search(config, s3, language)
     _check_settings(found.files, config)
+    memories = [file.shown for file in found.files if file.format == "tmx"]
+    if memories and language == "auto":
+        raise ConfigError(
+            f"ingest.language: {memories[0]} has segments in several languages; name one of them"
+        )
     return found
 
 
@@ -172,6 +177,8 @@ def _check_settings(files: Sequence[InputFile], config: InputConfig) -> None:
         )
     if not config.header and not any(file.format in ("csv", "tsv") for file in tabular):
         raise ConfigError(f"input.header has no effect on {files[0].format} files; remove it")
+    if config.html != "auto" and all(file.format == "wikipedia" for file in files):
+        raise ConfigError("input.html has no effect on wikipedia files, whose markup is wikitext; remove it")
     dumps = [file.shown for file in files if file.format == "wikipedia"]
     if dumps and not config.documents:
         raise ConfigError(f"input.documents: the records of {dumps[0]} are whole articles; set it to true")

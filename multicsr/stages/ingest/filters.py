@@ -2,13 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator
 
 from multicsr.config import IngestConfig
 from multicsr.errors import ConfigError
 from multicsr.rows import Reason, normalise
-from multicsr.stages.ingest.languages import SAME_LANGUAGE
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
@@ -16,12 +14,8 @@ from multicsr.stages.ingest.words import count_words
 FILTERS_VERSION = 3
 """Version of the decisions of `examine`, `normalise`, `count_words` and the sentence splitter; raise it when
 one changes."""
-LANGUAGE_FILTER_VERSION = 1
-"""Version of the decisions of the language filter; raise it when they change."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 """Control characters that are not white space, and the noncharacters U+FFFE and U+FFFF."""
-_MIN_DISTANCE = 0.1
-"""Minimum lead of another language in relative probability; below it, the sentence is kept."""
 _EXOTIC_SPACE = {
     **{code: " " for code in range(0x80, 0x10000) if unicodedata.category(chr(code)) == "Zs"},
     **dict.fromkeys(map(ord, "\v\x85\u2028"), "\n"),
@@ -29,14 +23,21 @@ _EXOTIC_SPACE = {
 }
 """White space other than the usual ASCII characters -> the ASCII white space that replaces it. sentencex
 counts such a character as one byte and panics."""
+_SHOWN_CHARACTERS = 500
+"""Characters that are kept of a rejected record, enough to recognise it."""
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 _WINDOW_CHARACTERS = 4_000
 """Characters of non-ASCII text that the splitter gets at once: its time grows with the square of a
 paragraph's length."""
 
 
-def examine(record: Record, config: IngestConfig) -> Record:
+def examine(record: Record, config: IngestConfig, redact: Callable[[str], str] = str) -> Record:
     """Normalise the text of a record and apply the filters.
+
+    Args:
+        record: the record.
+        config: settings of ingest.
+        redact: replaces personal data in the normalised text, before its words are counted.
 
     Returns:
         The record with the normalised text, or with the first reason to reject it.
@@ -48,7 +49,7 @@ def examine(record: Record, config: IngestConfig) -> Record:
         return Record(_shown(text), Reason.UNDECODABLE, damage)
     if control := _CONTROL.search(text):
         return Record(text, Reason.CONTROL_CHARACTERS, f"U+{ord(control.group()):04X}")
-    text = normalise(text)
+    text = redact(normalise(text))
     if not text:
         return Record(text, Reason.EMPTY)
     num_words = count_words(text)
@@ -57,6 +58,21 @@ def examine(record: Record, config: IngestConfig) -> Record:
     if num_words > config.max_words:
         return Record(text, Reason.TOO_LONG, f"{num_words} words")
     return Record(text)
+
+
+def shown(record: Record, redact: Callable[[str], str] = str) -> Record:
+    """Return a reject as it is stored: shortened, without personal data that `redact` replaces.
+
+    Redaction comes first, so that no half of an address is left at the end.
+    """
+    text = redact(normalise(_CONTROL.sub("", record.text)))[:_SHOWN_CHARACTERS]
+    detail = record.detail if record.detail is None else redact(record.detail)
+    return Record(text, record.reason, detail)
+
+
+def has_text(record: Record) -> bool:
+    """Return whether a reject has a text, which may be empty; a record whose column is unknown has none."""
+    return bool(record.text) or record.reason is Reason.EMPTY
 
 
 def _damage(text: str) -> str | None:
@@ -129,47 +145,3 @@ def _sentences(text: str, split: Callable[[str], list[str]]) -> Iterator[str]:
                 yield rest
                 rest = ""
         yield rest
-
-
-def language_filter(language: str) -> Callable[[Sequence[str]], list[str | None]]:
-    """Return a function that detects sentences which are surely not in `language`.
-
-    The function takes a list of sentences and returns a list of the same length. An item is None for a
-    sentence to keep, otherwise the detected language (ISO 639-1) or the error of the detector. It uses up to
-    0.5 GB in each worker.
-
-    Raises:
-        ConfigError: the ingest extra is not installed, or does not know the language.
-    """
-    try:
-        from lingua import Language, LanguageDetector, LanguageDetectorBuilder
-    except ImportError as error:
-        raise ConfigError("ingest.language_filter needs pip install 'multicsr[ingest]'") from error
-    tag = language.partition("-")[0].lower()
-    known = {each.iso_code_639_1.name.lower(): each for each in Language.all()}
-    wanted = known.get(SAME_LANGUAGE.get(tag, tag))
-    if wanted is None:
-        raise ConfigError(
-            f"ingest.language_filter: {language} is not supported; use one of {', '.join(sorted(known))}"
-        )
-    suspect = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-
-    @cache
-    def judge(other: Language) -> LanguageDetector:
-        pair = LanguageDetectorBuilder.from_languages(wanted, other)
-        return pair.with_minimum_relative_distance(_MIN_DISTANCE).build()
-
-    def foreign(text: str) -> str | None:
-        # The low-accuracy detector of all languages alone mistakes 5% of short English captions for another
-        # language. The high-accuracy one needs 1 GB and four times as long. So the first one only proposes a
-        # language, and an accurate detector of two languages decides.
-        try:
-            with parser_errors("unknown: the language detector fails"):
-                found = suspect.detect_language_of(text)
-                if found in (None, wanted) or judge(found).detect_language_of(text) != found:
-                    return None
-        except ParserFailed as error:
-            return str(error)
-        return found.iso_code_639_1.name.lower()
-
-    return lambda texts: [foreign(text) for text in texts]

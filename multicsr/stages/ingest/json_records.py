@@ -62,16 +62,19 @@ def _with_column(found: Iterator[tuple[Record, list[str]]], column: str, file: I
 def _line(line: bytes, column: str) -> tuple[Record, list[str]]:
     """Return the record in one line of JSON, and the names of its fields."""
     record = text_record(line)
-    if record.reason is not None or not record.text.strip():
+    if record.reason is not None:
+        return record._replace(text=""), []
+    if not record.text.strip():
         return record, []
     try:
         value = _DECODER.decode(record.text)
     except (ValueError, RecursionError) as error:
-        return Record(record.text, Reason.MALFORMED, f"not JSON: {error}"), []
-    return _record(value, column, record.text)
+        return Record("", Reason.MALFORMED, f"not JSON: {error}"), []
+    return _record(value, column)
 
 
-def _record(value: object, column: str, shown: str | None = None) -> tuple[Record, list[str]]:
+def _record(value: object, column: str) -> tuple[Record, list[str]]:
+    """Return the record in an object, and the names of its fields; a reject shows nothing of the others."""
     names = list(value) if isinstance(value, dict) else []
     if isinstance(value, dict) and isinstance(value.get(column), str):
         return Record(value[column]), names
@@ -79,7 +82,7 @@ def _record(value: object, column: str, shown: str | None = None) -> tuple[Recor
         problem = "not a JSON object"
     else:
         problem = f"{column} is not a string" if column in value else f"no {column}"
-    return Record(json.dumps(value) if shown is None else shown, Reason.MALFORMED, problem), names
+    return Record("", Reason.MALFORMED, problem), names
 
 
 def _spans_lines(head: str) -> bool:

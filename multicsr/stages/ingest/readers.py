@@ -20,11 +20,12 @@ from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record, no_column, text_record
 from multicsr.stages.ingest.separated import first_fields, separated
 from multicsr.stages.ingest.tmx import segments
+from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikipedia import articles
 
 __all__ = ["READERS_VERSION", "Record", "column_names", "read_records"]
 
-READERS_VERSION = 3
+READERS_VERSION = 4
 """Version of the readers; raise it when a file gives other records than before."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 64 * 2**20
@@ -141,7 +142,7 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
 
 def _wikipedia(stream: BinaryIO, file: InputFile) -> Iterator[Record]:
     try:
-        from multicsr.stages.ingest.wikitext import BrokenMarkup, prose
+        from multicsr.stages.ingest.wikitext import prose
     except ImportError as error:
         raise ConfigError("input.format: wikipedia needs pip install 'multicsr[ingest]'") from error
     for article in articles(stream, file.shown):

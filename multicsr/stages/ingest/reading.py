@@ -8,33 +8,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from multicsr.config import Config
 from multicsr.execution.shard_report import ShardReport, count_reasons
 from multicsr.execution.stage_runner import commit, finished_report, write_rejects
-from multicsr.rows import SENTENCE, rejects, row_id
+from multicsr.rows import SENTENCE, UNDETERMINED, rejects, row_id
 from multicsr.stages.ingest.digests import Unchanged
 from multicsr.stages.ingest.files import PLACE_DIGITS, InputFile
-from multicsr.stages.ingest.filters import examine, sentence_splitter
+from multicsr.stages.ingest.filters import examine, has_text, sentence_splitter, shown
+from multicsr.stages.ingest.findings import REDACTED, counters_of
+from multicsr.stages.ingest.html_text import plain_texts, reject_left_markup
 from multicsr.stages.ingest.readers import read_records
-from multicsr.stages.ingest.record import Record
+from multicsr.stages.ingest.record import Placed
+from multicsr.stages.ingest.redaction import Redactor
 from multicsr.storage.manifest import add_digests, rows_digest
 from multicsr.storage.store import FileEntry, Store
 
 CHUNK_ROWS = 50_000
 """Number of records in memory at once."""
-_SHOWN_CHARACTERS = 1000
-"""Characters that are kept of a rejected record, enough to recognise it."""
-
-
-class Placed(NamedTuple):
-    """A record and its 0-based number in the file; all sentences of a document have the document's number."""
-
-    position: int
-    record: Record
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,14 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
         reject_files: list[FileEntry] = []
         rejected: dict[str, int] = {}
         digests: list[str] = []
-        for number, (rows, bad) in enumerate(read_chunks(config, shard.file)):
+        redact = Redactor(config.ingest.redact)
+        for number, (rows, bad) in enumerate(read_chunks(config, shard.file, redact)):
             key = f"{identity}-{number:05d}"
             candidates.append(store.write_table(f"{folder}/candidates/{key}.parquet", rows))
             reject_files += write_rejects(store, folder, key, bad)
             digests.append(rows_digest(rows["row_id"]))
-            for reason, count in count_reasons(bad).items():
-                rejected[reason] = rejected.get(reason, 0) + count
+            for reason, amount in count_reasons(bad).items():
+                rejected[reason] = rejected.get(reason, 0) + amount
         unchanged.check()
         num_candidates = sum(entry.rows for entry in candidates)
         report = ShardReport(
@@ -93,7 +87,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
             rejected=rejected,
             rows_digest=add_digests(digests),
             seconds=time.perf_counter() - started,
-            counters={"bytes": float(shard.file.bytes)},
+            counters={"bytes": float(shard.file.bytes), **counters_of(REDACTED, redact.counts)},
             files=candidates,
             reject_files=reject_files,
         )
@@ -103,35 +97,42 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
 
 
 def read_chunks(
-    config: Config, file: InputFile, most: int | None = None
+    config: Config, file: InputFile, redact: Redactor, most: int | None = None
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield the candidates, sorted by id, and the rejects of every `CHUNK_ROWS` records.
 
     Args:
         config: the configuration of the run.
         file: the file to read.
+        redact: replaces personal data.
         most: maximum number of records, or of sentences of documents; None: all.
     """
     placed = islice(_placed(config, file), most)
+    # A detected language comes later (`sharding.py`), so that the ids do not depend on the detector.
+    language = UNDETERMINED if config.ingest.language == "auto" else config.ingest.language
     while chunk := list(islice(placed, CHUNK_ROWS)):
         good: list[Placed] = []
         bad: list[Placed] = []
         for position, record in chunk:
-            examined = examine(record, config.ingest)
-            (bad if examined.reason else good).append(Placed(position, examined))
-        language = config.ingest.language
+            examined = examine(record, config.ingest, redact)
+            if examined.reason is None:
+                good.append(Placed(position, examined))
+            else:
+                bad.append(Placed(position, shown(examined, redact)))
         yield _candidates(good, language, file.name).sort_by("row_id"), _rejects(bad, language, file.name)
 
 
 def _placed(config: Config, file: InputFile) -> Iterator[Placed]:
     given = config.input
-    records = enumerate(
-        read_records(file, given.column, header=given.header, language=config.ingest.language)
-    )
-    if not config.input.documents:
-        return map(Placed._make, records)
-    split = sentence_splitter(config.ingest.language)
-    return (Placed(position, part) for position, document in records for part in split(document))
+    records = read_records(file, given.column, header=given.header, language=config.ingest.language)
+    has_html = given.html is not False and file.format != "wikipedia"  # whose articles are text already
+    if has_html:
+        records = plain_texts(records, always=given.html is True)
+    placed: Iterator[Placed] = map(Placed._make, enumerate(records))
+    if given.documents:
+        split = sentence_splitter(config.ingest.language)
+        placed = (Placed(position, part) for position, document in placed for part in split(document))
+    return reject_left_markup(placed) if has_html else placed
 
 
 def _candidates(placed: Sequence[Placed], language: str, source: str) -> pa.Table:
@@ -149,7 +150,7 @@ def _candidates(placed: Sequence[Placed], language: str, source: str) -> pa.Tabl
 def _rejects(placed: Sequence[Placed], language: str, source: str) -> pa.Table:
     columns = [
         pa.nulls(len(placed), pa.string()),
-        [record.text[:_SHOWN_CHARACTERS] for _, record in placed],
+        [record.text if has_text(record) else None for _, record in placed],
         pa.repeat(language, len(placed)),
         pa.repeat(source, len(placed)),
         [position for position, _ in placed],

@@ -14,16 +14,29 @@ class Record(NamedTuple):
     """One record of a file; its position is its index in the stream of records."""
 
     text: str
-    """Text before normalisation; for a damaged record, as much as can be displayed."""
+    """Text before normalisation; for a damaged record, as much of the column as can be displayed."""
     reason: Reason | None = None
     """Reason to reject the record; None if it is accepted so far."""
     detail: str | None = None
 
 
+class Placed(NamedTuple):
+    """A record and its 0-based number in the file; all sentences of a document have the document's number."""
+
+    position: int
+    record: Record
+
+
+_SHOWN_BYTES = 4000
+"""Bytes that are read of a record that is too long."""
+
+
 def text_record(raw: bytes) -> Record:
     """Return the record that the bytes contain, or a rejected record if they are too long or not UTF-8."""
     if len(raw) > streams.MAX_RECORD_BYTES:
-        return Record(shown(raw[:1000]), Reason.TOO_LONG, f"more than {streams.MAX_RECORD_BYTES} bytes")
+        return Record(
+            shown(raw[:_SHOWN_BYTES]), Reason.TOO_LONG, f"more than {streams.MAX_RECORD_BYTES} bytes"
+        )
     try:
         return Record(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -21,10 +21,14 @@ from multicsr.observability.progress import Progress
 from multicsr.stages.ingest.digests import keep_digests, known_digests
 from multicsr.stages.ingest.duplicates import RANGE_ROWS, IdRange, id_ranges
 from multicsr.stages.ingest.files import InputFile, find_files, place_of
-from multicsr.stages.ingest.filters import FILTERS_VERSION, LANGUAGE_FILTER_VERSION
+from multicsr.stages.ingest.filters import FILTERS_VERSION
+from multicsr.stages.ingest.findings import summary
+from multicsr.stages.ingest.html_text import HTML_VERSION
+from multicsr.stages.ingest.language_detection import IDENTIFIER_VERSION, LANGUAGE_FILTER_VERSION
 from multicsr.stages.ingest.near_duplicates import NEAR_DUPLICATES_VERSION, comparer, signer
 from multicsr.stages.ingest.readers import READERS_VERSION
 from multicsr.stages.ingest.reading import FileShard, file_identity, reader, split_identity
+from multicsr.stages.ingest.redaction import REDACTION_VERSION
 from multicsr.stages.ingest.sharding import sharder
 from multicsr.storage.collected import unused
 from multicsr.storage.manifest import NO_ROWS, Contents, Manifest, fingerprint
@@ -32,6 +36,8 @@ from multicsr.storage.store import SCHEMA_VERSION, FileEntry, Store
 
 _log = logging.getLogger(__name__)
 _ARTIFACT = "sentences"
+_IF_SET = {"redact", "languages"}
+"""Settings that are part of the fingerprint only where they differ from their default."""
 
 
 def ingest(config: Config, store: Store, progress: Progress) -> Manifest:
@@ -66,7 +72,7 @@ def _artifact(
 ) -> Artifact:
     """Return the artifact of input files whose digests are all known."""
     settings = unused(store, _settings(config, files, digests))
-    return Artifact(store, "ingest", _ARTIFACT, config.name, settings, unit="records")
+    return Artifact(store, "ingest", _ARTIFACT, config.name, settings, unit="records", summarise=summary)
 
 
 def _contents(
@@ -187,13 +193,24 @@ def reading_settings(config: Config) -> dict[str, JsonValue]:
     """Return the settings and versions that decide how a file is read."""
     one_record = {"language", "min_words", "max_words"}
     parsers = ("sentencex", "mwparserfromhell") if config.input.documents else ()
+    rules: dict[str, JsonValue] = {
+        "readers": READERS_VERSION,
+        "filters": FILTERS_VERSION,
+        **_installed(parsers),
+    }
+    if config.input.html is not False:
+        rules["html"] = HTML_VERSION
+    if config.ingest.redact:
+        rules["redaction"] = REDACTION_VERSION
     return {
         "schema": SCHEMA_VERSION,
-        "rules": {"readers": READERS_VERSION, "filters": FILTERS_VERSION, **_installed(parsers)},
+        "rules": rules,
         "column": config.input.column,
         "header": config.input.header,
         "documents": config.input.documents,
+        **config.input.model_dump(mode="json", include={"html"}, exclude_defaults=True),
         **config.ingest.model_dump(mode="json", include=one_record),
+        **config.ingest.model_dump(mode="json", include={"redact"}, exclude_defaults=True),
     }
 
 
@@ -224,11 +241,14 @@ def _settings(config: Config, files: Sequence[InputFile], digests: Mapping[str, 
             "rules": LANGUAGE_FILTER_VERSION,
             **_installed(["lingua-language-detector"]),
         }
+    if config.ingest.language == "auto":
+        rules["languages"] = {"rules": IDENTIFIER_VERSION, **_installed(["lingua-language-detector"])}
     if config.ingest.near_duplicates:
         rules["near_duplicates"] = {"rules": NEAR_DUPLICATES_VERSION, **_installed(["datasketch"])}
     return {
+        **config.ingest.model_dump(mode="json", exclude={"max_rejected", *_IF_SET}),
+        **config.ingest.model_dump(mode="json", include=_IF_SET, exclude_defaults=True),
         **reading_settings(config),
-        **config.ingest.model_dump(mode="json", exclude={"max_rejected"}),
         "records": fingerprint(reading_settings(config)),
         "versions": rules,
         "files": [[file.name, file.format, digests[file.path]] for file in files],

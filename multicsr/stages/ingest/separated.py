@@ -13,7 +13,7 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.rows import Reason
 from multicsr.stages.ingest import streams
 from multicsr.stages.ingest.files import InputFile
-from multicsr.stages.ingest.record import Record, no_column, shown, text_record
+from multicsr.stages.ingest.record import Record, no_column, text_record
 
 _MAX_LINES = 100_000
 """Maximum number of lines of one record; even a book in one field has fewer."""
@@ -96,7 +96,7 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
             detail = (
                 f"line {feed.number:,}: a quote is not closed as it should be; it spans {num_lines:,} lines"
             )
-            yield Record(shown(_bytes(feed.record[0].rstrip("\n"))), Reason.MALFORMED, detail)
+            yield Record("", Reason.MALFORMED, detail)  # which column the text is in is not known
             feed.give_back(1)
             unclosed += [feed.number] if num_lines > _LONG_LINES else []
             if len(unclosed) > _MAX_UNCLOSED:
@@ -112,7 +112,7 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
         elif fields:
             of = "header" if header else "first line"
             detail = f"line {feed.number:,}: {len(fields)} fields, the {of} has {len(first)}"
-            yield Record(shown(_bytes(" ".join(fields))), Reason.MALFORMED, detail)
+            yield Record("", Reason.MALFORMED, detail)
         else:
             yield Record("", Reason.EMPTY)
 

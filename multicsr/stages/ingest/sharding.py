@@ -4,6 +4,7 @@ Checks that need many records (duplicates) or much time (the language) are made 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 from multicsr.config import IngestConfig
 from multicsr.execution.shard_report import ShardReport, count_reasons
 from multicsr.execution.stage_runner import commit, write_rejects
-from multicsr.rows import Reason
+from multicsr.rows import SENTENCE, Reason
 from multicsr.stages.ingest.duplicates import IdRange, drop_duplicates, reject
-from multicsr.stages.ingest.filters import language_filter
+from multicsr.stages.ingest.findings import LANGUAGE, counters_of
+from multicsr.stages.ingest.language_detection import language_filter, language_identifier
 from multicsr.stages.ingest.near_duplicates import losers_of
 from multicsr.storage.manifest import rows_digest
 from multicsr.storage.store import FileEntry, Store
@@ -37,7 +39,7 @@ def sharder(
         near: files with the near-duplicates, if `near_duplicates` is set.
 
     Raises:
-        ConfigError: the language filter cannot be created.
+        ConfigError: the language filter or the identifier cannot be created.
     """
     keep_wanted = row_filter(config)
 
@@ -57,6 +59,7 @@ def sharder(
             rejected=count_reasons(bad),
             rows_digest=rows_digest(rows["row_id"]),
             seconds=time.perf_counter() - started,
+            counters=_languages_of(rows) if config.language == "auto" else {},
             files=files,
             reject_files=write_rejects(store, folder, ids.key, bad),
         )
@@ -70,12 +73,14 @@ def row_filter(
 ) -> Callable[[pa.Table, Mapping[str, str]], tuple[pa.Table, pa.Table]]:
     """Return the function that splits all candidates of a range of ids into rows and rejects.
 
-    Its second argument has the detail of each near-duplicate, by row id.
+    Its second argument has the detail of each near-duplicate, by row id. With `language: auto` the rows get
+    their language.
 
     Raises:
-        ConfigError: the language filter cannot be created.
+        ConfigError: the language filter or the identifier cannot be created.
     """
     foreign = language_filter(config.language) if config.language_filter else None
+    identify = language_identifier(config.languages) if config.language == "auto" else None
 
     def keep_wanted(found: pa.Table, losers: Mapping[str, str]) -> tuple[pa.Table, pa.Table]:
         rows, bad = drop_duplicates(found)
@@ -84,9 +89,17 @@ def row_filter(
             rows, bad = _drop(rows, bad, Reason.NEAR_DUPLICATE, alike)
         if foreign is not None:
             rows, bad = _drop(rows, bad, Reason.WRONG_LANGUAGE, foreign(rows["text"].to_pylist()))
+        if identify is not None:
+            tags = pa.array(identify(rows["text"].to_pylist()), pa.string())
+            rows = rows.set_column(rows.schema.get_field_index("language"), SENTENCE.field("language"), tags)
         return rows, bad
 
     return keep_wanted
+
+
+def _languages_of(rows: pa.Table) -> dict[str, float]:
+    """Return the counters of rows by language."""
+    return counters_of(LANGUAGE, Counter(rows["language"].to_pylist()))
 
 
 def _drop(

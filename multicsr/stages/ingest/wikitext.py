@@ -13,6 +13,7 @@ from mwparserfromhell.parser import ParserError
 from mwparserfromhell.wikicode import Wikicode
 
 from multicsr.stages.ingest.language_converter import first_variant
+from multicsr.stages.ingest.unclosed_markup import BrokenMarkup, without_unclosed
 
 _BREAK = "\n\n"
 _LINE = "\u2028"
@@ -57,17 +58,11 @@ _UNCLOSED = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|<ref|<!--|^\s*\||^\s*!\s"
 """Markup left in the text: constructs that the parser did not understand, and cells of an unclosed table."""
 _NOISE = re.compile(r"'{2,}|__[^\W\da-z_]+__|</?[A-Za-z][^<>]*>")
 _HOLLOW = re.compile(
-    r"\s*[(（﹙［〔【「『《〈][\s,;:，；：、،؛]*[)）﹚］〕】」』》〉]"
-    r"|(?<=[(（])[\s,;，；、،؛]+|[ \t]+(?=[,.](?:\s|$))"
+    r"(?<!\s)\s*[(（﹙［〔【「『《〈][\s,;:，；：、،؛]*[)）﹚］〕】」』》〉]"
+    r"|(?<=[(（])[\s,;，；、،؛]+|(?<![ \t])[ \t]+(?=[,.](?:\s|$))"
 )
 """Traces of removed markup: empty brackets of any script, punctuation at the beginning of brackets, spaces
 before a comma or full stop."""
-_MAX_UNCLOSED = 100
-"""Maximum number of unclosed templates; for each one, the parser reads the rest of the page again."""
-
-
-class BrokenMarkup(ValueError):
-    """Error for a page from which no text can be extracted; the message gives the reason."""
 
 
 def prose(wikitext: str, hidden: frozenset[str]) -> str:
@@ -83,11 +78,9 @@ def prose(wikitext: str, hidden: frozenset[str]) -> str:
     Raises:
         BrokenMarkup: the page cannot be parsed, or all its paragraphs have unclosed markup.
     """
-    unclosed = wikitext.count("{{") - wikitext.count("}}")
-    if unclosed > _MAX_UNCLOSED:
-        raise BrokenMarkup(f"{unclosed} templates do not end")
+    source = without_unclosed(_LINES_OF_LINKS.sub("", wikitext))
     try:
-        shown = first_variant(_shown(mwparserfromhell.parse(_LINES_OF_LINKS.sub("", wikitext)), hidden))
+        shown = first_variant(_shown(mwparserfromhell.parse(source), hidden))
     except ParserError as error:
         raise BrokenMarkup(str(error)) from error
     sections = [_paragraphs(section) for section in _HEADING.split(shown)]

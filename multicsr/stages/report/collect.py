@@ -9,16 +9,27 @@ from pathlib import PurePosixPath
 
 from pydantic import JsonValue
 
-from multicsr.config import CurateConfig, MaskConfig
+from multicsr.config import MaskConfig, ScorerName
 from multicsr.errors import RunError
 from multicsr.prompts import PromptSet
 from multicsr.rows import CURATED, SCORED
+from multicsr.stages.curate.curation import Curation, method_of
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
+from multicsr.stages.generate.costs import describe_requests
 from multicsr.stages.generate.fingerprint import prompts_of
+from multicsr.stages.ingest.findings import findings
 from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
-from multicsr.stages.report.statistics import PromptCounts, ReasonSamples, Sample, SampledRow, ScoreCounts
+from multicsr.stages.report.statistics import (
+    LanguageCounts,
+    PromptCounts,
+    ReasonSamples,
+    Sample,
+    SampledRow,
+    ScoreCounts,
+)
 from multicsr.stages.report.training import TrainingReport, read_training
+from multicsr.stages.score.scorer import COLUMNS, scorer_named
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
 from multicsr.storage.refresh_log import RefreshRun, refresh_runs
 from multicsr.storage.store import Store
@@ -44,6 +55,8 @@ class StageSummary:
     rejected: list[tuple[str, int]]
     """Pairs (reason, number of rows), the most frequent reason first."""
     seconds: float
+    findings: list[str]
+    """Lines about the languages of the sentences and about replaced personal data; empty for other stages."""
 
     @property
     def num_rejected(self) -> int:
@@ -72,6 +85,15 @@ class PromptUse:
 
 
 @dataclass(frozen=True)
+class LanguageYield:
+    """Number of sentences in a language that reached generation, and of those whose triplets were kept."""
+
+    language: str
+    read: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A sampled reject and the stage that rejected it."""
 
@@ -92,8 +114,8 @@ class Report:
     code_version: str
     stages: list[StageSummary]
     is_curated: bool
-    curation: CurateConfig | None
-    """Settings of the artifact `curated`; None before curation."""
+    curation: Curation | None
+    """Settings of the artifact `curated`, with any calibration; None before curation."""
     scores: ScoreCounts
     separation: Separation | None
     """Measure of how well the scores tell entailments from contradictions; None before curation."""
@@ -103,6 +125,8 @@ class Report:
     notes: list[str]
     """Remarks of all stages, such as why a prompt set was chosen."""
     omegas: list[tuple[float, int]]
+    languages: list[LanguageYield]
+    """Yield of each language, the most frequent one first."""
     kept: list[SampledRow]
     rejected: list[Rejected]
     training: TrainingReport | None
@@ -117,6 +141,8 @@ class Report:
     """Refresh runs of the store, oldest first."""
     engine: "EngineSummary | None"
     """Statistics of the LLM engine; None if the engine does not report them."""
+    requests: str
+    """Requests to an endpoint with their tokens and cost; empty if there were none."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +174,8 @@ def collect(snapshot: Snapshot) -> Report:
     store, manifests = snapshot.store, _manifests(snapshot)
     if not manifests:
         raise RunError(f"nothing to report in {store.uri()}; run `multicsr run CONFIG` first")
-    curation = _curation(manifests.get("curated"))
-    statistics = _RowStatistics(_score_method(manifests.get("scored"), curation))
+    curation = Curation.stored(manifests.get("curated"))
+    statistics = _RowStatistics(_scorer(manifests.get("scored"), curation))
     for artifact, manifest in manifests.items():
         statistics.read(store, artifact, manifest, is_last="curated" not in manifests)
     newest = max(manifests.values(), key=lambda manifest: manifest.created)
@@ -169,6 +195,12 @@ def collect(snapshot: Snapshot) -> Report:
         ),
         notes=[note for manifest in manifests.values() for note in manifest.notes],
         omegas=sorted(statistics.prompts.omegas.items()),
+        languages=[
+            LanguageYield(language, read, statistics.languages.kept[language])
+            for language, read in sorted(
+                statistics.languages.read.items(), key=lambda item: (-item[1], item[0])
+            )
+        ],
         kept=statistics.kept.rows(),
         rejected=[
             Rejected(ROW_TITLES[artifact], reason, row)
@@ -184,6 +216,7 @@ def collect(snapshot: Snapshot) -> Report:
         counters={TITLES[artifact]: manifest.counters for artifact, manifest in manifests.items()},
         refresh_runs=refresh_runs(store),
         engine=_engine(manifests.get("scored")),
+        requests=describe_requests(manifests["scored"].counters) if "scored" in manifests else "",
     )
 
 
@@ -207,24 +240,27 @@ class _RowStatistics:
     read only if there is no `curated` one.
     """
 
-    def __init__(self, method: str) -> None:
-        self.scores = ScoreCounts(method)
+    def __init__(self, scorer: ScorerName) -> None:
+        column = COLUMNS[scorer]
+        self.columns = {*_COLUMNS, f"entailment_{column}", f"contradiction_{column}"}
+        self.scores = ScoreCounts(scorer, column)
         self.prompts = PromptCounts()
-        self.kept = Sample(_NUM_KEPT, _SEED, method)
+        self.languages = LanguageCounts()
+        self.kept = Sample(_NUM_KEPT, _SEED, column)
         self.hypotheses = HypothesisSample()
-        self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, method) for artifact in ROW_TITLES}
+        self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, column) for artifact in ROW_TITLES}
         self.prompt_set: str | None = None
 
     def read(self, store: Store, artifact: str, manifest: Manifest, is_last: bool) -> None:
         if artifact not in ROW_TITLES:
             return
         if artifact == "curated" or (artifact == "scored" and is_last):
-            columns = [
-                name for name in (CURATED if artifact == "curated" else SCORED).names if name in _COLUMNS
-            ]
+            names = (CURATED if artifact == "curated" else SCORED).names
+            columns = [name for name in names if name in self.columns]
             for table in iter_tables(store, manifest, columns):
                 self.scores.add(table, kept=True)
                 self.prompts.add(table, kept=True)
+                self.languages.add(table, kept=True)
                 self.kept.add(table)
                 if artifact == "curated":
                     self.hypotheses.add(table)
@@ -234,20 +270,14 @@ class _RowStatistics:
             self.rejected[artifact].add(table)
             if artifact != "sentences":
                 self.prompts.add(table, kept=False)
+                self.languages.add(table, kept=False)
             if artifact == "curated":
                 self.scores.add(table, kept=False)
 
 
 _COLUMNS = {
-    *("row_id", "text", "source", "position", "entailment", "contradiction", "a", "b", "swapped", "omega"),
-    *(
-        "entailment_prompt",
-        "contradiction_prompt",
-        "prompts",
-        "entailment_expected",
-        "contradiction_expected",
-    ),
-    *("entailment_stated", "contradiction_stated"),
+    *("row_id", "text", "language", "source", "position", "entailment", "contradiction"),
+    *("a", "b", "swapped", "omega", "entailment_prompt", "contradiction_prompt", "prompts"),
 }
 
 
@@ -258,30 +288,26 @@ def _manifests(snapshot: Snapshot) -> dict[str, Manifest]:
 def _summary(artifact: str, manifest: Manifest) -> StageSummary:
     rejected = sorted(manifest.rejected.items(), key=lambda item: (-item[1], item[0]))
     return StageSummary(
-        artifact, TITLES[artifact], manifest.rows_in, manifest.rows_out, rejected, manifest.seconds
+        artifact,
+        TITLES[artifact],
+        manifest.rows_in,
+        manifest.rows_out,
+        rejected,
+        manifest.seconds,
+        list(findings(manifest.counters)) if artifact == "sentences" else [],
     )
-
-
-def _curation(manifest: Manifest | None) -> CurateConfig | None:
-    rule = None if manifest is None else manifest.settings.get("curate")
-    if not isinstance(rule, dict):
-        return None
-    # A dump of the settings contains gamma even for the rule that has none; CurateConfig would reject it.
-    has_gamma = rule.get("rule") != "reference"
-    return CurateConfig.model_validate({name: rule[name] for name in rule if has_gamma or name != "gamma"})
 
 
 def _separation(curated: Manifest | None) -> Separation | None:
     return None if curated is None else Separation.from_counters(curated.counters)
 
 
-def _score_method(scored: Manifest | None, curation: CurateConfig | None) -> str:
-    """Return the score that decided in curation; before curation, the score that was computed."""
+def _scorer(scored: Manifest | None, curation: Curation | None) -> ScorerName:
+    """Return the scorer that decided in curation; before curation, the one that scored."""
     if curation is not None:
         return curation.score
-    scoring = None if scored is None else scored.settings.get("scoring")
-    made = scoring.get("score") if isinstance(scoring, dict) else None
-    return "stated" if isinstance(made, dict) and made.get("method") == "stated" else "expected"
+    made = scorer_named(method_of(scored.settings) or "") if scored else ""
+    return next((name for name in COLUMNS if name == made), "llm_expected")
 
 
 def _sigma(model: Manifest | None) -> float | None:

@@ -9,17 +9,14 @@ Memory does not grow with the number of rows: the rows with the smallest row ids
 hashes of texts, so these rows are a random sample that depends neither on files nor on the order of rows.
 """
 
-import re
-import unicodedata
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from multicsr.stages.ingest.words import WITHOUT_BLANKS
+from multicsr.stages.curate.words import MAX_CHARACTERS, words_of
 
 MAX_ROWS = 20_000
 """Rows of the sample. With so many rows the AUC has a standard error below 0.003."""
@@ -32,8 +29,6 @@ _MIN_Z = 1.96
 """Smallest z-score of a word that is shown: quantile of the normal distribution for an interval of 95%."""
 _PRIOR = 1.0
 """Dirichlet prior: hypotheses that are added to each side, one with and one without each word."""
-_MAX_CHARACTERS, _MAX_WORD = 1_000, 40
-"""Characters that are read of a hypothesis and of a word, so that broken texts cannot fill the memory."""
 _COLUMNS = ["row_id", "entailment", "contradiction"]
 
 
@@ -76,7 +71,7 @@ class HypothesisSample:
         """Add rows, which have both hypotheses, as candidates for the sample."""
         rows = self._smallest(table.select(_COLUMNS))
         for index, name in enumerate(_COLUMNS[1:], start=1):
-            rows = rows.set_column(index, name, pc.utf8_slice_codeunits(rows[name], 0, _MAX_CHARACTERS))
+            rows = rows.set_column(index, name, pc.utf8_slice_codeunits(rows[name], 0, MAX_CHARACTERS))
         self._rows = rows if self._rows is None else self._smallest(pa.concat_tables([self._rows, rows]))
 
     def lexical_bias(self) -> LexicalBias | None:
@@ -125,12 +120,6 @@ def lexical_bias(row_ids: list[str], entailments: list[str], contradictions: lis
         entailment_words=_telling(vocabulary, counts_2V, -z_V),
         contradiction_words=_telling(vocabulary, counts_2V, z_V),
     )
-
-
-def words_of(text: str) -> set[str]:
-    """Return the words of a text in lower case; in scripts without blanks, its characters."""
-    lowered = unicodedata.normalize("NFC", text.lower()).replace("\u2019", "'")
-    return {word[:_MAX_WORD] for word in _word_pattern().findall(lowered)}
 
 
 def log_odds(counts_2V: NDArray[np.int64], num_rows: int) -> NDArray[np.float64]:
@@ -218,17 +207,3 @@ def _telling(vocabulary: list[str], counts_2V: NDArray[np.int64], z_V: NDArray[n
     """Return the words with the largest z-scores; words with equal ones are in alphabetical order."""
     order = [index for index in np.argsort(-z_V, kind="stable")[:_NUM_WORDS] if z_V[index] >= _MIN_Z]
     return [WordUse(vocabulary[index], int(counts_2V[0, index]), int(counts_2V[1, index])) for index in order]
-
-
-@cache
-def _word_pattern() -> re.Pattern[str]:
-    """Return the pattern of a word: letters and digits with their marks, which `re` counts as no letters."""
-    alone = re.compile(f"[{WITHOUT_BLANKS}]")
-    marks = "".join(
-        character
-        for character in map(chr, range(0x300, 0x1F000))
-        if unicodedata.category(character) in ("Mn", "Mc") and not alone.match(character)
-    )
-    letters = rf"[^\W_{WITHOUT_BLANKS}]"
-    part = rf"{letters}+(?:[{marks}]+{letters}*)*"
-    return re.compile(rf"[{WITHOUT_BLANKS}]|{part}(?:'{part})*")

@@ -31,8 +31,10 @@ def _zeros(*shape: int) -> np.ndarray:
 class ScoreCounts:
     """Rows per bin of a = score(premise, entailment) and b = score(premise, contradiction), in [0, 5]."""
 
-    method: str
-    """Method of the counted score: `expected` or `stated`."""
+    scorer: str
+    """Name of the scorer of the counted score."""
+    column: str
+    """End of the names of its columns; rows of curation are counted by the score that decided, a and b."""
     kept_a: np.ndarray = field(default_factory=lambda: _zeros(NUM_BINS))
     kept_b: np.ndarray = field(default_factory=lambda: _zeros(NUM_BINS))
     rejected_a: np.ndarray = field(default_factory=lambda: _zeros(NUM_BINS))
@@ -47,7 +49,9 @@ class ScoreCounts:
 
     def add(self, table: pa.Table, kept: bool) -> None:
         """Count the rows that have both scores."""
-        a_N, b_N = (_floats(table[f"{name}_{self.method}"]) for name in ("entailment", "contradiction"))
+        names = (f"entailment_{self.column}", f"contradiction_{self.column}")
+        names = ("a", "b") if "a" in table.column_names else names
+        a_N, b_N = (_floats(table[name]) for name in names)
         both_N = ~(np.isnan(a_N) | np.isnan(b_N))
         a_N, b_N = a_N[both_N], b_N[both_N]
         counts_a, counts_b = (self.kept_a, self.kept_b) if kept else (self.rejected_a, self.rejected_b)
@@ -74,6 +78,23 @@ class PromptCounts:
         self.omegas.update(round(omega, 3) for omega in table["omega"].drop_null().to_pylist())
 
 
+@dataclass
+class LanguageCounts:
+    """Sentences that reached generation and kept triplets, by the language of the row."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table, kept: bool) -> None:
+        """Count the rows."""
+        languages = Counter(
+            {item["values"]: item["counts"] for item in pc.value_counts(table["language"]).to_pylist()}
+        )
+        self.read.update(languages)
+        if kept:
+            self.kept.update(languages)
+
+
 @dataclass(frozen=True)
 class SampledRow:
     """A row to display; a field is None if the row was rejected before it was filled."""
@@ -91,8 +112,8 @@ class SampledRow:
 class Sample:
     """A random sample that depends only on the rows and the seed, not on the order of rows or on files."""
 
-    def __init__(self, size: int, seed: int, method: str) -> None:
-        self._size, self._seed, self._method = size, seed, method
+    def __init__(self, size: int, seed: int, column: str) -> None:
+        self._size, self._seed, self._column = size, seed, column
         self._rows: list[tuple[str, SampledRow]] = []
 
     def add(self, table: pa.Table) -> None:
@@ -101,7 +122,7 @@ class Sample:
         keys = (self._key(*identity) for identity in zip(*columns, strict=True))
         best = heapq.nsmallest(self._size, ((key, index) for index, key in enumerate(keys)))
         rows = table.take(pa.array([index for _, index in best], pa.int64())).to_pylist()
-        entering = [(key, _sampled(row, self._method)) for (key, _), row in zip(best, rows, strict=True)]
+        entering = [(key, _sampled(row, self._column)) for (key, _), row in zip(best, rows, strict=True)]
         self._rows = heapq.nsmallest(self._size, [*self._rows, *entering], key=lambda entry: entry[0])
 
     def rows(self) -> list[SampledRow]:
@@ -115,8 +136,8 @@ class Sample:
 class ReasonSamples:
     """Small samples of the rejects of one stage, one per reason."""
 
-    def __init__(self, size: int, seed: int, method: str) -> None:
-        self._size, self._seed, self._method = size, seed, method
+    def __init__(self, size: int, seed: int, column: str) -> None:
+        self._size, self._seed, self._column = size, seed, column
         self._samples: dict[str, Sample] = {}
 
     def add(self, table: pa.Table) -> None:
@@ -124,7 +145,7 @@ class ReasonSamples:
         for reason in table["reason"].unique().to_pylist():
             chosen = table.filter(pc.equal(table["reason"], reason))
             if reason not in self._samples:
-                self._samples[reason] = Sample(self._size, self._seed, self._method)
+                self._samples[reason] = Sample(self._size, self._seed, self._column)
             self._samples[reason].add(chosen)
 
     def rows(self) -> Iterator[tuple[str, SampledRow]]:
@@ -135,7 +156,7 @@ class ReasonSamples:
                 yield reason, row
 
 
-def _sampled(row: dict[str, object], method: str) -> SampledRow:
+def _sampled(row: dict[str, object], column: str) -> SampledRow:
     def text(name: str) -> str | None:
         value = row.get(name)
         if not isinstance(value, str):
@@ -151,8 +172,8 @@ def _sampled(row: dict[str, object], method: str) -> SampledRow:
         text=text("text"),
         entailment=text("entailment"),
         contradiction=text("contradiction"),
-        a=number("a") if "a" in row else number(f"entailment_{method}"),
-        b=number("b") if "b" in row else number(f"contradiction_{method}"),
+        a=number("a") if "a" in row else number(f"entailment_{column}"),
+        b=number("b") if "b" in row else number(f"contradiction_{column}"),
         swapped=bool(row.get("swapped")),
         detail=text("detail"),
     )

@@ -1,7 +1,10 @@
 """Summary of a run for the terminal: row counts per stage, and the encoder before and after training."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from multicsr.stages.curate.curation import Curation
+from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import read_evaluation, render
 from multicsr.stages.report.collect import StageSummary, stage_summaries
 from multicsr.storage.versions import Snapshot
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def summary(snapshot: Snapshot) -> "Group":
-    """Return tables of the completed stages and, if there is one, of the evaluation.
+    """Return tables of the completed stages and of the evaluation, and lines on the scores.
 
     Raises:
         RunError: a manifest or the evaluation is damaged.
@@ -20,8 +23,25 @@ def summary(snapshot: Snapshot) -> "Group":
     from rich.console import Group
 
     evaluation = read_evaluation(snapshot)
-    tables = [_stages(stage_summaries(snapshot)), *([render(evaluation)] if evaluation else [])]
-    return Group(*tables)
+    stages = stage_summaries(snapshot)
+    return Group(
+        _stages(stages),
+        *(f"{stage.title}: {line}" for stage in stages for line in stage.findings),
+        *_scores(snapshot),
+        *([render(evaluation)] if evaluation else []),
+    )
+
+
+def _scores(snapshot: Snapshot) -> Iterator[str]:
+    """Yield how well the scores tell entailments from contradictions, and how they agree with people."""
+    if "curated" not in snapshot:
+        return
+    curated = snapshot.manifest("curated")
+    if separation := Separation.from_counters(curated.counters):
+        yield f"Scores: {separation}; 50% is chance"
+    curation = Curation.stored(curated)
+    if curation is not None and curation.calibration is not None:
+        yield f"Calibration: {curation.calibration}"
 
 
 def _stages(stages: list[StageSummary]) -> "Table":

@@ -1,6 +1,5 @@
 """Facts about a corpus: format, column, language, sentences or documents, lengths, HTML."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from multicsr.errors import ConfigError
 from multicsr.messages.extras import missing_packages
 from multicsr.rows import normalise
 from multicsr.stages.ingest.files import FoundFiles, search
-from multicsr.stages.ingest.filters import language_filter, sentence_splitter
+from multicsr.stages.ingest.filters import sentence_splitter
 from multicsr.stages.ingest.formats import Format
+from multicsr.stages.ingest.html_text import has_markup, to_plain_text
+from multicsr.stages.ingest.language_detection import language_filter
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
 from multicsr.tools.new.columns import Column, read_columns
@@ -30,9 +31,6 @@ _MAJORITY = 0.5
 """Share of the texts below which a language is a wrong guess: the detector does not know all languages."""
 _LOST = 0.05
 """Share of the sentences that default limits may lose before others are proposed."""
-_HTML = re.compile(
-    r"<(?:/?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|td|tr|table|h[1-6]|img|html)\b[^<>]*)>", re.I
-)
 _HTML_SHARE = 0.05
 _HEAD_BYTES = 4096
 
@@ -111,6 +109,8 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
     texts = column.texts
     if not texts:
         raise ConfigError(f"--input: no record of {files[0].shown} holds text")
+    html_share = sum(map(has_markup, texts)) / len(texts)
+    texts = _plain(texts)
     share = None
     if language is None:
         language, share = _detected(texts)
@@ -133,8 +133,15 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
         documents=documents,
         words=sorted(map(count_words, map(normalise, units))),
         record_words=record_words,
-        html_share=sum(bool(_HTML.search(text)) for text in texts) / len(texts),
+        html_share=html_share,
     )
+
+
+def _plain(texts: list[str]) -> list[str]:
+    """Return the texts without HTML, as ingest reads them; unchanged if its packages are not installed."""
+    if "selectolax" in missing_packages("ingest"):
+        return texts
+    return [record.text for record in map(to_plain_text, map(Record, texts)) if record.text] or texts
 
 
 def _search(given: InputConfig, language: str) -> tuple[FoundFiles, Format | None]:
@@ -186,7 +193,7 @@ def _detected(texts: Sequence[str]) -> tuple[str, float | None]:
         return _DEFAULTS.language, None
     from lingua import LanguageDetectorBuilder
 
-    sample = [_HTML.sub(" ", text)[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
+    sample = [text[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
     detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
     found = Counter(filter(None, map(detector.detect_language_of, sample)))
     if not found or max(found.values()) < _MAJORITY * len(sample):

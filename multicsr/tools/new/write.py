@@ -90,7 +90,7 @@ def _input(facts: CorpusFacts) -> Iterator[str]:
     if facts.column.name is not None:
         yield from _column(facts)
     if facts.has_html:
-        yield f"  # {facts.html_share:.0%} of the records hold HTML, whose tags would stay in the text."
+        yield f"  # {facts.html_share:.0%} of the records hold HTML, which is converted to text."
     if facts.documents:
         yield f"  documents: true # {facts.record_words:g} words (median) are split into sentences"
     else:

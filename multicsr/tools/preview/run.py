@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from multicsr.config import Config, CurateConfig
+from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.execution.materialise import Artifact, complete
 from multicsr.execution.ray_session import lazy_ray_session
@@ -17,10 +17,12 @@ from multicsr.execution.shard_report import ShardReport, StageTotals, count_reas
 from multicsr.execution.stage_runner import PartShard, work_on, write_rejects
 from multicsr.observability.progress import Progress, SilentProgress
 from multicsr.pipeline.preflight import require_no_problems
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.run import curate_settings, curate_stage
 from multicsr.stages.curate.thresholds import nothing_kept, with_absolute_thresholds
+from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.few import FewResults, write_few
-from multicsr.stages.generate.run import assemble_shard
+from multicsr.stages.generate.run import assemble_shard, named_prompts
 from multicsr.stages.report.collect import Report, collect
 from multicsr.storage.manifest import Manifest, rows_digest
 from multicsr.storage.store import Store
@@ -39,7 +41,7 @@ class Preview:
     results: FewResults
     report: Report
     """Content of the report of a run that has nothing but the sample."""
-    curation: CurateConfig | None
+    curation: Curation | None
     """Settings with the thresholds that were applied; None if there are none that `keep_share` asks for."""
     problem: str
     """Error with which curation would end; empty if there is none."""
@@ -58,6 +60,7 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
         RunError: no record of the sample is usable, or a file or the LLM fails.
     """
     require_no_problems(("ingest", "generate", "curate"), config)
+    config, _ = named_prompts(config, progress)
     progress.start("read", None, "records")
     corpus = sample_corpus(config)
     num_read = len(corpus.sentences) + len(corpus.rejects)
@@ -70,9 +73,10 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
         )
     with lazy_ray_session(config.generate.cpus_per_actor, progress.announce):
         results = write_few(config, corpus.sentences.slice(0, num_rows), progress)
-    progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
-    with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:
-        return _curated(config, corpus, results, Store.open(folder))
+        progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
+        calibrate(config, Store.of(config), results.settings, progress)
+        with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:
+            return _curated(config, corpus, results, Store.open(folder))
 
 
 def _curated(config: Config, corpus: CorpusSample, results: FewResults, scratch: Store) -> Preview:
@@ -81,7 +85,8 @@ def _curated(config: Config, corpus: CorpusSample, results: FewResults, scratch:
     manifests["scored"] = _scored(config, corpus, results, scratch)
     curation, problem = None, ""
     try:
-        curation = with_absolute_thresholds(config.curate, scratch, manifests["scored"])
+        curation = Curation.of(config, Store.of(config), manifests["scored"])
+        curation = with_absolute_thresholds(curation, scratch, manifests["scored"])
         manifests["curated"] = _decided(config, curation, scratch, manifests["scored"])
         if manifests["curated"].rows_out == 0:
             raise nothing_kept(curation, scratch, manifests["scored"])
@@ -116,9 +121,9 @@ def _scored(config: Config, corpus: CorpusSample, results: FewResults, scratch: 
     return _completed(artifact, report)
 
 
-def _decided(config: Config, curation: CurateConfig, scratch: Store, scored: Manifest) -> Manifest:
+def _decided(config: Config, curation: Curation, scratch: Store, scored: Manifest) -> Manifest:
     """Write the artifact `curated`."""
-    stage = curate_stage(curation, scored)
+    stage = curate_stage(curation, scratch, scored)
     artifact = _artifact(config, scratch, "curate", "curated", curate_settings(curation, scored))
     report = work_on(stage, scratch, artifact.folder, PartShard(scored.files[0]), stage.make())
     return _completed(artifact, report)

@@ -12,6 +12,7 @@ from multicsr.config import Config
 from multicsr.rows import SENTENCE, rejects
 from multicsr.stages.ingest.files import InputFile, find_files
 from multicsr.stages.ingest.reading import read_chunks
+from multicsr.stages.ingest.redaction import Redactor
 from multicsr.stages.ingest.sharding import row_filter
 
 _RECORDS = 5_000
@@ -47,8 +48,9 @@ def sample_corpus(config: Config) -> CorpusSample:
     found = find_files(config.input, config.s3, config.ingest.language)
     chosen = spread(found.files)
     found_rows, bad = [SENTENCE.empty_table()], [rejects(SENTENCE).empty_table()]
+    redact = Redactor(config.ingest.redact)
     for file in chosen:
-        for rows, rejected in read_chunks(config, file, most=_RECORDS // len(chosen)):
+        for rows, rejected in read_chunks(config, file, redact, most=_RECORDS // len(chosen)):
             found_rows.append(rows)
             bad.append(rejected)
     kept, rejected = row_filter(config.ingest)(pa.concat_tables(found_rows), {})

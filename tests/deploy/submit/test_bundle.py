@@ -21,7 +21,7 @@ TREE = {
 def make(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sts").mkdir()
-    for name in ("dev.tsv", "sts/a.tsv", "sts/b.tsv.gz", "prompts.yaml"):
+    for name in ("dev.tsv", "pairs.tsv", "sts/a.tsv", "sts/b.tsv.gz", "prompts.yaml"):
         (tmp_path / name).write_bytes(name.encode())
 
     def config(**sections) -> Config:
@@ -49,17 +49,20 @@ def test_data_files_travel_with_the_job_that_reads_them(make):
         train={"dev": "dev.tsv"},
         evaluate={"data": ["sts", "/mnt/all"]},
         generate={"prompts": "prompts.yaml"},
+        score={"calibrate": "pairs.tsv"},
     )
     assert set(pack(config, "ingest").files) == set()
-    assert set(pack(config, "generate").files) == {"prompts.yaml"}
+    assert set(pack(config, "generate").files) == {"prompts.yaml", "pairs.tsv"}
     for name in ("syncse", "auto"):
         assert set(pack(make(generate={"prompts": name}), "generate").files) == set()
+    assert set(pack(config, "curate").files) == {"pairs.tsv"}
     assert set(pack(config, "train").files) == {"dev.tsv"}
     assert set(pack(config, "evaluate").files) == {"a.tsv", "b.tsv.gz"}
     refresh_bundle = pack(config, "refresh")
     assert refresh_bundle.files["dev.tsv"] == b"dev.tsv"
     sent = yaml.safe_load(refresh_bundle.text("s3://b/jobs/x"))
     assert sent["evaluate"]["data"] == ["/mnt/all", "s3://b/jobs/x/a.tsv", "s3://b/jobs/x/b.tsv.gz"]
+    assert sent["score"]["calibrate"] == "s3://b/jobs/x/pairs.tsv"
     assert sent["train"]["dev"] == "s3://b/jobs/x/dev.tsv"
     assert sent["generate"]["prompts"] == "s3://b/jobs/x/prompts.yaml"
 

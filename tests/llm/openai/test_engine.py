@@ -10,13 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from multicsr.errors import ConfigError, RunError
-from multicsr.llm.base import Completion
+from multicsr.llm.base import Completion, Usage
 from multicsr.llm.openai.answers import ChatFailure, Kind, read
 from multicsr.llm.openai.endpoint import BACKOFF_S, _Attempts
 from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
 from multicsr.llm.openai.engine import OpenAIEngine
 from multicsr.prompts import load_prompts
 from multicsr.rows import Reason
+from tests.support.chat_server import engine_at, said, serving
 from tests.support.tiny_llms import make_config
 
 
@@ -102,11 +103,11 @@ def endpoint():
         thread.join()
 
 
-def make_engine(url, **sections):
+def make_engine(url, backoff_s=0.01, **sections):
     sections.setdefault("score", {"method": "both"})
     llm = {"engine": "openai", "base_url": url, **sections.pop("llm", {})}
     config = make_config("some-model", llm=llm, generate={"omega": 0, "temperature": 0.5}, **sections)
-    return OpenAIEngine(config, backoff_s=0.01)
+    return OpenAIEngine(config, backoff_s)
 
 
 def pairs(*premises):
@@ -120,7 +121,7 @@ def test_pairs_are_written_in_order_with_a_seed_per_hypothesis(endpoint, monkeyp
     premises = [f"Premise {i}." for i in range(20)]
     results = engine.generate_pairs(pairs(*premises), premises)
     assert results == [(Completion(f"Sentence: {premise} ", 3, True),) * 2 for premise in premises]
-    assert engine.usage.take() == {"prompt_tokens": 200, "generated_tokens": 120}
+    assert engine.usage.take() == {"requests": 40, "prompt_tokens": 200, "generated_tokens": 120}
     assert set(endpoint.keys) == {"Bearer abc"}
     assert len({body["seed"] for body in endpoint.bodies}) == 40
     assert {body["temperature"] for body in endpoint.bodies} == {0.5}
@@ -281,7 +282,7 @@ def test_the_other_name_for_the_limit_is_tried_once(endpoint):
 def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypatch):
     """Each waits a time of its own, never less than the endpoint asks for."""
     waits = []
-    client = EndpointClient(make_engine("http://x")._config.llm)
+    client = EndpointClient(make_engine("http://x")._config.llm, Usage())
     monkeypatch.setattr(client._has_failed, "wait", waits.append)
     for _ in range(20):
         attempts = _Attempts()
@@ -295,8 +296,7 @@ def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypa
 
 def test_patience_is_counted_in_seconds_not_in_attempts(endpoint):
     endpoint.failures = [(429, {})] * 30
-    engine = make_engine(endpoint.url, llm={"patience_s": 60})
-    engine._endpoint._backoff_s = 0.0
+    engine = make_engine(endpoint.url, backoff_s=0.0, llm={"patience_s": 60})
     assert engine.reply(["4"], ["a"], 8) == [Completion("4 ", 3, True)]
     assert len(endpoint.bodies) == 31
 
@@ -384,3 +384,59 @@ def test_a_chat_template_cannot_be_switched_off(endpoint):
     llm = {"engine": "openai", "base_url": endpoint.url, "chat_template": False}
     with pytest.raises(ConfigError, match=r"llm\.chat_template"):
         OpenAIEngine(make_config("m", llm=llm, generate={"omega": 0}))
+
+
+class BaseModel:
+    """What a base model writes at an endpoint that ends a text at stop strings, wherever they are."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __call__(self, body):
+        cuts = [self.text.index(stop) for stop in body.get("stop", []) if stop in self.text]
+        return said(self.text[: min(cuts)], "stop") if cuts else said(self.text, "length")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "asked"),
+    [
+        ("A dog runs.\nSentence: next", ("A dog runs.", True), 1),
+        ("\n\nA dog runs.\nSentence: next", ("A dog runs.", True), 2),
+        (" \n A dog runs", ("A dog runs", False), 2),
+        ("A dog runs", ("A dog runs", False), 1),
+        (" A dog runs", ("A dog runs", False), 1),
+    ],
+)
+def test_text_ends_at_the_first_stop_string_after_other_text(text, expected, asked):
+    with serving(BaseModel(text)) as server:
+        [found] = engine_at(server.url).reply(["x"], ["id"], 8)
+    assert (found.text, found.finished) == expected
+    assert len(server.bodies) == asked
+
+
+def test_endpoint_that_begins_with_line_breaks_is_asked_twice_once_only():
+    with serving(BaseModel("\nA dog runs.\nAnd more")) as server:
+        engine = engine_at(server.url)
+        found = engine.reply(["x"] * 5, list("abcde"), 8)
+    assert {each.text for each in found} == {"A dog runs."}
+    assert ["stop" in body for body in server.bodies] == [True, *[False] * 5]
+
+
+def test_empty_answer_stays_empty():
+    with serving(lambda body: said("", "stop")) as server:
+        found = engine_at(server.url).reply(["x"] * 2, list("ab"), 8)
+    assert found == [Completion("", 3, True)] * 2
+    assert len(server.bodies) == 4
+
+
+def test_one_text_that_begins_with_a_line_break_does_not_end_the_use_of_stop_strings():
+    """Without them the endpoint would write on after every text, and that is paid."""
+
+    def answer(body):
+        text = "\nOdd." if "odd" in body["messages"][0]["content"] else "Even."
+        return BaseModel(f"{text}\nAnd so on")(body)
+
+    with serving(answer) as server:
+        found = engine_at(server.url).reply(["even", "odd", "even", "even"], list("abcd"), 8)
+    assert [each.text for each in found] == ["Even.", "Odd.", "Even.", "Even."]
+    assert ["stop" in body for body in server.bodies] == [True, True, False, True, True]

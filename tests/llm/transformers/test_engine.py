@@ -125,7 +125,7 @@ def test_a_gpu_that_is_not_there_is_a_configuration_error(causal_dir):
 
 
 def test_rows_of_a_stage_do_not_depend_on_blocks(model_dir, premises):
-    sections = {"score": {"method": "both", "max_new_tokens": 3}, "curate": {"score": "expected"}}
+    sections = {"score": {"method": "both", "max_new_tokens": 3}, "curate": {"score": "llm_expected"}}
     sentences = make_sentences(premises[:40])
     found = []
     for size, batch_size in ((40, 64), (7, 3)):

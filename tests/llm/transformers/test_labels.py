@@ -229,4 +229,4 @@ def lacking(encoder_decoder_dir, premises, tmp_path):
 def test_a_label_that_cannot_be_written_ends_the_job_before_the_first_sentence(lacking):
     with pytest.raises(ConfigError, match=r"generate\.prompts: .* cannot write the score label '3'; change"):
         TripletStage(make_config(lacking))
-    TripletStage(make_config(lacking, score={"method": "stated"}, curate={"score": "stated"}))
+    TripletStage(make_config(lacking, score={"method": "llm_stated"}))

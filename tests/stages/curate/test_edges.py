@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from multicsr.config import CurateConfig
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.edges import edge_rows
 from multicsr.stages.curate.rule import decide
 from multicsr.storage.store import Store
@@ -15,13 +15,13 @@ SCORES = [(round(_draw.uniform(0, 5), 3), round(_draw.uniform(0, 5), 3)) for _ i
 SCORES += [(NAN, 1.0), (4.0, NAN)]
 
 
-def moved(config: CurateConfig, by: float) -> CurateConfig:
+def moved(config: Curation, by: float) -> Curation:
     """Return the settings with every threshold stricter by so much; looser if it is negative."""
     update = {"alpha": config.alpha + by, "beta": config.beta - by}
     return config.model_copy(update=update | ({"gamma": config.gamma + by} if config.rule == "paper" else {}))
 
 
-def is_kept(a: float, b: float, config: CurateConfig) -> bool:
+def is_kept(a: float, b: float, config: Curation) -> bool:
     return decide(make_rows([(a, b)]), config).rows.num_rows == 1
 
 
@@ -29,7 +29,7 @@ def is_kept(a: float, b: float, config: CurateConfig) -> bool:
 def test_nearest_rows_of_both_sides_are_found(tmp_path, rule):
     store, table = Store.open(str(tmp_path)), make_rows(SCORES)
     scored = scored_artifact(store, [table.slice(0, 100), table.slice(100, 50), table.slice(150)])
-    config = CurateConfig(rule=rule)
+    config = Curation(rule=rule)
     kept, lost = edge_rows(store, scored, config, number=5)
     assert len(kept) == len(lost) == 5
     for row in kept:
@@ -54,5 +54,5 @@ def test_nearest_rows_of_both_sides_are_found(tmp_path, rule):
 def test_sides_without_rows_are_empty(tmp_path):
     store = Store.open(str(tmp_path))
     scored = scored_artifact(store, [make_rows([(4.0, 1.0), (NAN, 1.0)])])
-    kept, lost = edge_rows(store, scored, CurateConfig())
+    kept, lost = edge_rows(store, scored, Curation())
     assert (len(kept), lost) == (1, [])

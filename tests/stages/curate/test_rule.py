@@ -5,11 +5,10 @@ import random
 import pyarrow as pa
 import pytest
 
-from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError
 from multicsr.rows import CURATED, SCORED, Reason, rejects, row_id
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.rule import decide
-from multicsr.stages.curate.run import curate_stage
 from multicsr.stages.curate.sweep import Yield, sweep
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
@@ -58,15 +57,15 @@ def random_scores(number):
 @pytest.mark.parametrize(
     "config",
     [
-        CurateConfig(),
-        CurateConfig(score="stated", alpha=3.3, beta=3.1, gamma=0.7),
-        CurateConfig(rule="reference"),
-        CurateConfig(rule="reference", score="stated", alpha=2.5, beta=3.3),
+        Curation(),
+        Curation(score="llm_stated", alpha=3.3, beta=3.1, gamma=0.7),
+        Curation(rule="reference"),
+        Curation(rule="reference", score="llm_stated", alpha=2.5, beta=3.3),
     ],
 )
 def test_agrees_with_a_plain_loop(config):
     scores = random_scores(400)
-    table = make_rows(scores, config.score)
+    table = make_rows(scores, config.column)
     output = decide(table, config)
     expected = [slow_decision(a, b, config) for a, b in scores]
 
@@ -82,7 +81,7 @@ def test_agrees_with_a_plain_loop(config):
 
 
 def test_thresholds_are_inclusive_in_decimals():
-    config = CurateConfig(score="stated", alpha=3.3, beta=2.3, gamma=1)
+    config = Curation(score="llm_stated", alpha=3.3, beta=2.3, gamma=1)
     assert decide(make_rows([(3.3, 2.3)], "stated"), config).rows.num_rows == 1
     assert (
         decide(make_rows([(2.1, 1.1)], "stated"), config.model_copy(update={"alpha": 2})).rows.num_rows == 1
@@ -92,7 +91,7 @@ def test_thresholds_are_inclusive_in_decimals():
 
 def test_reference_exchanges_the_whole_pair():
     table = make_rows([(1.0, 4.5), (4.5, 1.0)])
-    rows = decide(table, CurateConfig(rule="reference")).rows.to_pylist()
+    rows = decide(table, Curation(rule="reference")).rows.to_pylist()
     assert [row["swapped"] for row in rows] == [True, False]
     assert (rows[0]["entailment"], rows[0]["contradiction"]) == ("c0", "e0")
     assert (rows[0]["entailment_prompt"], rows[0]["contradiction_prompt"]) == (2, 1)
@@ -105,11 +104,13 @@ def test_rows_scored_without_the_score_that_decides_are_an_error(tmp_path):
     store = Store.open(str(tmp_path))
     scoring = {"scoring": {"score": {"method": "expected"}}}
     scored = scored_artifact(store, [make_rows([(4.0, 1.0)])]).model_copy(update={"settings": scoring})
-    curate_stage(CurateConfig(), scored)
-    config = CurateConfig(score="stated")
-    with pytest.raises(ConfigError, match=r"curate\.score is stated"):
-        curate_stage(config, scored)
-    with pytest.raises(ConfigError, match=r"curate\.score is stated"):
+    Curation().check_scored(scored)
+    config = Curation(score="llm_stated")
+    with pytest.raises(
+        ConfigError, match=r"curate\.score is llm_stated, but rows were scored by llm_expected"
+    ):
+        config.check_scored(scored)
+    with pytest.raises(ConfigError, match=r"curate\.score is llm_stated"):
         sweep(store, scored, config, alphas=[3], betas=[3], gammas=[1])
 
 
@@ -126,7 +127,7 @@ def test_a_row_without_the_score_that_decides_is_a_reject(tmp_path, rule):
         (None, NAN),
     ]
     table = make_rows(scores)
-    config = CurateConfig(rule=rule)
+    config = Curation(rule=rule)
     output = decide(table, config)
     assert output.rows["a"].to_pylist() == [4.0]
     unparsable, no_number = Reason.SCORE_UNPARSABLE, Reason.SCORE_NOT_A_NUMBER
@@ -140,11 +141,11 @@ def test_a_row_without_the_score_that_decides_is_a_reject(tmp_path, rule):
 def test_the_score_that_does_not_decide_rejects_nothing():
     table = make_rows([(4.0, 1.0)])
     assert table["entailment_stated"].null_count == 1
-    assert decide(table, CurateConfig()).rows.num_rows == 1
+    assert decide(table, Curation()).rows.num_rows == 1
 
 
 def test_no_rows_is_fine():
-    output = decide(SCORED.empty_table(), CurateConfig())
+    output = decide(SCORED.empty_table(), Curation())
     assert output.rows.num_rows == output.rejects.num_rows == 0
 
 
@@ -173,7 +174,7 @@ def test_sweep_counts_what_decide_keeps(tmp_path, rule):
     store = Store.open(str(tmp_path))
     table = make_rows(random_scores(200))
     manifest = scored_artifact(store, [table.slice(0, 150), table.slice(150)])
-    config = CurateConfig(rule=rule)
+    config = Curation(rule=rule)
     yields = sweep(store, manifest, config, alphas=[2, 3], betas=[2.5, 3], gammas=[0, 1])
     assert len(yields) == (8 if rule == "paper" else 4)
     for y in yields:

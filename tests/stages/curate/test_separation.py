@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from multicsr.config import CurateConfig
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.rule import decide
 from multicsr.stages.curate.separation import Separation, count_separation
 from tests.stages.curate.test_rule import INF, NAN, make_rows
@@ -43,8 +43,8 @@ def test_chance_is_what_the_interval_cannot_exclude():
 
 def test_counters_of_shards_add_up():
     scores = [(4.0, 1.0)] * 5 + [(1.0, 4.0)] * 2 + [(None, 1.0), (3.0, 3.0)]
-    whole = decide(make_rows(scores), CurateConfig()).counters
-    parts = Counter(decide(make_rows(scores[:4]), CurateConfig()).counters)
-    parts.update(decide(make_rows(scores[4:]), CurateConfig()).counters)
+    whole = decide(make_rows(scores), Curation()).counters
+    parts = Counter(decide(make_rows(scores[:4]), Curation()).counters)
+    parts.update(decide(make_rows(scores[4:]), Curation()).counters)
     assert dict(parts) == whole
     assert str(Separation.from_counters(whole)).startswith("a > b in 68.8% of 8 rows (95% interval ")

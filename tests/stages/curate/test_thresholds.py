@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from multicsr.config import CurateConfig
 from multicsr.errors import ConfigError, RunError
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.rule import decide
 from multicsr.stages.curate.sweep import sweep
 from multicsr.stages.curate.thresholds import (
@@ -54,28 +54,28 @@ def test_quantiles_are_those_of_the_sorted_scores():
 def test_the_wanted_share_is_kept_and_not_much_more(store, rule, share):
     scores = LOW if rule == "paper" else [(b, a) if i % 3 else (a, b) for i, (a, b) in enumerate(LOW)]
     scored = artifact(store, scores)
-    found = thresholds_keeping(share, store, scored, CurateConfig(rule=rule))
+    found = thresholds_keeping(share, store, scored, Curation(rule=rule))
     kept = decide(make_rows(scores), found).rows.num_rows
     assert share <= kept / len(scores) < share + 0.03
 
 
 def test_rows_without_a_score_count_as_scored_rows(store):
     scored = artifact(store, [*LOW[:60], *[(NAN, 1.0)] * 30, *[(None, 2.0)] * 30])
-    found = thresholds_keeping(0.4, store, scored, CurateConfig())
+    found = thresholds_keeping(0.4, store, scored, Curation())
     assert decide(make_rows(LOW[:60]), found).rows.num_rows >= 48
-    assert thresholds_keeping(0.51, store, scored, CurateConfig()) is None
+    assert thresholds_keeping(0.51, store, scored, Curation()) is None
 
 
 def test_thresholds_at_the_ends_of_the_scale_are_settings(store):
     scored = artifact(store, [(4.99999, 0.00001)] * 20)
-    found = thresholds_keeping(1.0, store, scored, CurateConfig())
-    assert CurateConfig.model_validate(found.model_dump(exclude={"keep_share"}))
+    found = thresholds_keeping(1.0, store, scored, Curation())
+    assert Curation.model_validate(found.model_dump(exclude={"keep_share"}))
     assert decide(make_rows([(4.99999, 0.00001)]), found).rows.num_rows == 1
 
 
 def test_keep_share_takes_the_place_of_the_thresholds(store):
     scored = artifact(store, LOW)
-    config = CurateConfig(keep_share=0.5)
+    config = Curation(keep_share=0.5)
     absolute = with_absolute_thresholds(config, store, scored)
     assert absolute.keep_share is None
     assert absolute == thresholds_keeping(0.5, store, scored, config)
@@ -88,24 +88,24 @@ def test_keep_share_takes_the_place_of_the_thresholds(store):
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
 def test_a_threshold_beside_keep_share_has_no_effect(name):
     with pytest.raises(ValueError, match=f"{name} has no effect with keep_share"):
-        CurateConfig(keep_share=0.5, **{name: 1})
+        Curation(keep_share=0.5, **{name: 1})
 
 
 def test_keeping_nothing_names_thresholds_that_keep_half(store):
     scored = artifact(store, LOW)
-    line = str(nothing_kept(CurateConfig(), store, scored))
+    line = str(nothing_kept(Curation(), store, scored))
     assert line.startswith(
         "curate: none of 400 scored rows passes alpha 3, beta 3, gamma 1; a lies in 1.00 to"
     )
     values = re.findall(r"curate\.(alpha|beta|gamma)=([\d.]+)", line)
-    config = CurateConfig(**{name: float(value) for name, value in values})
+    config = Curation(**{name: float(value) for name, value in values})
     assert 0.5 <= decide(make_rows(LOW), config).rows.num_rows / 400 < 0.53
 
 
 def test_keeping_nothing_of_scores_that_separate_nothing(store):
-    line = str(nothing_kept(CurateConfig(), store, artifact(store, [(b, a) for a, b in LOW])))
+    line = str(nothing_kept(Curation(), store, artifact(store, [(b, a) for a, b in LOW])))
     assert line.endswith("fewer than half of the rows have a >= b: use another LLM or generate.prompts")
-    line = str(nothing_kept(CurateConfig(), store, artifact(store, [(NAN, 1.0)] * 8)))
+    line = str(nothing_kept(Curation(), store, artifact(store, [(NAN, 1.0)] * 8)))
     assert "no row has both scores" in line
 
 
@@ -113,7 +113,7 @@ def test_nothing_was_scored(store):
     scored = scored_artifact(store, [make_rows([])]).model_copy(
         update={"rows_in": 7, "rejected": {"empty hypothesis": 5, "copied hypothesis": 2}}
     )
-    assert str(nothing_kept(CurateConfig(), store, scored)) == (
+    assert str(nothing_kept(Curation(), store, scored)) == (
         "curate: there is no scored row, because all 7 sentences were rejected before: copied hypothesis 2, "
         "empty hypothesis 5"
     )
@@ -123,5 +123,5 @@ def test_the_sweep_needs_the_score_that_decides(store):
     scored = artifact(store, LOW).model_copy(
         update={"settings": {"scoring": {"score": {"method": "stated"}}}}
     )
-    with pytest.raises(ConfigError, match=r"curate\.score is expected"):
-        sweep(store, scored, CurateConfig(), alphas=[3], betas=[3], gammas=[1])
+    with pytest.raises(ConfigError, match=r"curate\.score is llm_expected"):
+        sweep(store, scored, Curation(), alphas=[3], betas=[3], gammas=[1])

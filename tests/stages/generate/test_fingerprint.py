@@ -33,7 +33,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
     assert settings(causal_dir, score={"method": "both"})[0] == writing
     assert settings(causal_dir, score={"method": "both"})[1] != scoring
     endpoint = {"llm": {"engine": "openai", "base_url": "http://x/v1"}, "generate": {"omega": 0.0}}
-    stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
+    stated = {"score": {"method": "llm_stated"}}
     rules = [settings("m", **endpoint)[1]["rules"], settings(causal_dir, **stated)[1]["rules"]]
     assert [scoring["rules"].keys() - rule.keys() for rule in rules] == [{"labels"}] * 2
     other = settings(causal_dir, generate={"prompts": "reference"})
@@ -62,7 +62,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             fingerprint._VLLM,
             {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
         ),
-        (ScoreConfig, fingerprint._SCORING, set()),
+        (ScoreConfig, fingerprint._SCORING, {"model", "calibrate"}),
         (
             GenerateConfig,
             fingerprint._DECODING | {"prompts"},

@@ -68,7 +68,7 @@ def test_a_changed_corpus_costs_what_is_new_in_it(corpus):
 def test_a_scoring_prompt_costs_no_writing_and_a_writing_prompt_everything(corpus):
     _, counted = generate(corpus(LINES[:100]))
     scored = counted["rows_scored"]
-    stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
+    stated = {"score": {"method": "llm_stated"}}
     rows, counted = generate(corpus(LINES[:100], **stated))
     assert (counted["rows_written"], counted["rows_reused"]) == (0, 0)
     assert counted["rows_scored"] == scored

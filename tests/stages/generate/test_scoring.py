@@ -7,15 +7,14 @@ from tests.support.llm_rows import make_sentences, triplets
 from tests.support.scripted_engine import done
 
 
-@pytest.mark.parametrize("method", ["expected", "stated", "both"])
+@pytest.mark.parametrize("method", ["llm_expected", "llm_stated", "both"])
 def test_a_row_is_rejected_where_no_score_is_there(scripted, method):
     pairs = {
         "Mute.": (done("Says nothing"), done("No.")),
         "Long.": (done("Long hypothesis"), done("No.")),
         "Both.": (done("Long hypothesis"), done("Says nothing")),
     }
-    score = "stated" if method == "stated" else "expected"
-    stage, _ = scripted(pairs, {"Says nothing": "similar"}, score={"method": method}, curate={"score": score})
+    stage, _ = scripted(pairs, {"Says nothing": "similar"}, score={"method": method})
     output = triplets(stage, make_sentences(["Good.", *pairs]))
     kept = {row["text"]: row for row in output.rows.to_pylist()}
     lost = {row["text"]: row["reason"] for row in output.rejects.to_pylist()}
@@ -23,8 +22,8 @@ def test_a_row_is_rejected_where_no_score_is_there(scripted, method):
     assert (
         lost
         == {
-            "expected": {**long, "Both.": "prompt too long"},
-            "stated": {**mute, "Both.": "score unparsable"},
+            "llm_expected": {**long, "Both.": "prompt too long"},
+            "llm_stated": {**mute, "Both.": "score unparsable"},
             "both": {"Both.": "prompt too long"},
         }[method]
     )
@@ -50,7 +49,7 @@ def test_only_the_asked_score_is_made(scripted):
     sentences = make_sentences(["It rains."])
     [row] = triplets(scripted({})[0], sentences).rows.to_pylist()
     assert row["entailment_stated"] is row["entailment_reply"] is None
-    stage, _ = scripted({}, score={"method": "stated"}, curate={"score": "stated"})
+    stage, _ = scripted({}, score={"method": "llm_stated"})
     [row] = triplets(stage, sentences).rows.to_pylist()
     assert row["entailment_expected"] is None
     assert row["entailment_stated"] == 4.5

@@ -23,8 +23,8 @@ def make(**fields):
 
 def full():
     return make(
-        entailment=HypothesisInProgress("Water falls.", "Water falls.", 1, 4.0, 4.5, "4.5"),
-        contradiction=HypothesisInProgress("It is dry.", "It is dry.", 2, 1.0, 0.5, "0.5"),
+        entailment=HypothesisInProgress("Water falls.", "Water falls.", 1, 4.0, 4.5, "4.5", 3.5),
+        contradiction=HypothesisInProgress("It is dry.", "It is dry.", 2, 1.0, 0.5, "0.5", 0.25),
         generated_tokens=5,
     )
 
@@ -47,6 +47,8 @@ def test_every_column_is_filled_from_its_attribute():
             "contradiction_stated": 0.5,
             "entailment_reply": "4.5",
             "contradiction_reply": "0.5",
+            "entailment_model": 3.5,
+            "contradiction_model": 0.25,
             "entailment_raw": None,
             "contradiction_raw": None,
             "reason": None,
@@ -77,7 +79,7 @@ def test_existing_hypotheses_are_taken_with_their_scores_if_the_texts_stay_the_s
 def test_existing_hypotheses_without_scores_are_taken():
     before = full()
     for hypothesis in before.hypotheses:
-        hypothesis.expected = hypothesis.stated = hypothesis.reply = None
+        hypothesis.expected = hypothesis.stated = hypothesis.reply = hypothesis.model = None
     triplet = make()
     take_existing([triplet], to_table([before]), RULES)
     assert triplet.is_written

@@ -138,7 +138,7 @@ class Counting(FakeEngine):
 def test_hypotheses_that_are_there_are_scored_and_not_written_again(premises, monkeypatch):
     sentences, engine = make_sentences(premises), Counting()
     monkeypatch.setattr(stage_module, "load_engine", lambda config: engine)
-    stated = {"score": {"method": "stated"}, "curate": {"score": "stated"}}
+    stated = {"score": {"method": "llm_stated"}}
     whole = TripletStage(make_config("fake", llm=FAKE, **stated))(sentences).rows
     assert set(whole["reason"].drop_null().to_pylist()) == {
         "empty hypothesis",

@@ -6,7 +6,8 @@ import sentencex
 from multicsr.config import IngestConfig
 from multicsr.errors import ConfigError
 from multicsr.rows import Reason, normalise
-from multicsr.stages.ingest.filters import examine, language_filter, sentence_splitter
+from multicsr.stages.ingest.filters import examine, sentence_splitter
+from multicsr.stages.ingest.language_detection import language_filter
 from multicsr.stages.ingest.readers import Record
 
 CONTROLS = "\x1c\x1d\x1e\x1f"

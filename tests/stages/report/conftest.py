@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from multicsr.artifacts import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Step
-from multicsr.config import CurateConfig
 from multicsr.prompts import load_prompts
 from multicsr.rows import CURATED, SCORED, SENTENCE, Reason, rejects, row_id
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.evaluate import EVALUATION, Evaluation, Measured, Score
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import FileEntry, Store
@@ -22,7 +22,7 @@ from tests.support.versions import manifest, publish
 SCRIPT = "<script>alert('a & b')</script> A man & a woman wrote <b>HTML</b>."
 LONG_WORD = "w" * 200
 Row = dict[str, object]
-RULE = CurateConfig()
+RULE = Curation()
 ALL = ("ingest", "generate", "curate", "train", "evaluate")
 
 _WHO = ["An old man", "A woman in a red coat", "The council", "A small brown dog", "The river Thames"]
@@ -30,6 +30,7 @@ _DOES = ["crosses", "was painted near", "stands beside", "used to overlook", "is
 _WHAT = ["the market square", "a stone bridge of 1822", "two empty boats", "the railway station", "a field"]
 _INGEST = [Reason.EMPTY, Reason.TOO_SHORT, Reason.TOO_LONG, Reason.DUPLICATE, Reason.UNDECODABLE]
 _GENERATE = [Reason.COPIED_HYPOTHESIS, Reason.UNFINISHED_HYPOTHESIS, Reason.SCORE_UNPARSABLE]
+FOUND = {"bytes": 1.0, "language_en": 500.0, "language_tl": 100.0, "redacted_email": 12.0}
 ENGINE = {
     "generated_tokens": 14400.0,
     "engine_steps": 900.0,
@@ -59,7 +60,7 @@ class Made:
 def make_store(tmp_path_factory):
     """A function that fills a new store up to a stage."""
 
-    def make(stages: tuple[str, ...] = ALL, rule: CurateConfig = RULE) -> Made:
+    def make(stages: tuple[str, ...] = ALL, rule: Curation = RULE) -> Made:
         return _make(tmp_path_factory.mktemp("stores") / "demo-store", stages, rule)
 
     return make
@@ -71,7 +72,7 @@ def made(make_store) -> Made:
     return make_store()
 
 
-def _make(root: Path, stages: tuple[str, ...], rule: CurateConfig) -> Made:
+def _make(root: Path, stages: tuple[str, ...], rule: Curation) -> Made:
     draw = np.random.default_rng(7)
     store = Store.open(str(root))
     sentences = [_sentence(draw, index) for index in range(600)]
@@ -102,7 +103,7 @@ def _make(root: Path, stages: tuple[str, ...], rule: CurateConfig) -> Made:
         }
         _write_artifact(store, "generate", "scored", SCORED, scored, scored_rejects, settings)
     if "curate" in stages:
-        settings = {"curate": rule.model_dump(mode="json")}
+        settings = {"curate": rule.to_store()}
         _write_artifact(store, "curate", "curated", CURATED, curated, curated_rejects, settings)
     if "train" in stages:
         _train(store, draw, len(curated))
@@ -119,7 +120,7 @@ def _sentence(draw: np.random.Generator, index: int) -> Row:
     return {
         "row_id": row_id(text, "en"),
         "text": text,
-        "language": "en",
+        "language": "tl" if index % 6 == 1 else "en",
         "source": "wiki.txt",
         "position": index,
     }
@@ -180,7 +181,7 @@ def _write_artifact(
             rejected=Counter(str(row["reason"]) for row in rejected),
             files=files,
             reject_files=[reject_file],
-            counters=ENGINE if stage == "generate" else {},
+            counters={"generate": ENGINE, "ingest": FOUND}.get(stage, {}),
         ),
     )
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from multicsr.artifacts import HISTOGRAM
-from multicsr.config import CurateConfig
 from multicsr.errors import RunError
 from multicsr.rows import CURATED, rejects
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.evaluate import EVALUATION
 from multicsr.stages.report import collect
 from multicsr.stages.report.statistics import NUM_BINS, NUM_CELLS, ReasonSamples, Sample
@@ -55,6 +55,18 @@ def test_score_counts_hold_every_scored_row_once(made):
         )
         cells[a, b] += 1
     assert (scores.cells_AB == cells).all()
+
+
+def test_yield_of_a_language_is_its_kept_share_of_the_sentences(made):
+    yields = {each.language: (each.read, each.kept) for each in collect(made.snapshot).languages}
+    kept = Counter(row["language"] for row in made.curated)
+    assert yields == {"en": (500, kept["en"]), "tl": (100, kept["tl"])}
+
+
+def test_findings_of_ingest_are_lines_of_its_stage(made):
+    ingest, *others = collect(made.snapshot).stages
+    assert ingest.findings == ["languages: en 500, tl 100", "replaced: email 12"]
+    assert not any(stage.findings for stage in others)
 
 
 def test_prompts_are_counted_by_what_became_of_their_rows(made):
@@ -115,8 +127,8 @@ def test_without_curation_all_scored_rows_count_as_kept(make_store):
 
 
 def test_thresholds_are_those_of_the_curated_artifact(made, make_store):
-    assert collect(made.snapshot).curation == CurateConfig()
-    reference = CurateConfig(rule="reference", alpha=3.5)
+    assert collect(made.snapshot).curation == Curation()
+    reference = Curation(rule="reference", alpha=3.5)
     assert collect(make_store(("generate", "curate"), reference).snapshot).curation == reference
 
 

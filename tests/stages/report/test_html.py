@@ -10,8 +10,10 @@ import pytest
 
 from multicsr.artifacts import HISTOGRAM
 from multicsr.errors import RunError
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.report import collect, to_html, write_report
 from multicsr.stages.report.lexical_bias import WordUse
+from multicsr.stages.score.calibration import ScoreMap
 from tests.stages.report.conftest import SCRIPT
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -86,6 +88,13 @@ def test_all_counts_of_the_manifests_are_there(made, page):
         assert f" {number} " in text
     for row in (*made.ingest_rejects, *made.scored_rejects, *made.curated_rejects):
         assert str(row["reason"]) in text
+
+
+def test_languages_and_replaced_data_are_shown(made, page):
+    kept = sum(row["language"] == "tl" for row in made.curated)
+    assert "Ingest: languages: en 500, tl 100." in page.text["rows"]
+    assert "Ingest: replaced: email 12." in page.text["rows"]
+    assert f" tl 100 {kept} {kept}% " in " ".join(page.text["rows"].split())
 
 
 def test_sentences_are_escaped(made, html, page):
@@ -228,3 +237,18 @@ def test_the_page_fits_its_window(tmp_path, html, width):
     command = [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert f"<title>{width}: 0 wider, 0 sticking out</title>" in done.stdout
+
+
+def test_the_calibration_is_shown(make_store):
+    calibration = ScoreMap(
+        scores=[1, 2, 3], values=[0, 4, 5], num_pairs=80, spearman=0.1, mean=2, mean_of_people=3.25
+    )
+    made = make_store(("generate", "curate"), Curation(calibration=calibration))
+    report = collect(made.snapshot)
+    assert report.curation is not None
+    assert report.curation.calibration == calibration
+    text = " ".join(Page(to_html(report)).text["scores"].split())
+    assert "by llm_expected , calibrated, 560 rows" in text
+    assert "Calibration: Spearman 0.10 with people on 80 pairs (95% interval -0.12 to 0.31)" in text
+    assert "these scores may be unrelated to those of people" in text
+    assert "mean score is 2.00 before and 3.25 after" in text

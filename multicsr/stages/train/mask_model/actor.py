@@ -14,7 +14,8 @@ from multicsr.config import MaskConfig
 from multicsr.errors import RunError
 from multicsr.execution.outcome import Outcome
 from multicsr.messages.foreign_errors import explain_error
-from multicsr.stages.train.mask_model.model import MaskModel, Vectors
+from multicsr.models.frozen_encoder import Vectors
+from multicsr.stages.train.mask_model.model import MaskModel
 
 if TYPE_CHECKING:
     from ray import ObjectRef

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multicsr.errors import DamagedFileError
+from multicsr.models.frozen_encoder import Vectors
 from multicsr.stages.train import distributed
 from multicsr.stages.train.data.index import Digests
-from multicsr.stages.train.mask_model.model import Embedder, PendingVectors, Vectors
+from multicsr.stages.train.mask_model.model import Embedder, PendingVectors
 from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import MASK_VECTORS
 

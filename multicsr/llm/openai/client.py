@@ -1,0 +1,145 @@
+"""HTTP client of a chat endpoint: the openai library over one pool of connections that all threads share.
+
+The library's own retries are off, because `Endpoint` decides what is asked again. Every answer is bounded in
+size and time, also one that is compressed or arrives byte by byte. Proxies are those of the environment.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import httpx2
+import openai
+from pydantic import JsonValue
+
+from multicsr.config import LLMConfig
+from multicsr.errors import ConfigError
+from multicsr.llm.openai.answers import ChatFailure, Kind
+from multicsr.messages.error_chain import first_line
+from multicsr.messages.network_errors import describe_tls
+from multicsr.messages.redaction import redact
+
+_CONNECT_S = 10.0
+"""Longest time to establish a connection, in seconds; `llm.timeout_s` if that is less."""
+_IDLE_S = 60.0
+"""Time after which an unused connection is closed, in seconds; longer than most pauses between requests."""
+_MOST_BYTES = 16 * 2**20
+"""Maximum size of an answer in bytes; a larger one is unusable."""
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+"""Exceptions of requests that did not reach the endpoint, so that they cost nothing."""
+_ENCODING = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers that describe the bytes on the wire and not those that were decoded."""
+
+
+class ChatResponse(NamedTuple):
+    """Response of an endpoint, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ChatClient:
+    """Client that posts to `llm.base_url`/chat/completions.
+
+    The key is read from the environment variable OPENAI_API_KEY; no key is sent if it is not set.
+
+    Raises:
+        ConfigError: the key cannot be sent in an HTTP header.
+    """
+
+    def __init__(self, config: LLMConfig) -> None:
+        base, _, query = str(config.base_url).partition("?")
+        self.url = f"{base.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
+        key = _read_key()
+        self._options: openai.RequestOptions = {} if key else {"headers": {"Authorization": openai.omit}}
+        self._library = openai.OpenAI(
+            api_key=key or "none",
+            base_url=base,
+            max_retries=0,
+            http_client=_BoundedClient(config.timeout_s, config.concurrency),
+        )
+
+    def post(self, body: Mapping[str, JsonValue]) -> ChatResponse | ChatFailure:
+        """Post a body; a connection error or a timeout is a temporary failure."""
+        try:
+            response = self._library.post(self.url, body=body, cast_to=httpx2.Response, options=self._options)
+        except openai.APIStatusError as error:
+            response = error.response
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            return ChatFailure(
+                Kind.PASSING, "", _describe(cause, self.url), may_be_charged=not isinstance(cause, _NOT_SENT)
+            )
+        except _TooLongAnswer:
+            message = f"an answer of more than {_MOST_BYTES // 2**20} MiB"
+            return ChatFailure(Kind.UNUSABLE, "too long an answer", message, may_be_charged=True)
+        return ChatResponse(response.status_code, response.headers, response.content)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._library.close()
+
+
+class _TooLongAnswer(Exception):
+    """Answer of more than `_MOST_BYTES`."""
+
+
+class _BoundedClient(httpx2.Client):
+    """Pool of connections whose responses are read at once, up to a size and a time."""
+
+    def __init__(self, timeout_s: float, connections: int) -> None:
+        super().__init__(
+            timeout=httpx2.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
+            limits=httpx2.Limits(
+                max_connections=connections,
+                max_keepalive_connections=connections,
+                keepalive_expiry=_IDLE_S,
+            ),
+            follow_redirects=False,  # the key and the sentences must not be sent to another address
+        )
+        self._timeout_s = timeout_s
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401 - the library's
+        """Send a request and return the whole response, decoded.
+
+        Raises:
+            _TooLongAnswer: it is too long.
+            httpx2.ReadTimeout: it takes too long.
+        """
+        deadline_s = time.monotonic() + self._timeout_s
+        response = super().send(request, **{**options, "stream": True})
+        try:
+            data = bytearray()
+            for part in response.iter_bytes():
+                data += part
+                if len(data) > _MOST_BYTES:
+                    raise _TooLongAnswer
+                if time.monotonic() > deadline_s:
+                    raise httpx2.ReadTimeout(f"no end of the answer in {self._timeout_s:g} s")
+        finally:
+            response.close()
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in _ENCODING]
+        return httpx2.Response(
+            response.status_code, headers=headers, content=bytes(data), request=response.request
+        )
+
+
+def _read_key() -> str:
+    """Return the key of the endpoint, or an empty string if there is none.
+
+    Raises:
+        ConfigError: the key holds characters that an HTTP header must not hold.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if key and not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ConfigError("OPENAI_API_KEY: the key holds white space or characters that are not ASCII")
+    return key
+
+
+def _describe(error: BaseException, url: str) -> str:
+    """Return the message of a failed connection as one short line without secrets."""
+    text = describe_tls(error, url, setting="SSL_CERT_FILE") or first_line(error)
+    return redact(" ".join(text.split()))[:300]

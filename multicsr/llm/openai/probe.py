@@ -1,0 +1,32 @@
+"""Probe of an endpoint before a run, which costs nothing: without messages, the answer is an error."""
+
+from multicsr.config import LLMConfig
+from multicsr.errors import RunError
+from multicsr.llm.openai.answers import ChatFailure, Kind, permanent_error, read
+from multicsr.llm.openai.client import ChatClient
+
+_PROBE_S = 5.0
+"""Timeout of the probe, in seconds."""
+
+
+def probe(config: LLMConfig) -> None:
+    """Raise unless something that may be a chat endpoint answers at `llm.base_url`.
+
+    The only request is POST .../chat/completions, as in a run: an endpoint need not answer any other one.
+
+    Raises:
+        ConfigError: the address, the key or the model is wrong.
+        RunError: nothing answers there, or the account is not paid.
+    """
+    client = ChatClient(config.model_copy(update={"timeout_s": _PROBE_S}))
+    try:
+        response = client.post({"model": config.model})
+    finally:
+        client.close()
+    if isinstance(response, ChatFailure):
+        raise RunError(
+            f"llm.base_url: nothing answers there ({response.message}); correct it, or start the server"
+        )
+    result = read(*response)
+    if isinstance(result, ChatFailure) and result.kind is Kind.LASTING:
+        raise permanent_error(result, client.url, config.model)

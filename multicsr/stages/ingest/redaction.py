@@ -1,0 +1,145 @@
+"""Replacement of personal data by placeholders such as `[email]`.
+
+The patterns are stated here rather than taken from a library: what libraries for personal data (presidio,
+scrubadub) know of these kinds are such patterns, too, and for names they need a model of the language. A
+number is an IBAN or a card only with the right check digits, so that order numbers survive.
+"""
+
+# ruff: noqa: RUF001 - full-width characters are meant
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
+
+from multicsr.config import Redaction
+
+REDACTION_VERSION = 1
+"""Version of the patterns; raise it when one changes."""
+_DIGIT = r"(?:[ .\-/]{0,2}(?:[0-9]|\([0-9]{1,5}\)))"
+"""A digit of a phone number, or several in brackets, and what may separate it from the one before."""
+_PHONE_WORD = (
+    r"\b(?:tel|telephone|phone|fax|mobile|mob|cell|handy|telefon|tél|téléphone|teléfono|telefono|telefone"
+    r"|whatsapp)[.:]{1,2} ?"
+)
+_URL = re.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[^\s<>\"'`|\[\]]*[^\s<>\"'`|\[\].,;:!?()（）。，]", re.I)
+_EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}[@＠][\w-]{1,63}(?:\.[\w-]{1,63})+")
+_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}", re.I | re.A)
+_CARD = re.compile(r"(?<![\w.-])[2-6][0-9]{3}(?:[ -]?[0-9]){9,15}(?![\w-])")
+_CARD_ISSUERS = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|35\d{14}"
+    r"|6(?:011|4[4-9]\d|5\d\d|2\d\d)\d{12,15}"
+)
+"""Numbers of Visa, Mastercard, American Express, Diners, JCB, Discover and UnionPay."""
+_IPV4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9])")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.I)
+_PHONE_OF_A_COUNTRY = re.compile(rf"(?<![\w.+-])(?:\+|00(?=[1-9])|\(\+[0-9]{{1,3}}\)){_DIGIT}{{7,15}}(?!\w)")
+_PHONE_OF_A_CITY = re.compile(
+    r"(?<![\w.+/-])(?:0[1-9][0-9]{0,4}|\(0[1-9][0-9]{0,4}\))[ /-]{1,3}"
+    r"[0-9]{2,}(?:[ /-][0-9]{2,}){0,4}(?![\w-])"
+)
+_PHONE_OF_NORTH_AMERICA = re.compile(
+    r"(?<![\w.+/-])(?:1[ .-])?(?:[2-9][0-9]{2}|\([2-9][0-9]{2}\))[ .-]{1,2}"
+    r"[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])"
+)
+_NAMED_PHONE = re.compile(rf"(?i:{_PHONE_WORD})(\+?[0-9]{_DIGIT}{{5,14}})(?!\w)")
+_MIN_CITY_DIGITS = 9
+"""Minimum number of digits of a phone number with the code of a city; dates and ISSNs have eight."""
+_DATE = re.compile(r"\d{1,2}([-/. ])\d{1,2}\1(?:19|20)?\d\d(?!\d)")
+_SIGN = re.compile(r"[0-9@＠]|://|\bwww\.", re.I)
+"""A character or word that all of these have."""
+
+
+def _iban(text: str) -> int:
+    """Return the length of the longest beginning that is an IBAN (ISO 13616): words may follow it."""
+    head = int("".join(str(int(character, 36)) for character in text[:4]))
+    rest, size, length = 0, 4, 0
+    for at, character in enumerate(text[4:], start=5):
+        if character in " -":
+            continue
+        value = int(character, 36)
+        rest = (rest * (10 if value < 10 else 100) + value) % 97
+        size += 1
+        is_word_end = not text[at : at + 1].isalnum()
+        if is_word_end and 15 <= size <= 34 and (rest * 10**6 + head) % 97 == 1:
+            length = at
+    return length
+
+
+def _card(text: str) -> int:
+    """Return the length of the longest beginning that is the number of a card: numbers may follow it."""
+    for end in range(len(text), 12, -1):
+        if text[end : end + 1].isdigit() or not text[end - 1].isdigit():
+            continue
+        digits = re.sub(r"\D", "", text[:end])
+        doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+        is_valid = (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+        if is_valid and _CARD_ISSUERS.fullmatch(digits):
+            return end
+    return 0
+
+
+def _ip(text: str) -> int:
+    if ":" in text and (len(text) < 6 or not any(map(str.isdigit, text))):
+        return 0  # `a::b` is a name in C++
+    try:
+        ip_address(text)
+    except ValueError:
+        return 0
+    return len(text)
+
+
+def _city_phone(text: str) -> int:
+    num_digits = sum(map(str.isdigit, text))
+    return 0 if num_digits < _MIN_CITY_DIGITS or _DATE.match(text) else len(text)
+
+
+_PATTERNS: dict[Redaction, tuple[tuple[re.Pattern[str], Callable[[str], int]], ...]] = {
+    "url": ((_URL, len),),
+    "email": ((_EMAIL, len),),
+    "iban": ((_IBAN, _iban),),
+    "credit_card": ((_CARD, _card),),
+    "ip": ((_IPV4, _ip), (_IPV6, _ip)),
+    "phone": (
+        (_PHONE_OF_A_COUNTRY, len),
+        (_PHONE_OF_A_CITY, _city_phone),
+        (_PHONE_OF_NORTH_AMERICA, len),
+        (_NAMED_PHONE, len),
+    ),
+}
+"""Kind -> patterns, and for each a function that returns the length of the text to replace, or 0. Where a
+pattern has a group, that is the text. The order is that of the replacements: a URL may contain an
+address, and every number may look like one of a phone."""
+
+
+class Redactor:
+    """Function that replaces personal data of some kinds, and counts what it replaced."""
+
+    def __init__(self, kinds: Sequence[Redaction]) -> None:
+        self._kinds = [kind for kind in _PATTERNS if kind in kinds]
+        self.counts: Counter[str] = Counter()
+        """Number of replacements, by kind."""
+
+    def __call__(self, text: str) -> str:
+        """Return the text with every address or number replaced by the name of its kind, as in `[email]`."""
+        if not self._kinds or not _SIGN.search(text):
+            return text
+        for kind in self._kinds:
+            for pattern, length in _PATTERNS[kind]:
+                text = "".join(self._parts(text, kind, pattern, length))
+        return text
+
+    def _parts(
+        self, text: str, kind: Redaction, pattern: re.Pattern[str], length: Callable[[str], int]
+    ) -> Iterator[str]:
+        """Yield what is between the replaced texts, and their placeholders, in order."""
+        done = look = 0
+        while found := pattern.search(text, look):
+            start = found.start(pattern.groups)  # of the group, or of the whole if there is none
+            if size := length(text[start : found.end()]):
+                self.counts[kind] += 1
+                yield text[done:start]
+                yield f"[{kind}]"
+                done = look = start + size
+            else:
+                look = start + 1
+        yield text[done:]
