@@ -34,6 +34,7 @@ JUDGED = (
 """Reasons that follow from the texts alone, so that existing hypotheses can be checked again."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")
 """Control characters that are not white space, U+FFFD (bytes that are no text), and noncharacters."""
+_LETTER = re.compile(r"[^\W\d_]")
 _THINK_TAG = re.compile(r"</?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _ITEM = re.compile(r"(?:^|[\r\n]|(?<=[.!?;:] ))\s*(?:[-*•–]|\(?(?:\d{1,2}|[a-d])[.)])\s+(?=\S)")
 """Start of an item of a list: at the start of a line, or after the end of a sentence."""
@@ -77,6 +78,8 @@ class HypothesisRules:
             return Rejection(reason, name)
         if control := _CONTROL.search(text):
             return Rejection(Reason.CONTROL_CHARACTERS, f"{name}: U+{ord(control.group()):04X}")
+        if _LETTER.search(premise) and not _LETTER.search(text):
+            return Rejection(Reason.EMPTY_HYPOTHESIS, f"{name}: no letter")
         if form in self._demonstrations and comparable(premise) not in self._demonstrations:
             return Rejection(Reason.DEMONSTRATION_COPIED, name)
         if evidence := find_declining(text, premise):
