@@ -60,7 +60,7 @@ EXAMPLES = [line for command in COMMANDS for line in examples(command)]
 def with_real_llm(config: Config) -> dict[str, object]:
     """Return the settings with the LLM that ships in place of the fake engine: texts are really decoded."""
     llm = {"llm": {"model": "tinylm"}, "generate": {"rows_per_shard": 20, "max_new_tokens": 24}}
-    llm |= {"score": {"method": "expected"}, "curate": {"alpha": 1, "beta": 4, "gamma": 0}}
+    llm |= {"score": {"method": "llm_expected"}, "curate": {"alpha": 1, "beta": 4, "gamma": 0}}
     return config.model_dump(mode="json", exclude_unset=True) | llm
 
 

@@ -82,8 +82,8 @@ s3: {{endpoint: "http://127.0.0.1:{port}"}}
 input: {{paths: [{folder}/tickets.jsonl], column: text}}
 llm: {{engine: openai, model: m, base_url: "http://127.0.0.1:{port}/v1", modle: x}}
 generate: {{prompts: ./no/prompts.yaml, omega: 0, actors: 0}}
-score: {{method: stated}}
-curate: {{score: stated, alhpa: 3}}
+score: {{method: llm_stated}}
+curate: {{alhpa: 3}}
 train: {{encoder: ./no/encoder, dev: {folder}/no_dev.tsv, mask: {{model: ./no/mask}}, gpus_per_worker: 1}}
 evaluate: {{data: [{folder}/no_sts.tsv]}}
 """

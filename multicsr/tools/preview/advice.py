@@ -99,7 +99,7 @@ def _writing(preview: Preview) -> Iterator[str]:
     if (share := share_of(generate, Reason.ENGINE_ERROR, Reason.LLM_REFUSED)) > _MANY:
         yield f"{share:.0%} of the rows got no answer of the LLM: see the rejects above and the section llm"
     if (share := share_of(generate, Reason.SCORE_UNPARSABLE)) > _MANY:
-        yield f"{share:.0%} of the stated scores cannot be read: set score.method to expected"
+        yield f"{share:.0%} of the stated scores cannot be read: set score.method to llm_expected"
     if generate.num_rejected > limit * generate.rows_in:
         yield (
             f"generate rejects {generate.num_rejected / generate.rows_in:.0%}, and a run would end at "
@@ -144,7 +144,7 @@ def _bias(preview: Preview) -> Iterator[str]:
     if bias is not None and bias.is_strong:
         yield (
             f"words alone tell contradictions from entailments (AUC {bias.auc:.2f}): an encoder may learn "
-            "the words; lower generate.omega, or take other generate.prompts"
+            "the words; lower generate.omega, take other generate.prompts, or set curate.max_word_ratio"
         )
 
 
