@@ -73,6 +73,14 @@ def test_defaults_are_the_papers(write):
             "score.model has no effect with llm.engine: fake",
         ),
         ({"score": {"model": "m"}, "llm": {"engine": "vllm"}}, "vLLM runs one model in an actor"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x", "max_tokens": 9},
+                "generate": {"omega": 0},
+                "score": {"model": "m"},
+            },
+            "llm.max_tokens limits one LLM, and score.model names another one",
+        ),
         ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
         ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: Input should be greater than or equal to 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
