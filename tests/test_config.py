@@ -82,7 +82,7 @@ def test_defaults_are_the_papers(write):
             "llm.max_tokens limits one LLM, and score.model names another one",
         ),
         ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
-        ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: Input should be greater than or equal to 1"),
+        ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: must be at least 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),
         ({"train": {"objective": "simcse_unsup"}}, "set train.mask to null"),
         ({"train": {"global_batch": 2, "workers": 4}}, "workers is above global_batch"),

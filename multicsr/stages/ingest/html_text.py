@@ -7,10 +7,15 @@ that mentions the <br> tag.
 import html
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from multicsr.rows import Reason
 from multicsr.stages.ingest.mail import QUOTE, own_text
+from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Placed, Record
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
 
 HTML_VERSION = 1
 """Version of the text that a record of HTML or a mail gives; raise it when it changes. The parser's version
@@ -68,9 +73,11 @@ _REMOVED = (
 """Selector of elements without prose, and of signatures of mails."""
 _QUOTES = (
     "blockquote[type=cite], blockquote[class*=quote], aside[class*=quote], div[class*=quote], "
-    ".moz-cite-prefix, #divRplyFwdMsg, #divRplyFwdMsg ~ *, #appendonsend ~ *"
+    ".moz-cite-prefix"
 )
-"""Selector of quoted posts and mails, as forums, Gmail, Thunderbird, Apple and Outlook mark them."""
+"""Selector of quoted posts and mails, as forums, Gmail, Yahoo, Thunderbird and Apple Mail mark them."""
+_REPLY_HEADERS = "#divRplyFwdMsg, #appendonsend"
+"""Selector of the element above a quoted mail in Outlook: all siblings that follow it belong to the quote."""
 _BLOCKS = (
     "address, article, aside, blockquote, caption, center, dd, details, div, dl, dt, fieldset, figcaption, "
     "figure, form, h1, h2, h3, h4, h5, h6, header, hr, li, main, ol, option, p, pre, section, summary, "
@@ -78,8 +85,9 @@ _BLOCKS = (
 )
 _PRE = re.compile(r"(<pre\b.*?</pre\s*>)", re.I | re.S)
 _BLOCK_BREAK = "\n\n"
-_SOFT_BREAK = re.compile(r"[^\S\n]*\n[^\S\n]*(?=([^\W\d_]))")
-_RUN_OF_BREAKS = re.compile(r"\s*\n\s*")
+# A lookbehind lets a run of white space be tried once, not at each of its characters.
+_SOFT_BREAK = re.compile(r"(?<![^\S\n])[^\S\n]*\n[^\S\n]*(?=([^\W\d_]))")
+_RUN_OF_BREAKS = re.compile(r"(?<!\s)\s*\n\s*")
 
 
 def has_markup(text: str) -> bool:
@@ -115,9 +123,6 @@ def to_plain_text(record: Record, *, always: bool = False) -> Record:
     Args:
         record: a record as it was read.
         always: convert every record, also one without markup.
-
-    Raises:
-        ConfigError: see `_extract`.
     """
     text = record.text
     if record.reason is not None:
@@ -133,7 +138,12 @@ def to_plain_text(record: Record, *, always: bool = False) -> Record:
         return record if own == record.text else _own(own)
     if "<" in text and (num_open := _most_open(text)) > _MAX_OPEN:
         return Record(record.text, Reason.MALFORMED, f"HTML with more than {num_open - 1} open elements")
-    return _own(_unescape(_lines_joined(own_text(_extract(text), is_html=True))))
+    try:
+        with parser_errors("the parser of HTML fails"):
+            text = _extract(text)
+    except ParserFailed as error:
+        return Record(record.text, Reason.MALFORMED, str(error))
+    return _own(_unescape(_lines_joined(own_text(text, is_html=True))))
 
 
 def _own(text: str) -> Record:
@@ -175,11 +185,7 @@ def _most_open(text: str) -> int:
 
 
 def _extract(text: str) -> str:
-    """Return the text of HTML: a line for each line break, a blank line between blocks, `QUOTE` for quotes.
-
-    Raises:
-        ConfigError: selectolax is not installed.
-    """
+    """Return the text of HTML: a line per line break, a blank line between blocks, `QUOTE` for quotes."""
     from selectolax.lexbor import LexborHTMLParser
 
     parts = _PRE.split(text)
@@ -188,16 +194,31 @@ def _extract(text: str) -> str:
     body = tree.body
     if body is None:
         return ""
-    for node in body.css(_REMOVED):
-        node.replace_with(_BLOCK_BREAK)
-    for node in body.css(_QUOTES):
-        node.replace_with(f"{_BLOCK_BREAK}{QUOTE}{_BLOCK_BREAK}")
-    for node in body.css("br"):
-        node.replace_with("\n")
+    _replace(body.css(_REMOVED), _BLOCK_BREAK)
+    for header in body.css(_REPLY_HEADERS):
+        _replace(_following(header), "")
+    _replace(body.css(f"{_QUOTES}, {_REPLY_HEADERS}"), f"{_BLOCK_BREAK}{QUOTE}{_BLOCK_BREAK}")
+    _replace(body.css("br"), "\n")
     for node in body.css(_BLOCKS):
         node.insert_before(_BLOCK_BREAK)
         node.insert_after(_BLOCK_BREAK)
     return str(body.text(deep=True, separator=""))
+
+
+def _replace(nodes: "Iterable[LexborNode]", text: str) -> None:
+    """Replace nodes by a text; a node that was removed with another one, or matched twice, is passed over."""
+    for node in nodes:
+        if node.parent is not None:
+            node.replace_with(text)
+
+
+def _following(node: "LexborNode") -> "list[LexborNode]":
+    """Return the siblings behind a node. CSS (`~`) would take quadratic time to find them."""
+    found = []
+    while (following := node.next) is not None:
+        found.append(following)
+        node = following
+    return found
 
 
 def _lines_joined(text: str) -> str:

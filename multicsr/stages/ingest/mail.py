@@ -16,6 +16,8 @@ _REPLY = re.compile(
     r"|Em\b.+\bescreveu|Op\b.+\bschreef\b.*)\s*:\s*"
 )
 """Line above a quoted mail: English, German, French, Spanish, Italian, Portuguese, Dutch."""
+_REPLY_CHARACTERS = 500
+"""Maximum length of that line; the time of the pattern grows with a power of it."""
 _REPLY_BEGINS = ("On ", "Am ", "Le ", "El ", "Il ", "Em ", "Op ")
 _TIME_OR_ADDRESS = re.compile(r"\d[:.h]\d\d|@")
 _SENDER = re.compile(r"\W{0,3}(?:From|Von|De|Da|Van|发件人|差出人)\W{0,3}[:：]", re.I)
@@ -100,6 +102,8 @@ def _reply(lines: Sequence[str], at: int) -> int:
         return 0
     for size in (1, 2, 3):
         joined = " ".join(lines[at : at + size])
+        if len(joined) > _REPLY_CHARACTERS:
+            break
         if _TIME_OR_ADDRESS.search(joined) and _REPLY.fullmatch(joined):
             return size
     return 0

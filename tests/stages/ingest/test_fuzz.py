@@ -11,6 +11,7 @@ from multicsr.config import IngestConfig
 from multicsr.rows import normalise
 from multicsr.stages.ingest import filters
 from multicsr.stages.ingest.filters import examine, sentence_splitter
+from multicsr.stages.ingest.html_text import to_plain_text
 from multicsr.stages.ingest.readers import Record
 from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikitext import prose
@@ -52,6 +53,73 @@ HTML = [
     "-->",
     "<",
     "<a href='",
+]
+TAGS = [
+    *(
+        "<p>",
+        "</p>",
+        "<div class='gmail_quote quote sig signature' id='divRplyFwdMsg'>",
+        "</div>",
+        "<br>",
+        "<td>",
+    ),
+    *(
+        "<table>",
+        "</table>",
+        "<blockquote type=cite>",
+        "</blockquote>",
+        "<script>",
+        "</script>",
+        "<nav>",
+        "</nav>",
+    ),
+    *(
+        "<template>",
+        "</template>",
+        "<svg>",
+        "</svg>",
+        "<select>",
+        "<option>",
+        "<frameset>",
+        "<body>",
+        "<head>",
+    ),
+    *(
+        "</body>",
+        "</html>",
+        "<pre>",
+        "<code>",
+        "</pre>",
+        "<textarea>",
+        "<plaintext>",
+        "<![CDATA[",
+        "<!doctype x>",
+    ),
+    *(
+        "<b id=x>",
+        "</b>",
+        "<a href=x>",
+        "</a>",
+        "<form>",
+        "<button>",
+        "<li>",
+        "<ul>",
+        "<span class=moz-cite-prefix>",
+    ),
+]
+MAIL = [
+    *(
+        "\n",
+        "\nOn 10:11 a@b.c ",
+        "wrote:\n",
+        "> ",
+        "\n-- \n",
+        "\nFrom: x\n",
+        "Sent: x\n",
+        "To: x\n",
+        "Best regards,\n",
+    ),
+    "\n-----Original Message-----\n",
 ]
 WIKI = [
     *[
@@ -127,6 +195,25 @@ def test_documents_never_raise(pieces):
                 str(error).encode()
                 continue
         account(document, splitters[number % len(splitters)])
+
+
+def test_html_and_mails_never_raise():
+    split = sentence_splitter("en")
+    for number, document in enumerate(documents(7, [TAGS, TAGS, MAIL, HTML])):
+        record = to_plain_text(Record(document), always=number % 2 == 0)
+        if record.reason is None:
+            for sentence in split(record):
+                examine(sentence, IngestConfig())
+        f"{examine(record, IngestConfig()).text}{record.detail}".encode()
+
+
+@pytest.mark.parametrize(
+    "piece", [*TAGS, *HTML, *MAIL, "<pre> ", "&nbsp;", "\n ", " \n", "Am 10:11 schrieb "]
+)
+def test_html_and_mails_take_no_quadratic_time(piece):
+    """Each of these would take minutes or more."""
+    for text in (f"<p>x</p>{piece * 20_000}", f"{piece * 20_000}<p>x</p>", f"<pre>x{piece * 20_000}x</pre>"):
+        to_plain_text(Record(text))
 
 
 def test_the_splitter_is_never_given_more_than_it_can_bear(monkeypatch):
