@@ -79,7 +79,7 @@ def test_defaults_are_the_papers(write):
                 "generate": {"omega": 0},
                 "score": {"model": "m"},
             },
-            "llm.max_tokens limits one LLM, and score.model names another one",
+            "it cannot limit the requests of score.model, so leave one of the two out",
         ),
         ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
         ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: must be at least 1"),

@@ -101,11 +101,6 @@ class Config(Section):
                     f"llm.{limits[0]} counts what one LLM writes and scores for the corpus; it cannot "
                     f"limit the requests of score.{setting}, so leave one of the two out"
                 )
-        for name in ("max_tokens", "max_cost"):
-            if self.scoring_llm != self.llm and getattr(self.llm, name) is not None:
-                raise ValueError(
-                    f"llm.{name} limits one LLM, and score.model names another one; leave one of them out"
-                )
         if self.scoring_llm != self.llm and self.llm.engine == "vllm":
             raise ValueError(
                 "score.model names another LLM, but vLLM runs one model in an actor; score with the LLM that "
