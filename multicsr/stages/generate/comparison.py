@@ -10,6 +10,9 @@ comparisons, percent, currency, and the exclamation mark before a name in progra
 _WIDE = re.compile("[。、，．！？：；「」『』（）《》〈〉【】・]")
 """Punctuation of scripts without spaces between words; it is removed anywhere."""
 _APOSTROPHE = str.maketrans("’ʼ＇", "'''")
+_ARTICLE = re.compile(r"\b(?:an?|the) ")
+_MOST_LABEL_WORDS = 3
+"""Maximum number of words before a colon behind which a copy is looked for."""
 
 
 def comparable(text: str) -> str:
@@ -20,3 +23,19 @@ def comparable(text: str) -> str:
     plain = unicodedata.normalize("NFKC", _WIDE.sub(" ", text)).translate(_APOSTROPHE).casefold()
     words = (word.lstrip(_OPENING).rstrip(_CLOSING) for word in plain.split())
     return " ".join(filter(None, words)) or text.strip()
+
+
+def is_copy(text: str, premise: str) -> bool:
+    """Return True if a text is the premise up to case, quotes, punctuation and articles.
+
+    It may stand behind a label of a few words, such as `French: ...`.
+    """
+    wanted = _without_articles(premise)
+    label, _, rest = text.partition(":")
+    is_labelled = len(label.split()) <= _MOST_LABEL_WORDS and _without_articles(rest) == wanted
+    return is_labelled or _without_articles(text) == wanted
+
+
+def _without_articles(text: str) -> str:
+    """Return the comparable form without English articles."""
+    return _ARTICLE.sub("", comparable(text))

@@ -10,12 +10,12 @@ from multicsr.llm.base import Rejection
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.generate.cleaning import CleanedText
-from multicsr.stages.generate.comparison import comparable
+from multicsr.stages.generate.comparison import comparable, is_copy
 from multicsr.stages.generate.demonstrations import demonstrations
 from multicsr.stages.generate.languages import other_language
 from multicsr.stages.generate.phrases import find_declining, find_talk
 
-HYPOTHESIS_RULES = 2
+HYPOTHESIS_RULES = 3
 """Version of the rules, of cleaning and of judging; raise it with every change of what they decide. It is
 among the settings of scoring: after a change, hypotheses are cleaned and checked again. They are not written
 again, and scored only if their texts change."""
@@ -85,7 +85,7 @@ class HypothesisRules:
             return Rejection(Reason.META_TALK, f"{name}: {evidence}")
         if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
             return Rejection(Reason.LIST, f"{name}: {items} items")
-        if form == comparable(premise):
+        if is_copy(text, premise):
             return Rejection(Reason.COPIED_HYPOTHESIS, name)
         if found := other_language(premise, text, language):
             return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")

@@ -15,10 +15,12 @@ _TALKS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"\bthe (?:original|given|input|output|provided|following|above) (?:\w+ or )?{_NOUN}\b",
-        rf"^{_TOPIC}{_NOUN} (?:or|and) (?:phrase|sentence)",
-        rf"^{_TOPIC}{_NOUN} (?:[\"“'‘]|(?:means|implies|conveys|contradicts|describes|suggests|expresses)\b)",
+        r"\b(?:sentence|phrase) (?:or|and) (?:phrase|sentence)\b",
+        rf"^{_TOPIC}{_NOUN} (?:[\"“'‘]|(?:means|implies|conveys|contradicts|describes|suggests|expresses"
+        r"|challenges|contrasts|highlights|introduces)\b)",
         rf"^{_TOPIC}{_NOUN} (?:can be|could be|i'm|you)\b",
-        rf"^{_TOPIC}{_NOUN} (?:is|are) (?:also |not )?(?:true|false|saying|describing|grammatical|correct)\b",
+        rf"^{_TOPIC}{_NOUN} (?:is|are) (?:also |not )?(?:true|false|saying|describing|grammatical"
+        r"|(?:in)?correct)\b",
         rf"^{_TOPIC}{_NOUN} is an? (?:\w+ )?(?:statement|paraphrase|contradiction|question|example)\b",
         rf"^(?:sure|certainly|of course|okay|ok|here is|here's|here are)\b.*\b{_NOUN}\b",
         rf"\b(?:paraphrase|contradiction|entailment|negation|opposite) of (?:the|this|that) (?:\w+ )?{_NOUN}",
@@ -30,6 +32,9 @@ _TALKS = [
         r"\b(?:original|opposing|opposite|alternate|alternative|contrasting|intended|same)"
         r" (?:or \w+ )?meaning\b",
         r"\b(?:alternate|alternative) (?:expression|wording)\b",
+        r"\bcontrasting (?:the )?idea\b",
+        r"\b(?:contrast|alter|oppos)ing (?:and|or) (?:contrast|alter|oppos)ing\b",
+        r"\bis an? (?:true|false) statement\b",
         r"\b(?:figurative language|metaphor|logical fallacy|grammatically (?:in)?correct|entailment)\b",
         r"\[(?:insert|your|the|add) [^\]]*\]",
     )

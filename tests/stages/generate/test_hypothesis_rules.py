@@ -62,6 +62,12 @@ BAD = [
             "The dog runs is a paraphrase of the given sentence.",
             "A dog is a metaphor.",
             "[Insert sentence here]",
+            "The new sentence challenges the idea that a dog runs.",
+            "The dog sits, contrasting the idea of running.",
+            "The dog changes, contrasting and altering what it is.",
+            "That is detailed in the sentence and phrase provided.",
+            "A dog runs, which is a true statement.",
+            "The sentence is incorrect because dogs sit.",
         ],
     ),
     (
@@ -78,6 +84,8 @@ BAD = [
         [
             DOG,
             DOG.upper(),
+            "The dog runs in a park.",
+            f"French: {DOG}",
             "A dog runs in the park",
             '"A dog runs in the park."',
             'The original sentence is: "A dog runs in the park."',
