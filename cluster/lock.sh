@@ -11,7 +11,7 @@ compile() {
         --python-version 3.11 --python-platform x86_64-manylinux_2_28
 }
 
-extras=(--extra ingest --extra k8s --extra lora --extra mlflow --extra openai --extra s3 --extra train)
+extras=(--extra gguf --extra ingest --extra k8s --extra lora --extra mlflow --extra openai --extra s3 --extra train)
 echo 'setuptools>=77,<90 wheel>=0.45,<1' | tr ' ' '\n' | compile - > cluster/requirements-build.lock
 compile pyproject.toml "${extras[@]}" --extra vllm > cluster/requirements-gpu.lock
 # A requirement is a line that begins with its name, and the indented lines of hashes behind it.

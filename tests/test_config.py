@@ -73,6 +73,14 @@ def test_defaults_are_the_papers(write):
             "score.model has no effect with llm.engine: fake",
         ),
         ({"score": {"model": "m"}, "llm": {"engine": "vllm"}}, "vLLM runs one model in an actor"),
+        (
+            {
+                "llm": {"engine": "openai", "base_url": "http://x", "max_tokens": 9},
+                "generate": {"omega": 0},
+                "score": {"model": "m"},
+            },
+            "it cannot limit the requests of score.model, so leave one of the two out",
+        ),
         ({"score": {"calibrate": "-"}}, "standard input cannot be read"),
         ({"curate": {"max_word_ratio": 0.5}}, "max_word_ratio: must be at least 1"),
         ({"curate": {"rule": "reference", "gamma": 2}}, "gamma has no effect with rule: reference"),

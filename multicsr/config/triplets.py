@@ -16,7 +16,7 @@ class GenerateConfig(Section):
 
     prompts: str = "syncse"
     """Prompt set: a shipped one (`syncse`, `fewshot`, `reference`), a YAML file, or `auto`, which takes the
-    shipped one that suits the LLM and says why."""
+    shipped one that suits the LLM and reports why."""
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,
     0.4]."""

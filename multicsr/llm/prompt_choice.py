@@ -50,7 +50,7 @@ def with_chosen_prompts(config: Config) -> tuple[Config, PromptChoice | None]:
     same set.
 
     Raises:
-        ConfigError: see `choose_prompts`; the message tells to name a set.
+        ConfigError: see `choose_prompts`; the message asks for the name of a set.
     """
     if config.generate.prompts != AUTO:
         return config, None

@@ -99,7 +99,7 @@ def test_the_cpu_lock_is_without_cuda_and_otherwise_the_same():
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_a_lock_is_what_the_project_asks_for(name):
-    extras = ["ingest", "k8s", "lora", "mlflow", "openai", "s3", "train"]
+    extras = ["gguf", "ingest", "k8s", "lora", "mlflow", "openai", "s3", "train"]
     extras += ["vllm"] if name == "gpu" else []
     asked = PROJECT["dependencies"] + [t for extra in extras for t in PROJECT["optional-dependencies"][extra]]
     wrong = []

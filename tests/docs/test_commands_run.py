@@ -42,7 +42,7 @@ MINE = [
     *("curate={alpha: 0.5, beta: 4.5, gamma: 0}", "evaluate.baseline=false"),
 ]
 """Settings of the small run in place of those of a page's configuration."""
-TAKES_A_CONFIG = ("check", "preview", "run", "ingest", "generate", "curate", "train", "sweep")
+TAKES_A_CONFIG = ("check", "preview", "run", "ingest", "generate", "curate", "train", "sweep", "prompts")
 
 
 def run(*words: str) -> None:

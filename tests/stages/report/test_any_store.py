@@ -6,6 +6,7 @@ from multicsr.config import Config
 from multicsr.execution.stage_runner import run_stage
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
+from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.run import curate_settings, curate_stage
 from multicsr.stages.curate.sweep import sweep_table
 from multicsr.stages.report import publish_report
@@ -71,12 +72,13 @@ def none_curated(folder):
     full_run.run(config, SilentProgress(), until="generate")
     with open_transaction(config, "curate", SilentProgress()) as transaction:
         scored = transaction.snapshot.manifest("scored")
+        curation = Curation.of(config, transaction.store, scored)
         made = run_stage(
-            curate_stage(config.curate, scored),
+            curate_stage(curation, transaction.store, scored),
             transaction.store,
             scored,
             run="odd",
-            settings=curate_settings(config.curate, scored),
+            settings=curate_settings(curation, scored),
             progress=SilentProgress(),
         )
         transaction.add("curated", made)
