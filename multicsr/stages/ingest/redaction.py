@@ -39,9 +39,11 @@ _URL = re.compile(
     rf"(?:\[{_IN_URL}*\]|(?![.,;:!?()]){_IN_URL})",
     re.I,
 )
+_AT = r"(?:@|&#0*64;|&#x0*40;|&commat;)"
+"""The sign of an address, also as entities of HTML that is not converted: that of rejects."""
 _EMAIL = re.compile(
     rf"(?<!{_LETTER})(?<![.+%=&\\-])(?<!{_LETTER}['’])(?:{_LETTER}|[.+%=&\\-]|['’](?={_LETTER})){{1,255}}"
-    rf"@(?:{_LETTER}|-){{1,63}}(?:\.(?:{_LETTER}|-){{1,63}})+"
+    rf"{_AT}(?:{_LETTER}|-){{1,63}}(?:\.(?:{_LETTER}|-){{1,63}})+"
 )
 _EMAIL_OF_ANY_SCRIPT = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}", re.I | re.A)
@@ -77,7 +79,7 @@ _MIN_CITY_DIGITS = 9
 """Minimum number of digits of a phone number with the code of a city; dates and ISSNs have eight."""
 _DATE = re.compile(r"\d{1,2}([-/. ])\d{1,2}\1(?:(?:19|20)\d\d|\d\d(?!\1\d))(?!\d)")
 """Beginning that is a date. A year of two digits ends it; 06 12 34 56 78 is a phone number."""
-_SIGN = re.compile(r"[0-9@]|://|www\.", re.I)
+_SIGN = re.compile(r"[0-9@]|&commat;|://|www\.", re.I)
 """A character or word that all of these have."""
 
 

@@ -181,6 +181,7 @@ def stored(config, tmp_path, monkeypatch):
             f"{bad}{SECRETS[0]}",
             f"A bell \x07 and {SECRETS[0]} and jo\x07e2@example.com",
             f"Half of {SECRETS[1]} \ud800",
+            f"<b>Half</b> of {SECRETS[0].replace('@', '&#64;')} \ud800",
             f"{'y' * 495} {SECRETS[0]} \x07",
             None,
             {"nested": SECRETS[0]},
@@ -215,11 +216,11 @@ def test_other_columns_are_never_stored_and_rejects_are_short(stored, tmp_path):
 def test_nothing_that_is_replaced_is_stored_anywhere(stored, tmp_path):
     made, rows = stored(redact=["email", "iban", "phone"])
     shown = json.dumps(rows)
-    for secret in (*SECRETS, "joe@", "joe2@"):
+    for secret in (*SECRETS, "joe@", "joe2@", "joe&#64;"):
         assert secret not in shown
         assert secret not in stored_texts(tmp_path / "store")
     counts = {name: n for name, n in made.counters.items() if name.startswith("redacted_")}
-    assert counts == {"redacted_email": 6.0, "redacted_iban": 2.0, "redacted_phone": 1.0}
+    assert counts == {"redacted_email": 7.0, "redacted_iban": 2.0, "redacted_phone": 1.0}
 
 
 def test_kinds_in_any_order_are_the_same_artifact(config, tmp_path):
