@@ -11,7 +11,6 @@ from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import httpx2
-import openai
 from pydantic import BaseModel, BeforeValidator, JsonValue, ValidationError
 
 from multicsr.config import LLMConfig
@@ -215,7 +214,7 @@ class BatchClient:
 
     def _batches(self) -> Iterator[Batch]:
         """Yield all batches of the account, page by page."""
-        last: str | openai.Omit = openai.omit
+        last = None
         while True:
             page = self._call(_Page, partial(self._page, last))
             yield from page.data
@@ -223,9 +222,10 @@ class BatchClient:
                 return
             last = page.data[-1].id
 
-    def _page(self, last: str | openai.Omit) -> httpx2.Response:
-        """Return the response with the batches after one."""
-        return self._library.batches.with_raw_response.list(limit=_PAGE, after=last).http_response
+    def _page(self, last: str | None) -> httpx2.Response:
+        """Return the response with the batches after one; with the first ones if there is none."""
+        query = {"after": last} if last else None
+        return self._library.batches.with_raw_response.list(limit=_PAGE, extra_query=query).http_response
 
     def _lines(self, file_id: str) -> Iterator[_Line]:
         """Yield the lines of a file, without those that are none; nothing if the file was deleted."""
