@@ -73,7 +73,7 @@ class _Errors(BaseModel):
     data: list[_Error] | None = None
 
 
-class Batch(BaseModel):
+class RequestBatch(BaseModel):
     """State of a batch."""
 
     id: str
@@ -103,7 +103,7 @@ class Batch(BaseModel):
 class _Page(BaseModel):
     """Batches in one answer to a search."""
 
-    data: list[Batch]
+    data: list[RequestBatch]
     has_more: bool = False
 
 
@@ -140,7 +140,7 @@ class BatchClient:
         self.url = f"{base.rstrip('/')}/batches"
         self._library = open_library(config, _MOST_BYTES).with_options(default_query=dict(parse_qsl(query)))
 
-    def find(self, digest: str) -> list[Batch]:
+    def find(self, digest: str) -> list[RequestBatch]:
         """Return the batches with this digest.
 
         Raises:
@@ -148,7 +148,7 @@ class BatchClient:
         """
         return [batch for batch in self._batches() if batch.metadata.get(_DIGEST) == digest]
 
-    def create(self, digest: str, lines: bytes) -> Batch:
+    def create(self, digest: str, lines: bytes) -> RequestBatch:
         """Upload requests and make a batch of them.
 
         Args:
@@ -168,7 +168,7 @@ class BatchClient:
             ),
         )
         batch = self._call(
-            Batch,
+            RequestBatch,
             lambda: (
                 self._library.batches.with_raw_response.create(
                     input_file_id=file.id,
@@ -179,24 +179,26 @@ class BatchClient:
             ),
         )
         if batch.metadata.get(_DIGEST) != digest:
-            self._call(Batch, lambda: self._library.batches.with_raw_response.cancel(batch.id).http_response)
+            self._call(
+                RequestBatch, lambda: self._library.batches.with_raw_response.cancel(batch.id).http_response
+            )
             raise ConfigError(
                 f"llm.batch: {self.url} keeps no metadata of batches, so a run that is started again would "
                 "not find them and would pay twice; set llm.batch to false"
             )
         return batch
 
-    def get(self, batch_id: str) -> Batch:
+    def get(self, batch_id: str) -> RequestBatch:
         """Return the state of a batch.
 
         Raises:
             BatchCallError: the call failed.
         """
         return self._call(
-            Batch, lambda: self._library.batches.with_raw_response.retrieve(batch_id).http_response
+            RequestBatch, lambda: self._library.batches.with_raw_response.retrieve(batch_id).http_response
         )
 
-    def results(self, batch: Batch) -> dict[str, ChatAnswer | ChatFailure]:
+    def results(self, batch: RequestBatch) -> dict[str, ChatAnswer | ChatFailure]:
         """Return what the files of a batch hold, by the ids of the requests.
 
         Raises:
@@ -212,7 +214,7 @@ class BatchClient:
         """Close all connections."""
         self._library.close()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[RequestBatch]:
         """Yield all batches of the account, page by page."""
         last = None
         while True:

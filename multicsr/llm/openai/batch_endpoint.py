@@ -31,13 +31,13 @@ from multicsr.llm.openai.answers import (
     refusal_error,
     unusable_error,
 )
-from multicsr.llm.openai.batch_client import Batch, BatchCallError, BatchClient
+from multicsr.llm.openai.batch_client import BatchCallError, BatchClient, RequestBatch
 from multicsr.llm.openai.budget import Budget, Reservation, TokenCount
 from multicsr.llm.openai.endpoint import (
     NEW_LIMIT_NAME,
     OLD_LIMIT_NAME,
-    Attempts,
     ChatRequest,
+    RequestAttempts,
     charge,
     checked,
     wants_new_name,
@@ -75,7 +75,7 @@ class _Questions:
 
     unanswered: dict[str, ChatRequest]
     results: dict[str, ChatAnswer | Rejection] = field(default_factory=dict)
-    attempts: dict[str, Attempts] = field(default_factory=dict)
+    attempts: dict[str, RequestAttempts] = field(default_factory=dict)
     answered_forms: set[str] = field(default_factory=set)
     """Forms of the requests that were answered."""
     used: set[str] = field(default_factory=set)
@@ -164,7 +164,7 @@ class BatchEndpoint:
             }
         reservation.cover(_sum(request.most_tokens for request in to_send.values()))
         parts = list(self._parts(to_send))
-        batches = [self._patiently(partial(self._begin, part, questions.used)) for part in parts]
+        batches = [self._with_retries(partial(self._begin, part, questions.used)) for part in parts]
         for part, batch in zip(parts, batches, strict=True):
             self._take(questions, part, self._results(part, batch, questions.used), reservation)
 
@@ -189,14 +189,14 @@ class BatchEndpoint:
             return
         for key, failure in failures.items():
             if key in questions.unanswered:
-                attempts = questions.attempts.setdefault(key, Attempts())
+                attempts = questions.attempts.setdefault(key, RequestAttempts())
                 attempts.add(failure)
                 is_answered = sent[key].form in questions.answered_forms
                 if rejection := self._give_up(sent[key], attempts, failure, is_answered):
                     questions.finish(key, rejection)
 
     def _give_up(
-        self, request: ChatRequest, attempts: Attempts, failure: ChatFailure, is_form_answered: bool
+        self, request: ChatRequest, attempts: RequestAttempts, failure: ChatFailure, is_form_answered: bool
     ) -> Rejection | None:
         """Return the reason to reject the row, or None to ask again; raise if the job must end."""
         repeats = attempts.repeats if failure.kind is not Kind.PASSING else 0
@@ -218,7 +218,7 @@ class BatchEndpoint:
             f"{failure.message}; {KEPT}"
         )
 
-    def _begin(self, part: Mapping[str, ChatRequest], used: set[str]) -> Batch:
+    def _begin(self, part: Mapping[str, ChatRequest], used: set[str]) -> RequestBatch:
         """Return a batch of these requests: an earlier one that is of use, or a new one."""
         digest = hashlib.blake2b("\n".join(sorted(part)).encode(), digest_size=16).hexdigest()
         found = [batch for batch in self._client.find(digest) if batch.is_of_use and batch.id not in used]
@@ -231,20 +231,22 @@ class BatchEndpoint:
         _log.info("%s: made batch %s of %d requests", self._client.url, batch.id, len(part))
         return batch
 
-    def _results(self, part: Mapping[str, ChatRequest], batch: Batch, used: set[str]) -> dict[str, Result]:
+    def _results(
+        self, part: Mapping[str, ChatRequest], batch: RequestBatch, used: set[str]
+    ) -> dict[str, Result]:
         """Wait for a batch, and return the result of each of its requests."""
         started_s = time.monotonic()
         while (batch := self._follow(batch)).status == "failed":
             self._check_failed(batch, started_s)
             _log.warning("%s: batch %s: %s; made again later", self._client.url, batch.id, batch.reason)
             self._wait(min(_LONGEST_POLL_S, 20 * self._first_poll_s))
-            batch = self._patiently(partial(self._begin, part, used))
+            batch = self._with_retries(partial(self._begin, part, used))
         used.add(batch.id)
-        found = self._patiently(partial(self._client.results, batch))
+        found = self._with_retries(partial(self._client.results, batch))
         missing = ChatFailure(Kind.PASSING, "", f"batch {batch.id} ({batch.status}) has no answer")
         return {key: found.get(key, missing) for key in part}
 
-    def _follow(self, batch: Batch) -> Batch:
+    def _follow(self, batch: RequestBatch) -> RequestBatch:
         """Wait until a batch is over; return its last state."""
         poll_s = self._first_poll_s
         while not batch.is_over:
@@ -255,10 +257,10 @@ class BatchEndpoint:
             )
             self._wait(poll_s)
             poll_s = min(poll_s * _POLL_GROWTH, _LONGEST_POLL_S)
-            batch = self._patiently(partial(self._client.get, batch.id))
+            batch = self._with_retries(partial(self._client.get, batch.id))
         return batch
 
-    def _check_failed(self, batch: Batch, started_s: float) -> None:
+    def _check_failed(self, batch: RequestBatch, started_s: float) -> None:
         """Raise unless a batch failed only because the queue of the account is full."""
         url, reason = self._client.url, batch.reason
         if is_unpaid(reason):
@@ -271,14 +273,14 @@ class BatchEndpoint:
                 f"generate.rows_per_shard or llm.concurrency; {KEPT}"
             )
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _with_retries(self, call: Callable[[], T]) -> T:
         """Return what a call of the client returns; temporary failures are tried again.
 
         Raises:
             ConfigError: the endpoint has no batch API, or rejects the key or the batch.
             RunError: it has been failing for longer than `llm.patience_s`, or its account is not paid.
         """
-        attempts = Attempts()
+        attempts = RequestAttempts()
         while True:
             try:
                 return call()

@@ -55,7 +55,7 @@ _NO_LOGPROBS = "; if it gives no top_logprobs, set score.method to llm_stated"
 
 
 @dataclass
-class Attempts:
+class RequestAttempts:
     """Failures of one request so far."""
 
     number: int = 0
@@ -203,7 +203,7 @@ class Endpoint:
                 paid.
             BudgetSpent: attempts that failed have used up the budget.
         """
-        attempts = Attempts()
+        attempts = RequestAttempts()
         while True:
             if self._failure is not None:
                 raise self._failure
@@ -218,7 +218,7 @@ class Endpoint:
             self._wait(attempts, result)
 
     def _give_up(
-        self, request: ChatRequest, reservation: Reservation, attempts: Attempts, failure: ChatFailure
+        self, request: ChatRequest, reservation: Reservation, attempts: RequestAttempts, failure: ChatFailure
     ) -> Rejection | None:
         """Return the reason to reject the row, or None to try again; raise if the job must end.
 
@@ -288,7 +288,7 @@ class Endpoint:
         finally:
             self._limiter.leave(started_s, status, headers)
 
-    def _wait(self, attempts: Attempts, failure: ChatFailure) -> None:
+    def _wait(self, attempts: RequestAttempts, failure: ChatFailure) -> None:
         """Wait before the next attempt, for a random time, so that requests do not retry all at once."""
         pause_s = backoff_s(attempts.number - 1, self._backoff_s, _LONGEST_BACKOFF_S)
         wait_s = max(pause_s, failure.wait_s * random.uniform(1.0, 1.1))

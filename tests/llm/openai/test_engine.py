@@ -12,7 +12,7 @@ import pytest
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.base import Completion, Usage
 from multicsr.llm.openai.answers import ChatFailure, Kind, read
-from multicsr.llm.openai.endpoint import BACKOFF_S, Attempts
+from multicsr.llm.openai.endpoint import BACKOFF_S, RequestAttempts
 from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
 from multicsr.llm.openai.engine import OpenAIEngine
 from multicsr.prompts import load_prompts
@@ -285,7 +285,7 @@ def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypa
     client = EndpointClient(make_engine("http://x")._config.llm, Usage())
     monkeypatch.setattr(client._has_failed, "wait", waits.append)
     for _ in range(20):
-        attempts = Attempts()
+        attempts = RequestAttempts()
         failure = ChatFailure(Kind.PASSING, "", "busy", wait_s=asked_s)
         attempts.add(failure)
         client._wait(attempts, failure)
