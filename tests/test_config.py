@@ -65,6 +65,15 @@ def test_defaults_are_the_papers(write):
         ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
         ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
         (
+            {"input": {"paths": ["a"], "format": "wikipedia", "documents": True, "html": True}},
+            "html has no effect with format: wikipedia",
+        ),
+        ({"score": {"max_new_tokens": 4}}, "max_new_tokens has no effect with method: llm_expected"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://a/v1", "dtype": "bfloat16"}},
+            "dtype has no effect with engine: openai",
+        ),
+        (
             {"score": {"method": "encoder"}, "curate": {"score": "llm_expected"}},
             "score.method encoder does not",
         ),
@@ -266,6 +275,8 @@ def test_evaluation_data_that_cannot_be_read(write):
         (b"{[a]: b}: c", "is not YAML"),
         (b"a: 1\n---\nb: 2", "is not YAML"),
         (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"input: &a {x: *a}", "is not YAML: an alias puts what begins in line 1 into itself"),
+        (b"input: {paths: &p [a.txt, *p]}", "is not YAML: an alias puts what begins in line 1 into itself"),
         (b"", "expected sections"),
         (b"1: 2\nname: t", "1: write text as the name of a setting"),
     ],
@@ -274,6 +285,18 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, message)
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("ingest", "message"),
+    [
+        ({"language": "AUTO"}, r"language: AUTO is no language tag; write auto"),
+        ({"language": "auto", "languages": ["en", "EN"]}, "one language leaves nothing to detect"),
+    ],
+)
+def test_case_of_a_language(write, ingest, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(ingest=ingest))
 
 
 def test_a_configuration_may_be_utf_16(tmp_path, write):

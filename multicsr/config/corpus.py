@@ -69,11 +69,13 @@ class InputConfig(Section):
         return str(column) if type(column) is int else column
 
     @model_validator(mode="after")
-    def _numbered(self) -> "InputConfig":
+    def _fits_format(self) -> "InputConfig":
         if not self.header and not re.fullmatch("[1-9][0-9]{0,5}", self.column or ""):
             raise ValueError(
                 "header: false requires the number of the column with the text, from 1, as column"
             )
+        if self.format == "wikipedia" and self.html != "auto":
+            raise ValueError("html has no effect with format: wikipedia, whose articles become text anyway")
         return self
 
 
@@ -119,12 +121,15 @@ class IngestConfig(Section):
     @field_validator("languages")
     @classmethod
     def _two_languages(cls, languages: list[str]) -> list[str]:
-        if len(set(languages)) == 1:
+        different = {cls._bokmal(language.lower()) for language in languages}
+        if len(different) == 1:
             raise ValueError("one language leaves nothing to detect; set language to it instead")
-        return sorted({cls._bokmal(language) for language in languages})
+        return sorted(different)
 
     @model_validator(mode="after")
     def _detected(self) -> "IngestConfig":
+        if self.language.lower() == "auto" != self.language:
+            raise ValueError(f"language: {self.language} is no language tag; write auto")
         if self.language == "auto" and self.language_filter:
             raise ValueError("language_filter has no effect with language: auto, which keeps every language")
         if self.language != "auto" and self.languages:

@@ -157,7 +157,7 @@ def test_text_has_every_part(config):
         "alpha 3, beta 3, gamma 1",
         "tokens a row",
         "lexical bias",
-        "3 of 3 files were read",
+        "all records were read",
     ):
         assert words in shown, shown
 
@@ -192,6 +192,21 @@ def test_bad_figures_name_the_setting(config, tmp_path, sections, words):
         assert any(words in line for line in advice(look(changed))), advice(look(changed))
 
 
+def test_small_corpus_that_fills_no_batch_is_reported(config, tmp_path, monkeypatch):
+    found = look(config)
+    kept = stage(found, "curated").rows_out * NUM / 30
+    assert found.corpus.is_whole
+    assert any(f"keep some {kept:,.0f} triplets of all 120 sentences" in line for line in advice(found))
+    assert "all records were read" in "\n".join(lines(found))
+    enough = look(with_settings(tmp_path, train={"global_batch": 2}))
+    assert not any("train.global_batch" in line for line in advice(enough))
+    monkeypatch.setattr(sample_module, "_RECORDS", 60)
+    part = look(config)
+    assert not part.corpus.is_whole
+    assert "3 of 3 files were read, from their start" in "\n".join(lines(part))
+    assert not any("train.global_batch" in line for line in advice(part))
+
+
 def test_scores_at_chance_are_reported(config, monkeypatch):
     from multicsr.llm.fake import FakeEngine
 
@@ -221,3 +236,10 @@ def test_problems_are_found_before_anything_is_read(config, tmp_path):
     with pytest.raises(ConfigError, match=r"generate\.prompts"):
         look(with_settings(tmp_path, generate={"prompts": "./none.yaml"}))
     assert not (tmp_path / "store").exists()
+
+
+def test_balance_of_words_shows_in_a_run_alone(config, tmp_path):
+    """The words of few rows are too rare to lean to one side."""
+    balanced = with_settings(tmp_path, curate={"max_word_ratio": 2})
+    assert "max_word_ratio" not in "\n".join(lines(look(config)))
+    assert "curate.max_word_ratio 2 rejects more in a run" in "\n".join(lines(look(balanced)))
