@@ -37,6 +37,7 @@ ALLOWED = {
     "multicsr/tools/preview/advice.py": {"refused"},
     "multicsr/llm/openai/answers.py": {"refused", "refusal"},  # a model refuses: the endpoints' own term
     "multicsr/llm/openai/endpoint.py": {"refused", "refusal", "refuse"},
+    "multicsr/llm/openai/batch_endpoint.py": {"refused", "refusal"},
     "multicsr/stages/score/parse.py": {"say"},  # replies of models
     "multicsr/messages/foreign_errors.py": {"refused"},  # connection refused: errno's term
     "multicsr/messages/network_errors.py": {"refused"},

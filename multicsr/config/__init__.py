@@ -69,6 +69,8 @@ class Config(Section):
             raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
         if self.llm.engine == "openai" and (self.generate.min_new_tokens or self.generate.bad_words):
             raise ValueError("generate.min_new_tokens and generate.bad_words have no effect at an endpoint")
+        if self.llm.batch and "batch_size" in self.generate.model_fields_set:
+            raise ValueError("generate.batch_size has no effect with llm.batch: a batch is a whole shard")
         if "s3" in self.model_fields_set and not any(
             place.startswith("s3://") for place in (self.store, *self.input.paths)
         ):

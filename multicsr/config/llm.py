@@ -8,7 +8,7 @@ from multicsr.config.section import Count, Section
 from multicsr.messages.endpoint_address import check_address
 
 _OF_ENDPOINTS = (
-    *("concurrency", "timeout_s", "patience_s", "max_tokens", "max_cost"),
+    *("batch", "concurrency", "timeout_s", "patience_s", "max_tokens", "max_cost"),
     *("price_per_million_prompt_tokens", "price_per_million_completion_tokens"),
 )
 """Settings that have an effect with `engine: openai` only."""
@@ -63,9 +63,14 @@ class LLMConfig(Section):
     base_url: str | None = None
     """URL of the endpoint of the `openai` engine, such as https://host/v1. It is not part of the fingerprint,
     so existing outputs stay valid if the endpoint moves. The key is read from OPENAI_API_KEY."""
+    batch: bool = False
+    """Ask the endpoint through its batch API, which costs half at most providers and may take a day. All
+    requests of a shard (`generate.rows_per_shard`) are one batch. A run that is started again follows the
+    batches of the one before."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Largest number of concurrent requests of each actor (`generate.actors`) to an endpoint. An actor begins
-    with few, sends more with every answer, and fewer while the endpoint is busy."""
+    with few, sends more with every answer, and fewer while the endpoint is busy. With `batch`: number of
+    shards whose batches an actor waits for at the same time."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     """Timeout of one request to an endpoint in seconds; after it the request is repeated."""
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0

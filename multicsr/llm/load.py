@@ -14,6 +14,10 @@ def load_engine(config: Config) -> Engine:
         from multicsr.llm.fake import FakeEngine
 
         return FakeEngine()
+    if config.llm.engine == "openai" and config.llm.batch:
+        from multicsr.llm.openai.batch_engine import OpenAIBatchEngine
+
+        return OpenAIBatchEngine(config)
     if config.llm.engine == "openai":
         from multicsr.llm.openai.engine import OpenAIEngine
 

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,6 +36,10 @@ class ChatServer(ThreadingHTTPServer):
         self.connections = self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
 
+    def respond(self, method: str, path: str, headers: Mapping[str, str], data: bytes) -> Response:
+        """Answer a call of anything but POST /v1/chat/completions."""
+        return 404, {}, {"error": "no such path; only POST /v1/chat/completions is served"}
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
@@ -52,26 +56,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.methods.append("GET")
-        self._send(404, {}, {"error": "only POST /v1/chat/completions is served"})
+        self._send(*self.server.respond("GET", self.path, self.headers, b""))
 
     def do_POST(self):
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with server.lock:
             server.methods.append("POST")
-            server.bodies.append(body)
             server.headers.append(self.headers)
+        if self.path.partition("?")[0] != "/v1/chat/completions":
+            return self._send(*server.respond("POST", self.path, self.headers, data))
+        body = json.loads(data)
+        with server.lock:
+            server.bodies.append(body)
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
         try:
-            is_chat = self.path.partition("?")[0] == "/v1/chat/completions"
-            response = server.answer(body) if is_chat else (404, {}, {"error": "no such path"})
+            response = server.answer(body)
         finally:
             with server.lock:
                 server.in_flight -= 1
         with server.lock:
             server.statuses[response[0]] += 1
-        self._send(*response)
+        return self._send(*response)
 
     def _send(self, status, headers, answer):
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

@@ -93,7 +93,8 @@ def make_config(model: Path | str, **sections: dict[str, object]) -> Config:
     """A configuration of this model; `llm={"dtype": ...}` and the like change a section."""
     tree: dict[str, object] = {"name": "t", "store": "s", "input": {"paths": ["x"]}, **sections}
     tree["llm"] = {"model": str(model), "device": "cpu", **sections.get("llm", {})}
-    tree["generate"] = {"max_new_tokens": 12, "batch_size": 32, **sections.get("generate", {})}
+    size = {} if sections.get("llm", {}).get("batch") else {"batch_size": 32}
+    tree["generate"] = {"max_new_tokens": 12, **size, **sections.get("generate", {})}
     return Config.model_validate(tree)
 
 

@@ -71,7 +71,7 @@ def _count(value: object) -> int:
     return int(value) if isinstance(value, int | float) and 0 <= value <= _MOST_TOKENS else 0
 
 
-def _mapping(value: object) -> object:
+def mapping(value: object) -> object:
     """Return a mapping, or an empty one for anything else."""
     return value if isinstance(value, Mapping) else {}
 
@@ -124,7 +124,7 @@ class ChatAnswer(BaseModel):
     """Fields of an answer that are used."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
-    usage: Annotated[_Usage, BeforeValidator(_mapping)] = _Usage()
+    usage: Annotated[_Usage, BeforeValidator(mapping)] = _Usage()
 
     @property
     def text(self) -> str:
@@ -154,9 +154,19 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | C
         The answer, or the failure if the response is an error or not a valid answer.
     """
     tree = _parse(body)
+    return _failure(status, headers, tree, body) or _read_answer(tree, body)
+
+
+def read_failure(status: int, headers: Mapping[str, str], body: bytes) -> ChatFailure | None:
+    """Return the failure in a response that holds no chat answer; None if it is none."""
+    return _failure(status, headers, _parse(body), body)
+
+
+def _failure(status: int, headers: Mapping[str, str], tree: JsonValue, body: bytes) -> ChatFailure | None:
+    """Return the failure of a response with this body and its tree; None if it is none."""
     error = tree.get("error") if isinstance(tree, dict) else None
     if 200 <= status < 300 and not error:
-        return _read_answer(tree, body)
+        return None
     code = error.get("code") if isinstance(error, dict) else None
     if 200 <= status < 300:
         # An error in the body of a 2xx response may hold the status that the response should have had.
@@ -227,6 +237,21 @@ def _words(error: JsonValue, body: bytes) -> str:
     message = error.get("message") if isinstance(error, dict) else error
     text = message if isinstance(message, str) else body[:4096].decode("utf-8", "replace")
     return redact(" ".join(text.split()))[:_LONGEST_MESSAGE]
+
+
+def is_unpaid(message: str) -> bool:
+    """Return True for a message or a code of an account that is not paid."""
+    return bool(_IS_QUOTA.search(message))
+
+
+def refusal_error(failure: ChatFailure, url: str, hint: str) -> ConfigError:
+    """Return the error that ends a job whose every request is refused."""
+    return ConfigError(f"llm: {url} rejects every request: {failure.message}{hint}")
+
+
+def unusable_error(failure: ChatFailure, url: str, hint: str) -> ConfigError:
+    """Return the error that ends a job whose every answer is unusable."""
+    return ConfigError(f"llm.base_url: {url} is no chat endpoint: {failure.message}{hint}")
 
 
 def permanent_error(failure: ChatFailure, url: str, model: str) -> MulticsrError:

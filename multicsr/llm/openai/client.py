@@ -7,7 +7,7 @@ size and time, also one that is compressed or arrives byte by byte. Proxies are 
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import httpx2
@@ -53,44 +53,61 @@ class ChatClient:
     def __init__(self, config: LLMConfig) -> None:
         base, _, query = str(config.base_url).partition("?")
         self.url = f"{base.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
-        key = _read_key()
-        self._options: openai.RequestOptions = {} if key else {"headers": {"Authorization": openai.omit}}
-        self._library = openai.OpenAI(
-            api_key=key or "none",
-            base_url=base,
-            max_retries=0,
-            http_client=_BoundedClient(config.timeout_s, config.concurrency),
-        )
+        self._library = open_library(config, _MOST_BYTES)
 
     def post(self, body: Mapping[str, JsonValue]) -> ChatResponse | ChatFailure:
         """Post a body; a connection error or a timeout is a temporary failure."""
-        try:
-            response = self._library.post(self.url, body=body, cast_to=httpx2.Response, options=self._options)
-        except openai.APIStatusError as error:
-            response = error.response
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            return ChatFailure(
-                Kind.PASSING, "", _describe(cause, self.url), may_be_charged=not isinstance(cause, _NOT_SENT)
-            )
-        except _TooLongAnswer:
-            message = f"an answer of more than {_MOST_BYTES // 2**20} MiB"
-            return ChatFailure(Kind.UNUSABLE, "too long an answer", message, may_be_charged=True)
-        return ChatResponse(response.status_code, response.headers, response.content)
+        return response_of(lambda: self._library.post(self.url, body=body, cast_to=httpx2.Response), self.url)
 
     def close(self) -> None:
         """Close all connections."""
         self._library.close()
 
 
+def open_library(config: LLMConfig, most_bytes: int) -> openai.OpenAI:
+    """Return the library for `llm.base_url`; it opens no connection yet.
+
+    Args:
+        config: settings of the LLM.
+        most_bytes: maximum size of an answer.
+
+    Raises:
+        ConfigError: the key cannot be sent in an HTTP header.
+    """
+    base, _, _ = str(config.base_url).partition("?")
+    key = _read_key()
+    return openai.OpenAI(
+        api_key=key or "none",
+        base_url=base,
+        max_retries=0,
+        http_client=_BoundedClient(config.timeout_s, config.concurrency, most_bytes, has_key=bool(key)),
+    )
+
+
+def response_of(call: Callable[[], httpx2.Response], url: str) -> ChatResponse | ChatFailure:
+    """Return the response to one call of the library, whatever its status, or the failure to get one."""
+    try:
+        response = call()
+    except openai.APIStatusError as error:
+        response = error.response
+    except openai.APIConnectionError as error:
+        cause = error.__cause__ or error
+        return ChatFailure(
+            Kind.PASSING, "", _describe(cause, url), may_be_charged=not isinstance(cause, _NOT_SENT)
+        )
+    except _TooLongAnswer as error:
+        return ChatFailure(Kind.UNUSABLE, "too long an answer", str(error), may_be_charged=True)
+    return ChatResponse(response.status_code, response.headers, response.content)
+
+
 class _TooLongAnswer(Exception):
-    """Answer of more than `_MOST_BYTES`."""
+    """Answer that is longer than the pool of connections allows."""
 
 
 class _BoundedClient(httpx2.Client):
     """Pool of connections whose responses are read at once, up to a size and a time."""
 
-    def __init__(self, timeout_s: float, connections: int) -> None:
+    def __init__(self, timeout_s: float, connections: int, most_bytes: int, *, has_key: bool) -> None:
         super().__init__(
             timeout=httpx2.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
             limits=httpx2.Limits(
@@ -101,6 +118,8 @@ class _BoundedClient(httpx2.Client):
             follow_redirects=False,  # the key and the sentences must not be sent to another address
         )
         self._timeout_s = timeout_s
+        self._most_bytes = most_bytes
+        self._has_key = has_key
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401 - the library's
         """Send a request and return the whole response, decoded.
@@ -109,14 +128,16 @@ class _BoundedClient(httpx2.Client):
             _TooLongAnswer: it is too long.
             httpx2.ReadTimeout: it takes too long.
         """
+        if not self._has_key:
+            request.headers.pop("Authorization", None)  # the library sends one for every key
         deadline_s = time.monotonic() + self._timeout_s
         response = super().send(request, **{**options, "stream": True})
         try:
             data = bytearray()
             for part in response.iter_bytes():
                 data += part
-                if len(data) > _MOST_BYTES:
-                    raise _TooLongAnswer
+                if len(data) > self._most_bytes:
+                    raise _TooLongAnswer(f"an answer of more than {self._most_bytes // 2**20} MiB")
                 if time.monotonic() > deadline_s:
                     raise httpx2.ReadTimeout(f"no end of the answer in {self._timeout_s:g} s")
         finally:

@@ -11,14 +11,23 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
 from multicsr.config import LLMConfig
-from multicsr.errors import ConfigError, MulticsrError, RunError
+from multicsr.errors import MulticsrError, RunError
 from multicsr.llm.base import Rejection, Usage
-from multicsr.llm.openai.answers import KEPT, ChatAnswer, ChatFailure, Kind, permanent_error, read
+from multicsr.llm.openai.answers import (
+    KEPT,
+    ChatAnswer,
+    ChatFailure,
+    Kind,
+    permanent_error,
+    read,
+    refusal_error,
+    unusable_error,
+)
 from multicsr.llm.openai.budget import Budget, Reservation, TokenCount, most_tokens
 from multicsr.llm.openai.client import ChatClient
 from multicsr.llm.openai.limits import RateLimiter
@@ -34,6 +43,8 @@ _REPEATS = 3
 return any error once."""
 _UNUSABLE_REPEATS = 5
 """Number of times in a row that an unusable answer must come before it counts."""
+OLD_LIMIT_NAME, NEW_LIMIT_NAME = "max_tokens", "max_completion_tokens"
+"""Names of the token limit; OpenAI's newer models accept the second one only."""
 _HARMLESS = "Write one word."
 """Test prompt that no endpoint has a reason to refuse."""
 _NO_HEADERS: Mapping[str, str] = {}
@@ -44,7 +55,7 @@ _NO_LOGPROBS = "; if it gives no top_logprobs, set score.method to llm_stated"
 
 
 @dataclass
-class _Attempts:
+class RequestAttempts:
     """Failures of one request so far."""
 
     number: int = 0
@@ -66,7 +77,7 @@ class _Attempts:
         self.repeats, self.last = (self.repeats + 1 if is_same else 1), failure
 
 
-@dataclass
+@dataclass(frozen=True)
 class ChatRequest:
     """Text to send and the settings to send it with; requests of one form differ in their text only."""
 
@@ -75,10 +86,65 @@ class ChatRequest:
     max_tokens: int
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
 
+    def body(self, model: str, limit_name: str) -> dict[str, JsonValue]:
+        """Return the JSON to send.
+
+        Args:
+            model: name of the model.
+            limit_name: `OLD_LIMIT_NAME` or `NEW_LIMIT_NAME`.
+        """
+        return {
+            "model": model,
+            "messages": [{"role": "user", "content": self.prompt}],
+            limit_name: self.max_tokens,
+            **self.settings,
+        }
+
+    @property
+    def harmless(self) -> "ChatRequest":
+        """Return a request of the same form that no endpoint has a reason to refuse."""
+        return replace(self, prompt=_HARMLESS)
+
+    @property
+    def hint(self) -> str:
+        """Return the remedy if no request of this form is answered, or an empty string."""
+        return _NO_LOGPROBS if self.form == LABELS else ""
+
     @property
     def most_tokens(self) -> TokenCount:
         """Return the most tokens that the request can cost."""
         return most_tokens(self.prompt, self.max_tokens)
+
+
+def wants_new_name(result: ChatAnswer | ChatFailure) -> bool:
+    """Return True if a request failed because the model knows `NEW_LIMIT_NAME` only."""
+    return isinstance(result, ChatFailure) and NEW_LIMIT_NAME in result.message
+
+
+def checked(request: ChatRequest, result: ChatAnswer | ChatFailure) -> ChatAnswer | ChatFailure:
+    """Return the result, or a failure if it is an answer without the log-probabilities of its form."""
+    if isinstance(result, ChatAnswer) and request.form == LABELS and not result.positions:
+        return ChatFailure(Kind.UNUSABLE, _WITHOUT_LOGPROBS, f"an answer with {_WITHOUT_LOGPROBS}")
+    return result
+
+
+def charge(
+    usage: Usage, request: ChatRequest, reservation: Reservation, result: ChatAnswer | ChatFailure
+) -> None:
+    """Count what a request has cost; the most that it can have cost if that is not known."""
+    count = TokenCount(0, 0)
+    if isinstance(result, ChatAnswer):
+        count = TokenCount(result.usage.prompt_tokens, result.usage.completion_tokens)
+    is_unknown = result.may_be_charged if isinstance(result, ChatFailure) else count.prompt == 0
+    cost = reservation.charge(request.most_tokens if is_unknown else count)
+    amounts = {
+        "requests": 1,
+        "requests_busy": int(isinstance(result, ChatFailure) and result.status == 429),
+        "prompt_tokens": count.prompt,
+        "generated_tokens": count.completion,
+        "cost": cost,
+    }
+    usage.add(**{name: amount for name, amount in amounts.items() if amount})
 
 
 class Endpoint:
@@ -103,7 +169,7 @@ class Endpoint:
         self._backoff_s = backoff_s
         self._budget = Budget(config)
         self._limiter = RateLimiter(config.concurrency, config.patience_s, backoff_s)
-        self._limit_name = "max_tokens"
+        self._limit_name = OLD_LIMIT_NAME
         self._answered_s: dict[str, float] = {}
         """Time of the last answer to a request of each form, by the monotonic clock."""
         self._failure: MulticsrError | None = None
@@ -137,7 +203,7 @@ class Endpoint:
                 paid.
             BudgetSpent: attempts that failed have used up the budget.
         """
-        attempts = _Attempts()
+        attempts = RequestAttempts()
         while True:
             if self._failure is not None:
                 raise self._failure
@@ -152,7 +218,7 @@ class Endpoint:
             self._wait(attempts, result)
 
     def _give_up(
-        self, request: ChatRequest, reservation: Reservation, attempts: _Attempts, failure: ChatFailure
+        self, request: ChatRequest, reservation: Reservation, attempts: RequestAttempts, failure: ChatFailure
     ) -> Rejection | None:
         """Return the reason to reject the row, or None to try again; raise if the job must end.
 
@@ -167,16 +233,12 @@ class Endpoint:
             if self._answers_others(request, reservation, attempts.since_s):
                 reason = Reason.PROMPT_TOO_LONG if failure.is_too_long else Reason.LLM_REFUSED
                 return Rejection(reason, failure.message)
-            hint = _NO_LOGPROBS if request.form == LABELS else ""
-            raise self._end(ConfigError(f"llm: {self.url} rejects every request: {failure.message}{hint}"))
+            raise self._end(refusal_error(failure, self.url, request.hint))
         if failure.kind is Kind.UNUSABLE and repeats >= _UNUSABLE_REPEATS:
             if self._answers_others(request, reservation, attempts.since_s):
                 return Rejection(Reason.ENGINE_ERROR, failure.message)
             if request.form not in self._answered_s or failure.key == _WITHOUT_LOGPROBS:
-                hint = _NO_LOGPROBS if request.form == LABELS else ""
-                raise self._end(
-                    ConfigError(f"llm.base_url: {self.url} is no chat endpoint: {failure.message}{hint}")
-                )
+                raise self._end(unusable_error(failure, self.url, request.hint))
         if time.monotonic() - attempts.since_s < self._config.patience_s:
             return None
         if self._answers_others(request, reservation, attempts.since_s):
@@ -190,7 +252,7 @@ class Endpoint:
 
     def _answers_others(self, request: ChatRequest, reservation: Reservation, since_s: float) -> bool:
         """Return True if a text in the same form was answered since `since_s`, or a harmless one is now."""
-        harmless = ChatRequest(request.form, _HARMLESS, request.max_tokens, request.settings)
+        harmless = request.harmless
         for attempt in range(_REPEATS):
             if self._answered_s.get(request.form, 0.0) > since_s:
                 return True
@@ -203,25 +265,13 @@ class Endpoint:
     def _send(self, request: ChatRequest, reservation: Reservation) -> ChatAnswer | ChatFailure:
         """Make one attempt; use the name of the token limit that the endpoint accepts."""
         limit_name = self._limit_name
-        body: dict[str, JsonValue] = {
-            "model": self._config.model,
-            "messages": [{"role": "user", "content": request.prompt}],
-            limit_name: request.max_tokens,
-            **request.settings,
-        }
         reservation.cover(request.most_tokens)
-        result = self._post(body)
-        self._charge(request, reservation, result)
-        if (
-            isinstance(result, ChatFailure)
-            and "max_completion_tokens" in result.message
-            and limit_name == "max_tokens"
-        ):
-            self._limit_name = "max_completion_tokens"  # OpenAI's newer models accept this name only
+        result = self._post(request.body(self._config.model, limit_name))
+        charge(self._usage, request, reservation, result)
+        if wants_new_name(result) and limit_name == OLD_LIMIT_NAME:
+            self._limit_name = NEW_LIMIT_NAME
             return self._send(request, reservation)
-        if isinstance(result, ChatAnswer) and request.form == LABELS and not result.positions:
-            return ChatFailure(Kind.UNUSABLE, _WITHOUT_LOGPROBS, f"an answer with {_WITHOUT_LOGPROBS}")
-        return result
+        return checked(request, result)
 
     def _post(self, body: Mapping[str, JsonValue]) -> ChatAnswer | ChatFailure:
         """Post a body when the limits allow it, and parse the response."""
@@ -238,25 +288,7 @@ class Endpoint:
         finally:
             self._limiter.leave(started_s, status, headers)
 
-    def _charge(
-        self, request: ChatRequest, reservation: Reservation, result: ChatAnswer | ChatFailure
-    ) -> None:
-        """Count what a request has cost; the most that it can have cost if that is not known."""
-        count = TokenCount(0, 0)
-        if isinstance(result, ChatAnswer):
-            count = TokenCount(result.usage.prompt_tokens, result.usage.completion_tokens)
-        is_unknown = result.may_be_charged if isinstance(result, ChatFailure) else count.prompt == 0
-        cost = reservation.charge(request.most_tokens if is_unknown else count)
-        amounts = {
-            "requests": 1,
-            "requests_busy": int(isinstance(result, ChatFailure) and result.status == 429),
-            "prompt_tokens": count.prompt,
-            "generated_tokens": count.completion,
-            "cost": cost,
-        }
-        self._usage.add(**{name: amount for name, amount in amounts.items() if amount})
-
-    def _wait(self, attempts: _Attempts, failure: ChatFailure) -> None:
+    def _wait(self, attempts: RequestAttempts, failure: ChatFailure) -> None:
         """Wait before the next attempt, for a random time, so that requests do not retry all at once."""
         pause_s = backoff_s(attempts.number - 1, self._backoff_s, _LONGEST_BACKOFF_S)
         wait_s = max(pause_s, failure.wait_s * random.uniform(1.0, 1.1))

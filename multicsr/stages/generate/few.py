@@ -59,6 +59,8 @@ class FewResults:
 def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewResults:
     """Write and score hypotheses for a few sentences, or take the results that exist.
 
+    Somebody waits for them, so an endpoint is asked at once, also with `llm.batch`; the results are the same.
+
     Args:
         config: the configuration of a run with a named prompt set; its store gets the results.
         sentences: SENTENCE rows, sorted by id, few enough for the memory of this process.
@@ -69,6 +71,7 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         BudgetSpent: the budget of the LLM does not suffice; rows done are kept.
         RunError: a worker died repeatedly, or the disk is full.
     """
+    config = config.model_copy(update={"llm": config.llm.model_copy(update={"batch": False})})
     store, settings = Store.of(config), _settings(config)
     cache_key = CacheKey.of(settings).writable(store)
     ids = sentences["row_id"].combine_chunks()

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
-from multicsr.config import Config
+from multicsr.config import Config, LLMConfig
 from multicsr.errors import BudgetSpent, DamagedFileError, RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
 from multicsr.execution.pool import Pool, map_items
@@ -116,9 +116,8 @@ def generate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest
     num_cached = sum(plan.num_cached for plan in plans)
     progress.skip(num_cached)
     if num_cached < sentences.rows_out:
-        progress.announce(
-            f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, which loads first"
-        )
+        how = "in batches, which may take a day" if config.llm.batch else "which loads first"
+        progress.announce(f"{sentences.rows_out - num_cached:,} rows for {config.llm.model}, {how}")
     totals, new = (
         StageTotals("generate", config.generate.max_rejected, sentences.rows_out) for _ in range(2)
     )
@@ -188,17 +187,26 @@ def _plan(config: Config, store: Store, cache: LLMCache, sentences: Manifest) ->
 
     def plan(shard: CachedShard) -> _Plan:
         ids = store.read_table(shard.entry, ["row_id"])["row_id"].combine_chunks()
-        todo = ids.filter(pc.invert(pc.is_in(ids, shard.cached.done(store))))
-        return _Plan(len(ids) - len(todo), list(_cut(shard, todo, config.generate.rows_per_shard)))
+        is_todo = pc.invert(pc.is_in(ids, shard.cached.done(store)))
+        return _Plan(len(ids) - pc.sum(is_todo).as_py(), list(_cut(shard, ids, is_todo, config)))
 
     return list(map_items("generate", lambda: plan, _shards(cache, sentences), Pool()))
 
 
-def _cut(shard: CachedShard, todo: pa.Array, rows_per_shard: int) -> Iterator[Todo]:
-    """Yield shards of at most `rows_per_shard` of these ids."""
-    for start in range(0, len(todo), rows_per_shard):
-        ids = todo[start : start + rows_per_shard]
-        yield Todo(shard.entry, shard.cached.within(IdSpan(ids[0].as_py(), ids[-1].as_py())))
+def _cut(shard: CachedShard, ids: pa.Array, is_todo: pa.BooleanArray, config: Config) -> Iterator[Todo]:
+    """Yield shards of at most `generate.rows_per_shard` ids that are to do.
+
+    With `llm.batch` a file is always cut at the same places, whatever is done: a run that is started again
+    then has the same shards, and finds their batches at the endpoint.
+    """
+    if not config.llm.batch:
+        ids = ids.filter(is_todo)
+        is_todo = pa.array([True] * len(ids))
+    size = config.generate.rows_per_shard
+    for start in range(0, len(ids), size):
+        todo = ids[start : start + size].filter(is_todo[start : start + size])
+        if len(todo):
+            yield Todo(shard.entry, shard.cached.within(IdSpan(todo[0].as_py(), todo[-1].as_py())))
 
 
 def _shards(cache: LLMCache, sentences: Manifest) -> list[CachedShard]:
@@ -235,8 +243,15 @@ def llm_pool(config: Config, actors: int) -> Pool:
         config.generate.cpus_per_actor,
         config.generate.gpus_per_actor,
         config.generate.nodes,
-        shards_at_once=2 if config.llm.engine == "vllm" else 1,
+        shards_at_once=_shards_at_once(config.llm),
     )
+
+
+def _shards_at_once(llm: LLMConfig) -> int:
+    """Return the number of shards that an actor works on at the same time."""
+    if llm.batch:
+        return llm.concurrency
+    return 2 if llm.engine == "vllm" else 1
 
 
 def writer(

@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.base import Completion, Usage
 from multicsr.llm.openai.answers import ChatFailure, Kind, read
-from multicsr.llm.openai.endpoint import BACKOFF_S, _Attempts
+from multicsr.llm.openai.endpoint import BACKOFF_S, RequestAttempts
 from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
 from multicsr.llm.openai.engine import OpenAIEngine
 from multicsr.prompts import load_prompts
@@ -282,10 +283,10 @@ def test_the_other_name_for_the_limit_is_tried_once(endpoint):
 def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypatch):
     """Each waits a time of its own, never less than the endpoint asks for."""
     waits = []
-    client = EndpointClient(make_engine("http://x")._config.llm, Usage())
+    client = EndpointClient(LLMConfig(engine="openai", model="m", base_url="http://x"), Usage())
     monkeypatch.setattr(client._has_failed, "wait", waits.append)
     for _ in range(20):
-        attempts = _Attempts()
+        attempts = RequestAttempts()
         failure = ChatFailure(Kind.PASSING, "", "busy", wait_s=asked_s)
         attempts.add(failure)
         client._wait(attempts, failure)
@@ -302,9 +303,9 @@ def test_patience_is_counted_in_seconds_not_in_attempts(endpoint):
 
 
 def test_requests_in_flight_and_rows_a_commit_are_those_of_the_settings(endpoint):
-    engine = make_engine(endpoint.url, llm={"concurrency": 7})
+    engine = engine_at(endpoint.url, llm={"concurrency": 7}, generate={"batch_size": 9})
     assert engine.batches_at_once == 7
-    assert (engine.batch_size, engine.rows_per_commit) == (1, engine._config.generate.batch_size)
+    assert (engine.batch_size, engine.rows_per_commit) == (1, 9)
 
 
 @pytest.mark.parametrize(
