@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from multicsr import hashing
 from multicsr.config import Config
 from multicsr.config.mistakes import explain
+from multicsr.config.yaml_file import key_lines, load_yaml
 from multicsr.errors import ConfigError
-from multicsr.yaml_file import key_lines, load_yaml
 
 _FOLDED = re.compile(r"s3:/{1,2}(.+)")
 """An s3:// URI, also with one slash, because pathlib merges the two."""

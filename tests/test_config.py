@@ -65,6 +65,15 @@ def test_defaults_are_the_papers(write):
         ({"score": {"method": "nli"}}, "method: nli needs model, a sequence classifier; set score.model"),
         ({"score": {"method": "encoder", "max_new_tokens": 4}}, "max_new_tokens has no effect with method"),
         (
+            {"input": {"paths": ["a"], "format": "wikipedia", "documents": True, "html": True}},
+            "html has no effect with format: wikipedia",
+        ),
+        ({"score": {"max_new_tokens": 4}}, "max_new_tokens has no effect with method: llm_expected"),
+        (
+            {"llm": {"engine": "openai", "base_url": "http://a/v1", "dtype": "bfloat16"}},
+            "dtype has no effect with engine: openai",
+        ),
+        (
             {"score": {"method": "encoder"}, "curate": {"score": "llm_expected"}},
             "score.method encoder does not",
         ),

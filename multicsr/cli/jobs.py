@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-_PANEL = "Jobs on a cluster"
+PANEL = "Jobs on a cluster"
 _TO_HELP = "Kubernetes with KubeRay, or a Ray cluster that runs already"
 Place = Annotated[To, typer.Option("--to", envvar="MULTICSR_TO", help=f"{_TO_HELP}.")]
 Address = Annotated[
@@ -35,7 +35,7 @@ JobName = Annotated[str, typer.Argument(metavar="NAME", help="As `multicsr jobs`
 
 
 @command(
-    app, _PANEL, "multicsr submit generate configs/nightly.yaml --to k8s --overlay k8s/overlays/autoscale"
+    app, PANEL, "multicsr submit generate configs/nightly.yaml --to k8s --overlay k8s/overlays/autoscale"
 )
 def submit(
     job: Annotated[str, typer.Argument(help="ingest, generate, curate, train, evaluate or refresh.")],
@@ -84,7 +84,7 @@ def submit(
         _judge(cluster.follow(made, echo_log))
 
 
-@command(app, _PANEL, "multicsr jobs --to k8s")
+@command(app, PANEL, "multicsr jobs --to k8s")
 def jobs(
     to: Place,
     address: Address = None,
@@ -102,7 +102,7 @@ def jobs(
         echo(as_table(found))
 
 
-@command(app, _PANEL, "multicsr logs demo-generate-1f2e3d4c --to ray")
+@command(app, PANEL, "multicsr logs demo-generate-1f2e3d4c --to ray")
 def logs(
     name: JobName,
     to: Place,
@@ -119,7 +119,7 @@ def logs(
         cluster.logs(name, echo_log)
 
 
-@command(app, _PANEL, "multicsr status demo-generate-1f2e3d4c --to k8s --address http://127.0.0.1:8265")
+@command(app, PANEL, "multicsr status demo-generate-1f2e3d4c --to k8s --address http://127.0.0.1:8265")
 def status(
     name: JobName,
     to: Place,
@@ -149,7 +149,7 @@ def status(
         echo(line)
 
 
-@command(app, _PANEL, "multicsr stop demo-generate-1f2e3d4c --to ray")
+@command(app, PANEL, "multicsr stop demo-generate-1f2e3d4c --to ray")
 def stop(
     name: JobName,
     to: Place,

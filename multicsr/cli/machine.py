@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from multicsr.cli import pipeline
 from multicsr.cli.command import command
 from multicsr.cli.options import Overrides
 from multicsr.config_file import load_with_mistakes
@@ -12,12 +13,11 @@ from multicsr.errors import ConfigError
 from multicsr.messages.terminal import echo
 
 app = typer.Typer()
-PANEL = "Machines"
 
 
 @command(
     app,
-    PANEL,
+    pipeline.PANEL,
     "multicsr new --name legal --input triplets.tsv",
     "multicsr new --name tickets --input tickets/ --llm google/flan-t5-xl -o mine.yaml",
 )
@@ -49,7 +49,11 @@ def new(
 
 
 @command(
-    app, PANEL, "multicsr check", "multicsr check runs/demo.yaml", "multicsr check runs/demo.yaml --resolved"
+    app,
+    pipeline.PANEL,
+    "multicsr check",
+    "multicsr check runs/demo.yaml",
+    "multicsr check runs/demo.yaml --resolved",
 )
 def check(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check this run.")] = None,

@@ -19,13 +19,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(machine.app)
 app.add_typer(pipeline.app)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=pipeline.PANEL)
 app.add_typer(measure.app)
 app.add_typer(store.app)
-app.add_typer(machine.app)
 app.add_typer(jobs.app)
-app.add_typer(cluster.app, name="cluster", rich_help_panel=machine.PANEL)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=jobs.PANEL)
 
 
 @app.callback(invoke_without_command=True)

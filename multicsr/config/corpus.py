@@ -69,11 +69,13 @@ class InputConfig(Section):
         return str(column) if type(column) is int else column
 
     @model_validator(mode="after")
-    def _numbered(self) -> "InputConfig":
+    def _fits_format(self) -> "InputConfig":
         if not self.header and not re.fullmatch("[1-9][0-9]{0,5}", self.column or ""):
             raise ValueError(
                 "header: false requires the number of the column with the text, from 1, as column"
             )
+        if self.format == "wikipedia" and self.html != "auto":
+            raise ValueError("html has no effect with format: wikipedia, whose articles become text anyway")
         return self
 
 

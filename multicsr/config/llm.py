@@ -113,9 +113,15 @@ class LLMConfig(Section):
             raise ValueError(
                 "max_cost needs price_per_million_prompt_tokens and price_per_million_completion_tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _effects(self) -> "LLMConfig":
         if self.template_args and (self.engine == "fake" or self.chat_template is False):
             cause = "chat_template: false" if self.chat_template is False else "engine: fake"
             raise ValueError(f"template_args has no effect with {cause}")
+        if self.engine == "openai" and "dtype" in self.model_fields_set:
+            raise ValueError("dtype has no effect with engine: openai; the endpoint decides it")
         if self.engine != "vllm" and "vllm" in self.model_fields_set:
             raise ValueError(f"the section vllm has no effect with engine: {self.engine}")
         if self.engine == "vllm" and self.device != "auto":

@@ -94,7 +94,7 @@ class ScoreConfig(Section):
     def _model_fits(self) -> "ScoreConfig":
         if self.method == "nli" and self.model is None:
             raise ValueError("method: nli needs model, a sequence classifier; set score.model")
-        if not self.uses_llm and "max_new_tokens" in self.model_fields_set:
+        if self.method not in ("llm_stated", "both") and "max_new_tokens" in self.model_fields_set:
             raise ValueError(f"max_new_tokens has no effect with method: {self.method}")
         return self
 

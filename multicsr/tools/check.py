@@ -50,7 +50,7 @@ def examine(config: Config | None, mistakes: Sequence[str] = ()) -> None:
     """
     from rich.text import Text
 
-    findings = [*_python(), *_packages(), *_extras(), *_torch(), *_machine()]
+    findings = [*_python(), *dict.fromkeys(_packages()), *_extras(), *_torch(), *_machine()]
     findings += [Finding("settings", "wrong", line) for line in mistakes]
     if config is not None:
         findings += [*_problems(config), *_labels(config), *_endpoint(config), *_store(config)]

@@ -110,7 +110,10 @@ class SampledRow:
 
 
 class Sample:
-    """A random sample that depends only on the rows and the seed, not on the order of rows or on files."""
+    """A random sample that depends only on the rows and the seed, not on the order of rows or on files.
+
+    Of rows with the same id, which have the same text, it has one.
+    """
 
     def __init__(self, size: int, seed: int, column: str) -> None:
         self._size, self._seed, self._column = size, seed, column
@@ -119,11 +122,17 @@ class Sample:
     def add(self, table: pa.Table) -> None:
         """Add rows as candidates for the sample."""
         columns = (table[name].to_pylist() for name in ("row_id", "source", "position"))
-        keys = (self._key(*identity) for identity in zip(*columns, strict=True))
-        best = heapq.nsmallest(self._size, ((key, index) for index, key in enumerate(keys)))
+        first: dict[str, tuple[str, int]] = {}
+        for index, identity in enumerate(zip(*columns, strict=True)):
+            entry = (self._key(*identity), index)
+            row_id = identity[0] or entry[0]
+            first[row_id] = min(entry, first.get(row_id, entry))
+        best = heapq.nsmallest(self._size, first.values())
         rows = table.take(pa.array([index for _, index in best], pa.int64())).to_pylist()
         entering = [(key, _sampled(row, self._column)) for (key, _), row in zip(best, rows, strict=True)]
-        self._rows = heapq.nsmallest(self._size, [*self._rows, *entering], key=lambda entry: entry[0])
+        entries = sorted([*self._rows, *entering], key=lambda entry: entry[0], reverse=True)
+        distinct = {row.row_id or key: (key, row) for key, row in entries}  # of equal ids, the least key
+        self._rows = heapq.nsmallest(self._size, distinct.values(), key=lambda entry: entry[0])
 
     def rows(self) -> list[SampledRow]:
         """Return the sample, in random order."""

@@ -43,6 +43,12 @@ def share_of(summary: StageSummary, *reasons: Reason) -> float:
     return rows / max(summary.rows_in, 1)
 
 
+def expected_triplets(preview: Preview) -> float:
+    """Return the number of triplets that the sentences of the sample would give at the yield of its rows."""
+    rows_in, rows_out = stage(preview, "scored").rows_in, stage(preview, "curated").rows_out
+    return len(preview.corpus.sentences) * rows_out / max(rows_in, 1)
+
+
 def _lengths(preview: Preview) -> Iterator[str]:
     ingest, limits = stage(preview, "sentences"), preview.config.ingest
     if (share := share_of(ingest, Reason.TOO_LONG)) > _MANY:
@@ -136,6 +142,13 @@ def _kept(preview: Preview) -> Iterator[str]:
         yield (
             f"curation keeps {curate.rows_out} of {curate.rows_in} rows: set curate.keep_share, or other "
             "thresholds (curate.alpha, beta, gamma)"
+        )
+    expected, batch = expected_triplets(preview), preview.config.train.global_batch
+    num_sentences = len(preview.corpus.sentences)
+    if preview.corpus.is_whole and expected < batch:
+        yield (
+            f"a run would keep some {expected:,.0f} triplets of all {num_sentences:,} sentences, and "
+            f"cannot fill a batch: set train.global_batch {batch} lower, or add records"
         )
 
 

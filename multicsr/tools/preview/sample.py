@@ -32,6 +32,8 @@ class CorpusSample:
     num_files: int
     """Number of files that records are from."""
     files_in_all: int
+    is_whole: bool
+    """True if these are all records of the corpus."""
     left_out: list[str]
     """Lines of text about files that are not read."""
 
@@ -49,13 +51,21 @@ def sample_corpus(config: Config) -> CorpusSample:
     chosen = spread(found.files)
     found_rows, bad = [SENTENCE.empty_table()], [rejects(SENTENCE).empty_table()]
     redact = Redactor(config.ingest.redact)
+    most, is_whole = _RECORDS // len(chosen), len(chosen) == len(found.files)
     for file in chosen:
-        for rows, rejected in read_chunks(config, file, redact, most=_RECORDS // len(chosen)):
+        num_before = sum(map(len, [*found_rows, *bad]))
+        for rows, rejected in read_chunks(config, file, redact, most=most):
             found_rows.append(rows)
             bad.append(rejected)
+        is_whole &= sum(map(len, [*found_rows, *bad])) - num_before < most
     kept, rejected = row_filter(config.ingest)(pa.concat_tables(found_rows), {})
     return CorpusSample(
-        kept, pa.concat_tables([*bad, rejected]), len(chosen), len(found.files), [*found.lines()]
+        sentences=kept,
+        rejects=pa.concat_tables([*bad, rejected]),
+        num_files=len(chosen),
+        files_in_all=len(found.files),
+        is_whole=is_whole,
+        left_out=[*found.lines()],
     )
 
 

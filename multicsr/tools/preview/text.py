@@ -17,14 +17,16 @@ def lines(preview: Preview) -> Iterator[str]:
     """Yield the lines in the order in which they are read: samples first, advice last."""
     yield "Kept triplets"
     yield from _triplets(preview)
-    yield "\nRejected"
+    yield "Rejected"
     yield from _rejected(preview.report.rejected)
-    yield "\nYield"
+    yield "Yield"
     for summary in preview.report.stages:
         yield _yield(summary)
     yield _files(preview)
     if (ratio := preview.config.curate.max_word_ratio) is not None:
-        yield f"  curate.max_word_ratio {ratio:g} rejects more in a run: few rows show few words of one side"
+        yield (
+            f"  curate.max_word_ratio {ratio:g} rejects more in a run: so few rows show few words of one side"
+        )
     yield "\nFigures"
     yield from _figures(preview)
     found = advice(preview)
@@ -34,7 +36,7 @@ def lines(preview: Preview) -> Iterator[str]:
 
 def _triplets(preview: Preview) -> Iterator[str]:
     if preview.problem or not preview.report.kept:
-        yield "  none"
+        yield "  none\n"
         return
     for row in preview.report.kept:
         yield f"  premise        {row.text}"
@@ -53,7 +55,7 @@ def _hypotheses(row: SampledRow) -> Iterator[str]:
 
 def _rejected(rejected: list[Rejected]) -> Iterator[str]:
     if not rejected:
-        yield "  none"
+        yield "  none\n"
     for each in rejected:
         detail = f": {each.row.detail}" if each.row.detail else ""
         yield f"  {each.stage.lower()}, {each.reason}{detail}"
@@ -73,8 +75,9 @@ def _yield(summary: StageSummary) -> str:
 
 def _files(preview: Preview) -> str:
     corpus = preview.corpus
+    read = f"{corpus.num_files:,} of {corpus.files_in_all:,} files were read, from their start"
     return (
-        f"  {corpus.num_files:,} of {corpus.files_in_all:,} files were read, from their start; "
+        f"  {'all records were read' if corpus.is_whole else read}; "
         f"{len(preview.results.rows):,} of {len(corpus.sentences):,} sentences went to the LLM"
     )
 

@@ -240,7 +240,7 @@ def test_new_rules_for_hypotheses_cost_no_call_of_the_llm(config, in_process, he
     assert rows == healthy
     assert second.fingerprint != first.fingerprint
     assert (engine.written, engine.scored) == ([], 0)
-    config = config.model_copy(update={"score": ScoreConfig(max_new_tokens=9)})
+    config = config.model_copy(update={"score": ScoreConfig(method="both")})
     generate(config)
     assert engine.written == []
     assert engine.scored == second.rows_out, "other settings of scoring do cost it"

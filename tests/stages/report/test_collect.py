@@ -190,6 +190,16 @@ def test_a_sample_is_even(made):
     assert all(50 < count < 160 for count in drawn.values())
 
 
+def test_a_sample_has_a_text_once(made):
+    rows = [row | {"position": n} for n in range(20) for row in made.curated_rejects[:3]]
+    whole, parts = Sample(5, 0, "expected"), Sample(5, 0, "expected")
+    whole.add(table(made, rows))
+    for start in range(0, len(rows), 7):
+        parts.add(table(made, rows[::-1][start : start + 7]))
+    assert whole.rows() == parts.rows()
+    assert sorted(row.row_id for row in whole.rows()) == sorted({row["row_id"] for row in rows})
+
+
 def test_few_rows_are_all_shown_and_long_texts_are_cut(made):
     row = made.curated_rejects[0] | {"text": "long " * 1000}
     samples = ReasonSamples(3, 0, "expected")

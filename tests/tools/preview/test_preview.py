@@ -157,7 +157,7 @@ def test_text_has_every_part(config):
         "alpha 3, beta 3, gamma 1",
         "tokens a row",
         "lexical bias",
-        "3 of 3 files were read",
+        "all records were read",
     ):
         assert words in shown, shown
 
@@ -190,6 +190,21 @@ def test_bad_figures_name_the_setting(config, tmp_path, sections, words):
             look(changed)
     else:
         assert any(words in line for line in advice(look(changed))), advice(look(changed))
+
+
+def test_small_corpus_that_fills_no_batch_is_reported(config, tmp_path, monkeypatch):
+    found = look(config)
+    kept = stage(found, "curated").rows_out * NUM / 30
+    assert found.corpus.is_whole
+    assert any(f"keep some {kept:,.0f} triplets of all 120 sentences" in line for line in advice(found))
+    assert "all records were read" in "\n".join(lines(found))
+    enough = look(with_settings(tmp_path, train={"global_batch": 2}))
+    assert not any("train.global_batch" in line for line in advice(enough))
+    monkeypatch.setattr(sample_module, "_RECORDS", 60)
+    part = look(config)
+    assert not part.corpus.is_whole
+    assert "3 of 3 files were read, from their start" in "\n".join(lines(part))
+    assert not any("train.global_batch" in line for line in advice(part))
 
 
 def test_scores_at_chance_are_reported(config, monkeypatch):
