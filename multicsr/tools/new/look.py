@@ -14,7 +14,7 @@ from multicsr.stages.ingest.files import FoundFiles, search
 from multicsr.stages.ingest.filters import sentence_splitter
 from multicsr.stages.ingest.formats import Format
 from multicsr.stages.ingest.html_text import has_markup, to_plain_text
-from multicsr.stages.ingest.language_detection import language_filter
+from multicsr.stages.ingest.language_detection import fast_detector, language_filter
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
 from multicsr.tools.new.columns import Column, read_columns
@@ -191,11 +191,8 @@ def _detected(texts: Sequence[str]) -> tuple[str, float | None]:
     """
     if "lingua" in missing_packages("ingest"):
         return _DEFAULTS.language, None
-    from lingua import LanguageDetectorBuilder
-
     sample = [text[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
-    detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-    found = Counter(filter(None, map(detector.detect_language_of, sample)))
+    found = Counter(filter(None, map(fast_detector().detect_language_of, sample)))
     if not found or max(found.values()) < _MAJORITY * len(sample):
         return _DEFAULTS.language, None
     language = found.most_common(1)[0][0].iso_code_639_1.name.lower()
