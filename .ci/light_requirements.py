@@ -22,7 +22,7 @@ def main() -> None:
     """Print one requirement on each line."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    names = ("ingest", "k8s", "s3", "train", "dev")
+    names = ("ingest", "k8s", "openai", "s3", "train", "dev")
     for line in [*project["dependencies"], *(line for name in names for line in extras[name])]:
         name = re.split(r"[\[<>=~!; ]", line, maxsplit=1)[0].lower()
         if name not in HEAVY:

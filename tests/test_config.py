@@ -275,6 +275,8 @@ def test_evaluation_data_that_cannot_be_read(write):
         (b"{[a]: b}: c", "is not YAML"),
         (b"a: 1\n---\nb: 2", "is not YAML"),
         (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"input: &a {x: *a}", "is not YAML: an alias puts what begins in line 1 into itself"),
+        (b"input: {paths: &p [a.txt, *p]}", "is not YAML: an alias puts what begins in line 1 into itself"),
         (b"", "expected sections"),
         (b"1: 2\nname: t", "1: write text as the name of a setting"),
     ],
@@ -283,6 +285,18 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, message)
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("ingest", "message"),
+    [
+        ({"language": "AUTO"}, r"language: AUTO is no language tag; write auto"),
+        ({"language": "auto", "languages": ["en", "EN"]}, "one language leaves nothing to detect"),
+    ],
+)
+def test_case_of_a_language(write, ingest, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(ingest=ingest))
 
 
 def test_a_configuration_may_be_utf_16(tmp_path, write):

@@ -19,13 +19,13 @@ from tests.support.versions import manifest
 
 PINNED = {
     "ablation.yaml": {
-        "ingest": "c89fc05a825e1089",
+        "ingest": "dac6c6c9b95604db",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
         "train": "5ffc39a41cb919ee",
     },
     "demo.yaml": {
-        "ingest": "c89fc05a825e1089",
+        "ingest": "dac6c6c9b95604db",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
         "train": "3f01e9aa37a45d4b",

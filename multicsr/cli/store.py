@@ -62,7 +62,7 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Without it nothing is deleted.")] = False,
     unused_llm_output: Annotated[
         bool,
-        typer.Option("--unused-llm-output", help="Also what the LLM wrote for other settings."),
+        typer.Option("--unused-llm-output", help="Also what the LLM wrote for other settings or sentences."),
     ] = False,
     overrides: Overrides = None,
 ) -> None:

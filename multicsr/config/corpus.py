@@ -121,12 +121,15 @@ class IngestConfig(Section):
     @field_validator("languages")
     @classmethod
     def _two_languages(cls, languages: list[str]) -> list[str]:
-        if len(set(languages)) == 1:
+        different = {cls._bokmal(language.lower()) for language in languages}
+        if len(different) == 1:
             raise ValueError("one language leaves nothing to detect; set language to it instead")
-        return sorted({cls._bokmal(language) for language in languages})
+        return sorted(different)
 
     @model_validator(mode="after")
     def _detected(self) -> "IngestConfig":
+        if self.language.lower() == "auto" != self.language:
+            raise ValueError(f"language: {self.language} is no language tag; write auto")
         if self.language == "auto" and self.language_filter:
             raise ValueError("language_filter has no effect with language: auto, which keeps every language")
         if self.language != "auto" and self.languages:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
 _BOOL, _DATE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "timestamp", "merge"))
 _TRUE_FALSE = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
@@ -30,7 +30,8 @@ def load_yaml(text: bytes | str) -> tuple[object, list[str]]:
     Bytes are decoded as UTF-8, or as UTF-16 if they begin with a byte order mark.
 
     Raises:
-        yaml.YAMLError: the text is not YAML, or has more than one document.
+        yaml.YAMLError: the text is not YAML, has more than one document, or a node that an alias puts into
+            itself.
         RecursionError: it is nested too deeply.
     """
     loader = _Loader(text)
@@ -38,6 +39,7 @@ def load_yaml(text: bytes | str) -> tuple[object, list[str]]:
         node = loader.get_single_node()
         if node is None:
             return None, []
+        _check_ends(node, set(), set())
         twice = [*_twice(node, "", set())]
         return loader.construct_document(node), twice
     finally:
@@ -67,6 +69,26 @@ def _key_lines(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
             if isinstance(key, ScalarNode) and key.tag != _MERGE:
                 yield (*path, key.value), key.start_mark.line + 1
                 yield from _key_lines(value, (*path, key.value))
+
+
+def _check_ends(node: Node, above: set[int], seen: set[int]) -> None:
+    """Raise YAMLError if a node holds itself: it has no end.
+
+    Args:
+        node: the node.
+        above: ids of the nodes that it is in.
+        seen: ids of the nodes that have an end.
+    """
+    if id(node) in above:
+        raise yaml.YAMLError(f"an alias puts what begins in line {node.start_mark.line + 1} into itself")
+    if id(node) in seen or not isinstance(node, CollectionNode):
+        return
+    above.add(id(node))
+    for item in node.value:
+        for child in item if isinstance(item, tuple) else (item,):
+            _check_ends(child, above, seen)
+    above.remove(id(node))
+    seen.add(id(node))
 
 
 def _twice(node: Node, path: str, seen: set[int]) -> Iterator[str]:

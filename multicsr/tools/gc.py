@@ -3,7 +3,7 @@
 Only folders that this project writes are searched. What is needed is computed while the job holds the lease
 under which it deletes; what is deleted is announced in the log before the first delete
 (`storage/collected.py`). The LLM cache is kept: parts of it are deleted only on request, and only if no kept
-version has the same cause.
+version has the same cause, or the sentence.
 """
 
 import re
@@ -14,16 +14,20 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from multicsr.config import Config
 from multicsr.observability.progress import Progress
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
-from multicsr.stages.generate.llm_cache import CacheKey, key_of_folder
+from multicsr.stages.generate.llm_cache import CacheKey, key_of_folder, remove_rows, span_of
 from multicsr.stages.ingest.run import identities
 from multicsr.storage.backend import FileInfo
 from multicsr.storage.collected import collected, is_key, unused_name
 from multicsr.storage.lease import HEARTBEATS, PROBE, Lease, held
 from multicsr.storage.manifest import Manifest, manifest_name, read_manifest
-from multicsr.storage.store import Store
+from multicsr.storage.row_ids import read_ids
+from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import ARTIFACTS, LeaseEntry, Log, Version
 
 if TYPE_CHECKING:
@@ -86,6 +90,8 @@ class _Garbage:
     """Folders that are deleted with all they hold."""
     files: list[FileInfo] = field(default_factory=list)
     """Single files, whose loss would cost a later job some work and no version anything."""
+    llm_rows: list[tuple[FileEntry, pa.Array]] = field(default_factory=list)
+    """Files of the LLM cache with results for sentences that no kept version has, and the ids to keep."""
 
 
 def clean_up(
@@ -108,7 +114,8 @@ def clean_up(
             belongs to no version.
         progress: reporter.
         delete: False only counts.
-        unused_llm_output: include parts of the LLM cache whose cause no kept version has.
+        unused_llm_output: include what is in the LLM cache for settings or sentences that no kept version
+            has.
 
     Raises:
         RunError: another job is running or took over, or a manifest is damaged.
@@ -149,6 +156,9 @@ class _StoreScan:
         self._keys = {key for _, key in self._needed}
         self._cache_keys = {CacheKey.of(each.settings) for each in manifests if each.stage == "generate"}
         self._files = {entry.path for each in manifests for entry in [*each.files, *each.reject_files]}
+        self._sentences = {
+            entry.path: entry for each in manifests if each.stage == "ingest" for entry in each.files
+        }
         self._read = {
             (str(each.settings.get("records")), identity)
             for each in manifests
@@ -185,10 +195,28 @@ class _StoreScan:
             is_used = cache_key in self._cache_keys or any(
                 cache_key == used.unscored for used in self._cache_keys
             )
-            if is_used or group.changed_s >= self._before_s:
+            if is_used:
+                self._add_llm_rows(place, garbage, found)
+            elif group.changed_s < self._before_s:
+                _add(garbage, found, LLM_CACHE, place, group)
+                garbage.keys.add(key_of_folder(place))
+
+    def _add_llm_rows(self, place: str, garbage: _Garbage, found: Garbage) -> None:
+        """Add the files of a used folder with results for sentences that no kept version has.
+
+        Such results may hold what `ingest.redact` has replaced in the sentences since.
+        """
+        old = {info.name for info in self._store.infos(place) if info.changed_s < self._before_s}
+        for entry in self._store.named_entries(place):
+            if entry.path not in old or entry.path in self._files or (span := span_of(entry)) is None:
                 continue
-            _add(garbage, found, LLM_CACHE, place, group)
-            garbage.keys.add(key_of_folder(place))
+            ids = self._store.read_table(entry, ["row_id"])["row_id"]
+            near = [each for each in self._sentences.values() if each.ids and each.ids.meets(span)]
+            kept = ids.filter(pc.is_in(ids, read_ids(self._store, near, span.rows))).combine_chunks()
+            if len(kept) < len(ids):
+                garbage.llm_rows.append((entry, kept))
+                found.files[LLM_CACHE] += 1
+                found.bytes[LLM_CACHE] += entry.bytes
 
     def _is_loose(self, folder: str, info: FileInfo) -> bool:
         """Return whether a file belongs to a cache, or to a job that has ended, and nobody needs it."""
@@ -232,7 +260,7 @@ def _add(garbage: _Garbage, found: Garbage, folder: str, place: str, group: _Gro
 
 
 def _delete(lease: Lease, garbage: _Garbage) -> None:
-    """Announce the artifacts in the log, then delete them and the single files.
+    """Announce the artifacts in the log, then delete them, the single files and rows of the LLM cache.
 
     Raises:
         RunError: another job took over.
@@ -241,6 +269,8 @@ def _delete(lease: Lease, garbage: _Garbage) -> None:
     _delete_files(lease.store, [info.name for info in garbage.files])
     for place in garbage.places:
         _delete_files(lease.store, lease.store.names(place))
+    for entry, kept in garbage.llm_rows:
+        remove_rows(lease.store, entry, kept)
 
 
 def _delete_files(store: Store, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from multicsr.errors import RunError
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.stages.generate.llm_cache import CacheKey
-from multicsr.storage.manifest import write_manifest
+from multicsr.storage.manifest import iter_tables, write_manifest
 from multicsr.storage.store import Store
 from multicsr.storage.transaction import roll_back
 from multicsr.storage.versions import current, snapshot_of, versions
@@ -121,6 +121,39 @@ def test_records_that_were_read_under_other_settings_go(config, tmp_path):
     assert holders() == set()
     assert audit(current(Store.of(last))) == []
     assert (tmp_path / "store" / "records").is_dir(), "what the new settings read stays"
+
+
+def test_what_the_llm_wrote_for_sentences_that_no_kept_version_has_goes(config, tmp_path):
+    """The LLM copies from sentences, and its settings are those of before."""
+    lines = [f"Please write to joe{i}@example.com about matter {i}." for i in range(400)]
+    run(config([*LINES, *lines]))
+    last = run(config([*LINES, *lines], ingest={"redact": ["email"]}))
+    root = tmp_path / "store"
+    age(root)
+
+    def rows_of_cache():
+        tables = [pq.read_table(path) for path in (root / "llm_cache").rglob("*.parquet")]
+        return [row for table in tables for row in table.to_pylist()]
+
+    held = rows_of_cache()
+    assert len(held) == 520 + 400, "each sentence once, and those with an address redacted too"
+    assert any("@example" in str(row) for row in held)
+    assert gc(last).files["llm_cache"] == 0, "nothing of it goes without being asked for"
+    found = gc(last, unused_llm_output=True, delete=False)
+    assert found.files["llm_cache"] > 0
+    assert rows_of_cache() == held
+    assert gc(last, unused_llm_output=True).files["llm_cache"] == found.files["llm_cache"]
+    store = Store.of(last)
+    kept = {
+        row_id
+        for table in iter_tables(store, current(store).manifest("sentences"), ["row_id"])
+        for row_id in table["row_id"].to_pylist()
+    }
+    assert {row["row_id"] for row in rows_of_cache()} == kept
+    assert "@example" not in str(rows_of_cache())
+    assert audit(current(store)) == []
+    changed = config([*LINES, *lines, "One more sentence is here."], ingest={"redact": ["email"]})
+    assert rows_written(changed) == 1
 
 
 def test_gc_costs_no_row_of_the_llm(config):

@@ -13,6 +13,8 @@ _APOSTROPHE = str.maketrans("’ʼ＇", "'''")
 _ARTICLE = re.compile(r"\b(?:an?|the) ")
 _MOST_LABEL_WORDS = 3
 """Maximum number of words before a colon behind which a copy is looked for."""
+_ANNOUNCING = frozenset({"sentence", "phrase", "is", "new", "input", "output", "original", "this"})
+"""Words that announce a copy without a colon."""
 
 
 def comparable(text: str) -> str:
@@ -28,12 +30,13 @@ def comparable(text: str) -> str:
 def is_copy(text: str, premise: str) -> bool:
     """Return True if a text is the premise up to case, quotes, punctuation and articles.
 
-    It may stand behind a label of a few words, such as `French: ...`.
+    It may stand behind a label of a few words (`French: ...`) or an announcement (`The sentence is ...`).
     """
-    wanted = _without_articles(premise)
+    wanted, form = _without_articles(premise), _without_articles(text)
+    if form.endswith(wanted) and _ANNOUNCING.issuperset(form.removesuffix(wanted).split()):
+        return True
     label, _, rest = text.partition(":")
-    is_labelled = len(label.split()) <= _MOST_LABEL_WORDS and _without_articles(rest) == wanted
-    return is_labelled or _without_articles(text) == wanted
+    return len(label.split()) <= _MOST_LABEL_WORDS and _without_articles(rest) == wanted
 
 
 def _without_articles(text: str) -> str:

@@ -34,6 +34,7 @@ JUDGED = (
 """Reasons that follow from the texts alone, so that existing hypotheses can be checked again."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")
 """Control characters that are not white space, U+FFFD (bytes that are no text), and noncharacters."""
+_LETTER = re.compile(r"[^\W\d_]")
 _THINK_TAG = re.compile(r"</?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _ITEM = re.compile(r"(?:^|[\r\n]|(?<=[.!?;:] ))\s*(?:[-*•–]|\(?(?:\d{1,2}|[a-d])[.)])\s+(?=\S)")
 """Start of an item of a list: at the start of a line, or after the end of a sentence."""
@@ -69,14 +70,9 @@ class HypothesisRules:
 
     def _judge(self, name: str, premise: str, language: str, raw: str, text: str) -> Rejection | None:
         """Return the first reason against one hypothesis; the detail names hypothesis and evidence."""
+        if rejection := _unusable(name, premise, raw, text):
+            return rejection
         form = comparable(text)
-        if _THINK_TAG.search(text) and not _THINK_TAG.search(premise):
-            return Rejection(Reason.THINK_BLOCK, name)
-        if not form:
-            reason = Reason.THINK_BLOCK if _THINK_TAG.search(raw) else Reason.EMPTY_HYPOTHESIS
-            return Rejection(reason, name)
-        if control := _CONTROL.search(text):
-            return Rejection(Reason.CONTROL_CHARACTERS, f"{name}: U+{ord(control.group()):04X}")
         if form in self._demonstrations and comparable(premise) not in self._demonstrations:
             return Rejection(Reason.DEMONSTRATION_COPIED, name)
         if evidence := find_declining(text, premise):
@@ -90,3 +86,17 @@ class HypothesisRules:
         if found := other_language(premise, text, language):
             return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
         return None
+
+
+def _unusable(name: str, premise: str, raw: str, text: str) -> Rejection | None:
+    """Return the reason to reject a hypothesis that is no text of words, or None."""
+    if _THINK_TAG.search(text) and not _THINK_TAG.search(premise):
+        return Rejection(Reason.THINK_BLOCK, name)
+    if not comparable(text):
+        reason = Reason.THINK_BLOCK if _THINK_TAG.search(raw) else Reason.EMPTY_HYPOTHESIS
+        return Rejection(reason, name)
+    if control := _CONTROL.search(text):
+        return Rejection(Reason.CONTROL_CHARACTERS, f"{name}: U+{ord(control.group()):04X}")
+    if _LETTER.search(premise) and not _LETTER.search(text):
+        return Rejection(Reason.EMPTY_HYPOTHESIS, f"{name}: no letter")
+    return None

@@ -154,8 +154,33 @@ class CacheKey:
 
     def file(self, row_ids: pa.ChunkedArray, shard: IdSpan) -> str:
         """Return the stem of the file name for these rows, for `Store.write_named_table`."""
-        ends = pc.min_max(row_ids)
-        return f"{self.shard(shard)}/{ends['min']}-{ends['max']}-{rows_digest(row_ids)}"
+        return _file(self.shard(shard), row_ids)
+
+
+def remove_rows(store: Store, entry: FileEntry, kept: pa.Array) -> None:
+    """Delete a file of the LLM cache, after the rows to keep were written to another one.
+
+    Args:
+        store: the store.
+        entry: the file.
+        kept: ids of the rows to keep.
+    """
+    table = store.read_table(entry)
+    if len(rows := table.filter(pc.is_in(table["row_id"], kept))):
+        store.write_named_table(_file(entry.path.rpartition("/")[0], rows["row_id"]), rows)
+    store.delete(entry.path)
+
+
+def _file(folder: str, row_ids: pa.ChunkedArray) -> str:
+    """Return the stem of the name of a file of a shard's folder."""
+    ends = pc.min_max(row_ids)
+    return f"{folder}/{ends['min']}-{ends['max']}-{rows_digest(row_ids)}"
+
+
+def span_of(entry: FileEntry) -> IdSpan | None:
+    """Return the span of the ids in a file, by its name; None if it is not a file of the LLM cache."""
+    found = _NAME.search(entry.path)
+    return IdSpan(found[1], found[2]) if found else None
 
 
 def key_of_folder(name: str) -> str:
@@ -184,7 +209,7 @@ class LLMCache:
                 has_scores=untaken[_folder(entry)].scores == cache_key.scores,
             )
             for entry in entries
-            if _folder(entry) in untaken and (span := _span(entry.path))
+            if _folder(entry) in untaken and (span := span_of(entry))
         ]
         theirs = CacheKey.of(scored.settings) if scored else None
         if scored and theirs and theirs.writing == cache_key.writing:
@@ -218,12 +243,6 @@ def _untaken_folders(store: Store, entries: Iterable[FileEntry]) -> dict[str, Ca
 def _folder(entry: FileEntry) -> str:
     """Return the folder `llm_cache/<writing>/<scoring>` of a file."""
     return "/".join(entry.path.split("/")[:3])
-
-
-def _span(name: str) -> IdSpan | None:
-    """Return the span of ids in the name of a file; None if it is not a file of the LLM cache."""
-    found = _NAME.search(name)
-    return IdSpan(found[1], found[2]) if found else None
 
 
 def written_in(store: Store, cache_key: CacheKey, shard: IdSpan) -> pa.Table:

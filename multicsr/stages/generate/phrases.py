@@ -32,7 +32,9 @@ _TALKS = [
         r"\b(?:original|opposing|opposite|alternate|alternative|contrasting|intended|same)"
         r" (?:or \w+ )?meaning\b",
         r"\b(?:alternate|alternative) (?:expression|wording)\b",
-        r"\bcontrasting (?:the )?idea\b",
+        rf"^{_TOPIC}{_NOUN} (?:should|must) be\b|^{_TOPIC}{_NOUN} is (?:not )?(?:entirely )?logical\b",
+        r"\bcontrasting (?:the )?idea\b|\bcontrast to the original\b",
+        r"\b(?:grounded in|contradicts) common sense\b",
         r"\b(?:contrast|alter|oppos)ing (?:and|or) (?:contrast|alter|oppos)ing\b",
         r"\bis an? (?:true|false) statement\b",
         r"\b(?:figurative language|metaphor|logical fallacy|grammatically (?:in)?correct|entailment)\b",

@@ -63,9 +63,10 @@ def examine(record: Record, config: IngestConfig, redact: Callable[[str], str] =
 def shown(record: Record, redact: Callable[[str], str] = str) -> Record:
     """Return a reject as it is stored: shortened, without personal data that `redact` replaces.
 
-    Redaction comes first, so that no half of an address is left at the end.
+    Redaction comes first, so that no half of an address is left at the end. Half surrogate pairs are escaped:
+    no file could hold them.
     """
-    text = redact(normalise(_CONTROL.sub("", record.text)))[:_SHOWN_CHARACTERS]
+    text = redact(normalise(_CONTROL.sub("", _shown(record.text))))[:_SHOWN_CHARACTERS]
     detail = record.detail if record.detail is None else redact(record.detail)
     return Record(text, record.reason, detail)
 

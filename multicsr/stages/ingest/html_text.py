@@ -17,7 +17,7 @@ from multicsr.stages.ingest.record import Placed, Record
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
-HTML_VERSION = 1
+HTML_VERSION = 2
 """Version of the text that a record of HTML or a mail gives; raise it when it changes. The parser's version
 is not part of it: the HTML standard defines how any input is parsed."""
 
@@ -66,11 +66,10 @@ _NEVER_OPEN = frozenset(
     }
 )
 """Elements without content, and those that end where the next one begins."""
-_REMOVED = (
-    "head, script, style, noscript, template, svg, math, iframe, object, nav, footer, button, select, "
-    "textarea, pre code, .gmail_signature, .moz-signature, #Signature, .signature, .sig"
-)
-"""Selector of elements without prose, and of signatures of mails."""
+_REMOVED = "head, nav, footer, pre code, .gmail_signature, .moz-signature, #Signature, .signature, .sig"
+"""Selector of blocks without prose, and of signatures of mails."""
+_REMOVED_IN_LINE = "script, style, noscript, template, svg, math, iframe, object, button, select, textarea"
+"""Selector of elements without prose that may stand in a sentence, such as a formula or an icon."""
 _QUOTES = (
     "blockquote[type=cite], blockquote[class*=quote], aside[class*=quote], div[class*=quote], "
     ".moz-cite-prefix"
@@ -108,7 +107,8 @@ def reject_left_markup(placed: Iterable[Placed]) -> Iterator[Placed]:
     """Yield the sentences, rejected if tags are left in them: text that was escaped too often, or code."""
     for each in placed:
         record = each[1]
-        if "<" in record.text and record.reason is None and has_markup(record.text):
+        is_left = "<" in record.text and record.reason is None and has_markup(record.text)
+        if is_left and _is_encodable(record.text):
             yield Placed(each[0], Record(record.text, Reason.MARKUP))
         else:
             yield each
@@ -195,6 +195,7 @@ def _extract(text: str) -> str:
     if body is None:
         return ""
     _replace(body.css(_REMOVED), _BLOCK_BREAK)
+    _replace(body.css(_REMOVED_IN_LINE), " ")
     for header in body.css(_REPLY_HEADERS):
         _replace(_following(header), "")
     _replace(body.css(f"{_QUOTES}, {_REPLY_HEADERS}"), f"{_BLOCK_BREAK}{QUOTE}{_BLOCK_BREAK}")

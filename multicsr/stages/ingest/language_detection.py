@@ -34,7 +34,7 @@ def language_filter(language: str) -> Callable[[Sequence[str]], list[str | None]
         ConfigError: the ingest extra is not installed, or does not know the language.
     """
     (wanted,) = known_languages([language], "ingest.language_filter")
-    suspect = fast_detector()
+    suspect = _fast_detector()
 
     def foreign(text: str) -> str | None:
         # The low-accuracy detector of all languages alone mistakes 5% of short English captions for another
@@ -95,7 +95,7 @@ def language_identifier(languages: Sequence[str]) -> Callable[[Sequence[str]], l
         ConfigError: the ingest extra is not installed, or does not know a language.
     """
     among = frozenset(known_languages(languages, "ingest.languages"))
-    fast = None if among else fast_detector()
+    fast = None if among else _fast_detector()
 
     def identify(text: str) -> str:
         candidates = among
@@ -118,8 +118,7 @@ def _tag(language: "Language") -> str:
     return str(language.iso_code_639_1.name.lower())
 
 
-def fast_detector() -> "LanguageDetector":
-    """Return the detector of all languages that is fast and often wrong about short texts."""
+def _fast_detector() -> "LanguageDetector":
     from lingua import LanguageDetectorBuilder
 
     return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()

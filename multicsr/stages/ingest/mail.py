@@ -20,6 +20,8 @@ _REPLY_CHARACTERS = 500
 """Maximum length of that line; the time of the pattern grows with a power of it."""
 _REPLY_BEGINS = ("On ", "Am ", "Le ", "El ", "Il ", "Em ", "Op ")
 _TIME_OR_ADDRESS = re.compile(r"\d[:.h]\d\d|@")
+_DATE_AT_BEGIN = re.compile(r"\s*\S+(?:\s+\S+){0,3}?\s+\S*\d")
+"""Beginning of that line: a number among the first words, unlike "On the table lay a letter. At 10:30"."""
 _SENDER = re.compile(r"\W{0,3}(?:From|Von|De|Da|Van|发件人|差出人)\W{0,3}[:：]", re.I)
 _FIELD = re.compile(
     r"\W{0,3}(?:Sent|Date|To|Cc|Subject|Reply-To|Message-ID|Gesendet|Datum|An|Betreff|Envoyé|À|Objet"
@@ -36,8 +38,8 @@ _ORIGINAL = re.compile(
     r"|Begin forwarded message:)\s*",
     re.I,
 )
-_DELIMITERS = ("-- ", "--")
-"""Line above a signature (RFC 3676); many programs drop the blank at its end."""
+_DELIMITER, _CUT_DELIMITER = "-- ", "--"
+"""Line above a signature (RFC 3676); many programs drop the blank at its end, and poems have that line."""
 _CLOSING = re.compile(
     r"\s*(?:(?:with |many )?(?:best|kind|kindest|warm|warmest)? ?(?:regards|wishes)|all the best|(?:yours )?"
     r"(?:sincerely|faithfully|truly)(?: yours)?|cheers|(?:many )?thanks(?: in advance)?|thank you|best|"
@@ -55,6 +57,8 @@ _SENT_FROM = re.compile(
 )
 _SIGNATURE_LINES, _SIGNATURE_CHARACTERS = 12, 80
 """Maximum size of a signature; what is longer is text."""
+_NAME_WORDS, _TITLE_WORDS = 5, 2
+"""Maximum number of words in the name that begins a signature, and of those with a full stop at the end."""
 
 
 def own_text(text: str, *, is_html: bool = False) -> str:
@@ -104,6 +108,8 @@ def _reply(lines: Sequence[str], at: int) -> int:
         joined = " ".join(lines[at : at + size])
         if len(joined) > _REPLY_CHARACTERS:
             break
+        if not _DATE_AT_BEGIN.match(joined):
+            break
         if _TIME_OR_ADDRESS.search(joined) and _REPLY.fullmatch(joined):
             return size
     return 0
@@ -137,8 +143,18 @@ def _without_signature(lines: Sequence[str]) -> tuple[list[str], bool]:
     own = [line for line in lines if not _SENT_FROM.fullmatch(line)]
     first = max(0, len(own) - 2 * _SIGNATURE_LINES)
     for at in range(first, len(own)):
-        if own[at] in _DELIMITERS or _CLOSING.fullmatch(own[at]):
+        if own[at] in (_DELIMITER, _CUT_DELIMITER) or _CLOSING.fullmatch(own[at]):
             rest = [line for line in own[at + 1 :] if line.strip()]
-            if len(rest) <= _SIGNATURE_LINES and all(len(line) <= _SIGNATURE_CHARACTERS for line in rest):
+            is_small = len(rest) <= _SIGNATURE_LINES and all(
+                len(line) <= _SIGNATURE_CHARACTERS for line in rest
+            )
+            if is_small and (own[at] == _DELIMITER or not rest or _is_name(rest[0])):
                 return own[:at], True
     return own, len(own) < len(lines)
+
+
+def _is_name(line: str) -> bool:
+    """Return True if a line may be the name above a signature, False if it reads like a sentence or verse."""
+    num_words = len(line.split())
+    is_sentence = line.rstrip().endswith((".", "!", "?", ":", ";"))
+    return num_words <= (_TITLE_WORDS if is_sentence else _NAME_WORDS)

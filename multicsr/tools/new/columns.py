@@ -40,6 +40,11 @@ class Column:
         return self.num_words, sum(map(len, self.texts))
 
     @property
+    def has_words(self) -> bool:
+        """Return True if a value has a letter: numbers alone are no text."""
+        return any(map(str.isalpha, "".join(self.texts)))
+
+    @property
     def num_words(self) -> int:
         """Return the number of words in its sentences; a value that occurs often counts once."""
         return sum(count_words(text) for text in {*self.texts} if _is_sentence(text))
@@ -75,9 +80,19 @@ def read_columns(files: Sequence[InputFile], language: str) -> Table:
         names = [str(number) for number in range(1, len(names) + 1)]
     columns = [Column(name, _texts(files, name, language, header=header)) for name in names]
     columns = sorted((each for each in columns if each.texts), key=lambda each: each.size, reverse=True)
-    if not columns:
-        raise ConfigError(f"--input: no column of {tabular[0].shown} holds text; it has {', '.join(names)}")
+    if not columns or not columns[0].has_words:
+        raise ConfigError(_without_text(tabular[0], names))
     return Table(header, columns)
+
+
+def _without_text(file: InputFile, names: Sequence[str]) -> str:
+    """Return the error for a file of which no column holds text that can be read."""
+    remedy = "each record is an object with a text, and the text is UTF-8"
+    if file.format in ("csv", "tsv"):
+        separator = "commas" if file.format == "csv" else "tabs"
+        remedy = f"fields are separated by {separator}, and the text is UTF-8 (iconv converts it)"
+    shown = f"it has {', '.join(names)}" if names else "it has none"
+    return f"--input: no column of {file.shown} holds text that can be read; {shown}. See that {remedy}"
 
 
 def has_header(first: Sequence[str]) -> bool:

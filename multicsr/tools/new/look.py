@@ -9,12 +9,12 @@ from statistics import median
 from multicsr.config import IngestConfig, InputConfig
 from multicsr.errors import ConfigError
 from multicsr.messages.extras import missing_packages
-from multicsr.rows import normalise
+from multicsr.rows import UNDETERMINED, normalise
 from multicsr.stages.ingest.files import FoundFiles, search
 from multicsr.stages.ingest.filters import sentence_splitter
 from multicsr.stages.ingest.formats import Format
 from multicsr.stages.ingest.html_text import has_markup, to_plain_text
-from multicsr.stages.ingest.language_detection import fast_detector, language_filter
+from multicsr.stages.ingest.language_detection import language_filter, language_identifier
 from multicsr.stages.ingest.record import Record
 from multicsr.stages.ingest.words import count_words
 from multicsr.tools.new.columns import Column, read_columns
@@ -107,8 +107,8 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
     table = read_columns(files, language or _DEFAULTS.language)
     column, *others = table.columns
     texts = column.texts
-    if not texts:
-        raise ConfigError(f"--input: no record of {files[0].shown} holds text")
+    if not column.has_words:
+        raise ConfigError(f"--input: no record of {files[0].shown} holds text; name files of sentences")
     html_share = sum(map(has_markup, texts)) / len(texts)
     texts = _plain(texts)
     share = None
@@ -192,10 +192,10 @@ def _detected(texts: Sequence[str]) -> tuple[str, float | None]:
     if "lingua" in missing_packages("ingest"):
         return _DEFAULTS.language, None
     sample = [text[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
-    found = Counter(filter(None, map(fast_detector().detect_language_of, sample)))
-    if not found or max(found.values()) < _MAJORITY * len(sample):
+    found = Counter(language_identifier(())(sample))
+    language, number = found.most_common(1)[0]
+    if language == UNDETERMINED or number < _MAJORITY * len(sample):
         return _DEFAULTS.language, None
-    language = found.most_common(1)[0][0].iso_code_639_1.name.lower()
     foreign = language_filter(language)(sample)
     return language, foreign.count(None) / len(sample)
 

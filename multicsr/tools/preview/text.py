@@ -23,6 +23,10 @@ def lines(preview: Preview) -> Iterator[str]:
     for summary in preview.report.stages:
         yield _yield(summary)
     yield _files(preview)
+    if (ratio := preview.config.curate.max_word_ratio) is not None:
+        yield (
+            f"  curate.max_word_ratio {ratio:g} rejects more in a run: so few rows show few words of one side"
+        )
     yield "\nFigures"
     yield from _figures(preview)
     found = advice(preview)

@@ -20,7 +20,7 @@ def reason(premise, entailment, contradiction="It is something else altogether."
 
 
 BAD = [
-    (Reason.EMPTY_HYPOTHESIS, ["", " \n ", '""', "\u200b", "/think", "```\n```", "***"]),
+    (Reason.EMPTY_HYPOTHESIS, ["", " \n ", '""', "\u200b", "/think", "```\n```", "***", "1.", "£120"]),
     (Reason.THINK_BLOCK, ["<think>", "<think>The user wants", "<think>so</think>", "<THINKING>Well, a dog"]),
     (
         Reason.CONTROL_CHARACTERS,
@@ -65,6 +65,9 @@ BAD = [
             "The new sentence challenges the idea that a dog runs.",
             "The dog sits, contrasting the idea of running.",
             "The dog changes, contrasting and altering what it is.",
+            "The new sentence should be realistic.",
+            "The dog runs, a stark contrast to the original idea.",
+            "The dog sits, which is grounded in common sense.",
             "That is detailed in the sentence and phrase provided.",
             "A dog runs, which is a true statement.",
             "The sentence is incorrect because dogs sit.",
@@ -86,6 +89,7 @@ BAD = [
             DOG.upper(),
             "The dog runs in a park.",
             f"French: {DOG}",
+            f"The sentence is a {DOG[2:]}",
             "A dog runs in the park",
             '"A dog runs in the park."',
             'The original sentence is: "A dog runs in the park."',
@@ -235,4 +239,4 @@ def test_the_words_of_the_shipped_prompts_are_known(name):
 )
 def test_another_language_is_found_where_the_texts_are_long_enough(premise, text, language, is_other):
     expected = Reason.WRONG_LANGUAGE if is_other else None
-    assert reason(premise, text, "12345 67890", language) is expected
+    assert reason(premise, text, "K2 12345", language) is expected

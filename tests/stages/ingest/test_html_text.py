@@ -58,6 +58,7 @@ def test_text_that_is_no_html_is_the_same_record(text):
         ("<table><tr><td>x</td><td>y</td></tr></table>", "x\n\ny"),
         ("<script>if (a < b) {}</script><style>p {}</style><p>x</p><!-- y -->", "x"),
         ("<nav>Home</nav><p>x</p><footer>y</footer>", "x"),
+        ("<p>Of <math><mi>x</mi></math>and <svg><path/></svg>so<script>a</script>on.</p>", "Of  and  so on."),
         ("<p>A\n   long\n line</p>", "A long line"),
         ("<pre>One.\nTwo.</pre>", "One.\n\nTwo."),
         ("<p>So:</p><pre><code>x = 1</code></pre><p>done</p>", "So:\n\ndone"),

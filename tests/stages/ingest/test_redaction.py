@@ -18,12 +18,35 @@ from tests.support.inline import work_inline
 
 ALL = ["email", "phone", "url", "iban", "credit_card", "ip"]
 FOUND = {
-    "email": ["joe@example.com", "joe.doe+x@mail.example.co.uk", "jörg@bücher.de", "joe＠example.com"],
+    "email": [
+        "joe@example.com",
+        "joe.doe+x@mail.example.co.uk",
+        "jörg@bücher.de",
+        "joe＠example.com",
+        "sean.o'neil@example.com",
+        "bounce+joe=example.org@example.com",
+        "用户@例子.公司",
+    ],
     "phone": [
         *("+49 (0)30 123456-78", "+4930123456", "0049 30 1234567", "(030) 123 45 67", "030/1234567"),
         *("0171 1234567", "(212) 555-0199", "212-555-0199", "+1 212 555 0199", "+33 1 23 45 67 89"),
+        *("06 12 34 56 78", "06.12.34.56.78", "06-12-34-56-78", "0612345678", "07700900123"),
+        *(
+            "8 (495) 123-45-67",
+            "8-800-555-35-35",
+            "(11) 91234-5678",
+            "０３-１２３４-５６７８",
+            "٠١٧١ ١٢٣٤٥٦٧",
+        ),
     ],
-    "url": ["https://example.com/a?b=c#d", "http://x.org", "www.example.com/a", "ftp://x.org/f"],
+    "url": [
+        "https://example.com/a?b=c#d",
+        "http://x.org",
+        "www.example.com/a",
+        "ftp://x.org/f",
+        "https://example.com/[id]/x",
+        "http://[::1]/x",
+    ],
     "iban": ["DE89 3704 0044 0532 0130 00", "DE89370400440532013000", "GB29NWBK60161331926819"],
     "credit_card": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "6011111111111117"],
     "ip": ["192.168.0.1", "8.8.8.8", "2001:db8::ff00:42:8329", "fe80::1ff:fe23:4567:890a"],
@@ -54,8 +77,29 @@ def test_not_found(text):
     assert not redact.counts
 
 
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind in FOUND for value in FOUND[kind]])
+def test_found_between_words_of_a_script_without_blanks(kind, value):
+    if value == "用户@例子.公司":
+        return  # where it begins nobody can tell
+    for before, after in (("请联系", "谢谢"), ("これは", "です"), ("값은 ", "입니다"), ("见", "。谢谢")):
+        if kind == "url" and not after.startswith("。"):
+            continue  # a path may have such letters
+        assert Redactor(ALL)(f"{before}{value}{after}") == f"{before}[{kind}]{after}"
+
+
+def test_addresses_take_no_time_to_look_for():
+    for text in ("a'" * 200_000, "a" * 400_000, "www." + "[a" * 200_000, "1 " * 200_000):
+        assert Redactor(ALL)(text)
+
+
+def test_bytes_that_are_no_text_belong_to_an_address():
+    assert Redactor(["email"])("To j\\xf6rg@example.com now") == "To [email] now"
+
+
 def test_number_after_its_name():
     redact = Redactor(["phone"])
+    assert redact("电话：13812345678。") == "电话：[phone]。"
+    assert redact("ISBN 0306406152 and ISBN: 0306406152") == "ISBN 0306406152 and ISBN: 0306406152"
     assert redact("Tel.: 12 34 56, fax: 555-1234") == "Tel.: [phone], fax: [phone]"
 
 
@@ -137,6 +181,7 @@ def stored(config, tmp_path, monkeypatch):
             f"{bad}{SECRETS[0]}",
             f"A bell \x07 and {SECRETS[0]} and jo\x07e2@example.com",
             f"Half of {SECRETS[1]} \ud800",
+            f"<b>Half</b> of {SECRETS[0].replace('@', '&#64;')} \ud800",
             f"{'y' * 495} {SECRETS[0]} \x07",
             None,
             {"nested": SECRETS[0]},
@@ -171,11 +216,11 @@ def test_other_columns_are_never_stored_and_rejects_are_short(stored, tmp_path):
 def test_nothing_that_is_replaced_is_stored_anywhere(stored, tmp_path):
     made, rows = stored(redact=["email", "iban", "phone"])
     shown = json.dumps(rows)
-    for secret in (*SECRETS, "joe@", "joe2@"):
+    for secret in (*SECRETS, "joe@", "joe2@", "joe&#64;"):
         assert secret not in shown
         assert secret not in stored_texts(tmp_path / "store")
     counts = {name: n for name, n in made.counters.items() if name.startswith("redacted_")}
-    assert counts == {"redacted_email": 6.0, "redacted_iban": 2.0, "redacted_phone": 1.0}
+    assert counts == {"redacted_email": 7.0, "redacted_iban": 2.0, "redacted_phone": 1.0}
 
 
 def test_kinds_in_any_order_are_the_same_artifact(config, tmp_path):

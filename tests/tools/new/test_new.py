@@ -190,6 +190,30 @@ def test_engine_is_one_that_is_there(tmp_path, monkeypatch, has_vllm, engine):
     assert (config.llm.engine, config.generate.gpus_per_actor, config.train.gpus_per_worker) == (engine, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "id,text\n1,Über den Wolken ist es schön.\n".encode("latin-1"), r"id, text\. .*UTF-8"),
+        ("a.csv", b"a,b\n1,2\n3,4\n", r"no column of .* holds text that can be read; it has a, b"),
+        ("a.csv", b"id;text\n1;2\n", "id;text. See that fields are separated by commas"),
+        ("a.jsonl", b'"A sentence is here."\n', "it has none. See that each record is an object"),
+        ("a.txt", b"1\n2\n3\n", "no record of .* holds text"),
+        ("a.txt", b"", "no record of .* holds text"),
+    ],
+)
+def test_no_column_of_numbers_stands_for_one_that_cannot_be_read(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        write_config(Choices("x", [str(tmp_path / name)]), tmp_path / "new.yaml")
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def test_language_of_short_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(f"This is the row {i} of it." for i in range(200)))
+    config, _ = new(tmp_path, tmp_path / "a.txt")
+    assert config.ingest.language == "en"
+
+
 def test_existing_file_is_kept(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(CAPTIONS))

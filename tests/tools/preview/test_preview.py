@@ -236,3 +236,10 @@ def test_problems_are_found_before_anything_is_read(config, tmp_path):
     with pytest.raises(ConfigError, match=r"generate\.prompts"):
         look(with_settings(tmp_path, generate={"prompts": "./none.yaml"}))
     assert not (tmp_path / "store").exists()
+
+
+def test_balance_of_words_shows_in_a_run_alone(config, tmp_path):
+    """The words of few rows are too rare to lean to one side."""
+    balanced = with_settings(tmp_path, curate={"max_word_ratio": 2})
+    assert "max_word_ratio" not in "\n".join(lines(look(config)))
+    assert "curate.max_word_ratio 2 rejects more in a run" in "\n".join(lines(look(balanced)))
