@@ -92,7 +92,7 @@ def _input(facts: CorpusFacts) -> Iterator[str]:
     if facts.has_html:
         yield f"  # {facts.html_share:.0%} of the records hold HTML, which is converted to text."
     if facts.documents:
-        yield f"  documents: true # {facts.record_words:g} words (median) are split into sentences"
+        yield f"  documents: true # records of {facts.record_words:g} words (median) are split into sentences"
     else:
         yield f"  # Records are sentences of {facts.record_words:g} words; documents: true splits them."
 
@@ -101,7 +101,7 @@ def _column(facts: CorpusFacts) -> Iterator[str]:
     average = facts.column.num_words / max(len(facts.column.texts), 1)
     yield f"  # The most text: {average:.0f} words a record, such as {_example(facts.column.texts)}."
     for other in facts.others:
-        yield f"  # Other text: {_quoted(other.name or '')}, such as {_example(other.texts)}."
+        yield f"  # Another column: {_quoted(other.name or '')}, such as {_example(other.texts)}."
     if not facts.header:
         yield "  header: false # the first line is a record; column is the number of the one with the text"
     yield f"  column: {_quoted(facts.column.name or '')}"
@@ -156,7 +156,7 @@ def _train(choices: Choices, facts: CorpusFacts) -> Iterator[str]:
     encoder = choices.encoder or TrainConfig().encoder
     yield "train:"
     if choices.encoder is None and facts.language != "en":
-        yield f"  # An English encoder: name one for {facts.language}, and one as mask.model."
+        yield f"  # An English encoder: name one for {facts.language}, and one as train.mask.model."
     yield f"  encoder: {_quoted(encoder)}"
     if num_gpus():
         yield "  gpus_per_worker: 1"

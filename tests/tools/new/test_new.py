@@ -53,7 +53,7 @@ def test_tsv_with_header(tmp_path):
     assert (config.input.column, config.input.header, config.input.documents) == ("caption", True, False)
     assert config.ingest.language == "en"
     assert (config.ingest.min_words, config.ingest.max_words) == (3, 64)
-    assert "# Other text: source" in text
+    assert "# Another column: source" in text
 
 
 def test_jsonl_with_several_columns(tmp_path):
@@ -73,7 +73,7 @@ def test_jsonl_with_several_columns(tmp_path):
     config, text = new(tmp_path, path)
     assert config.input.column == "body"
     assert config.input.documents, "several sentences a record"
-    assert "# Other text: title" in text
+    assert "# Another column: title" in text
 
 
 def test_parquet(tmp_path):
