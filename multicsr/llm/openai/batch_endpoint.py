@@ -7,7 +7,6 @@ a call are found again, one after another. A batch that has ended without any an
 not followed.
 """
 
-import hashlib
 import json
 import logging
 import threading
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError, MulticsrError, RunError
+from multicsr.hashing import checksum
 from multicsr.llm.base import Rejection, Usage
 from multicsr.llm.openai.answers import (
     KEPT,
@@ -220,7 +220,7 @@ class BatchEndpoint:
 
     def _begin(self, part: Mapping[str, ChatRequest], used: set[str]) -> RequestBatch:
         """Return a batch of these requests: an earlier one that is of use, or a new one."""
-        digest = hashlib.blake2b("\n".join(sorted(part)).encode(), digest_size=16).hexdigest()
+        digest = checksum("\n".join(sorted(part)).encode())
         found = [batch for batch in self._client.find(digest) if batch.is_of_use and batch.id not in used]
         if found:
             batch = max(found, key=lambda each: each.is_over)
@@ -325,7 +325,7 @@ class BatchEndpoint:
     def _id(self, request: ChatRequest) -> str:
         """Return the id of a request, a digest of all that decides its answer."""
         body = request.body(self._config.model, OLD_LIMIT_NAME)
-        return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return checksum(json.dumps(body, sort_keys=True).encode())
 
 
 def batch_error(failure: ChatFailure, url: str, model: str) -> MulticsrError:
