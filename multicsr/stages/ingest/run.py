@@ -123,7 +123,7 @@ def _read(
     num_records = sum(report.rows_in for report in reports)
     if num_records == 0:
         raise RunError(f"ingest: the corpus is empty: no record in {', '.join(config.input.paths)}")
-        progress.finish(f"{num_records:,} records; files: {len(files):,}")
+    progress.finish(f"{num_records:,} records in {len(files):,} file{'s' if len(files) > 1 else ''}")
     return reports
 
 

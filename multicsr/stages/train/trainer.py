@@ -105,7 +105,7 @@ def _trained(
     with start_ray(config.train.workers * config.train.cpus_per_worker):
         check_resources(config)
         _make_index(config, store, source, f"{training}/{INDEX}")
-        progress.announce(f"starting workers: {config.train.workers}")
+        progress.announce(f"starting {config.train.workers} worker{'s' if config.train.workers > 1 else ''}")
         with followed_in(store, f"{training}/{LOG}", progress):
             trained = _run_workers(config, snapshot, artifact.fingerprint, start)
     log = next(entry for entry in trained.files if entry.path == f"{artifact.folder}/{LOG}")

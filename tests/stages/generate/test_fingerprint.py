@@ -56,7 +56,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             LLMConfig,
             fingerprint._LLM | fingerprint._LLM_IF_SET,
             {"device", "base_url", "concurrency", "timeout_s", "patience_s", "vllm"}
-            | {"max_tokens", "max_cost"}
+            | {"batch", "max_tokens", "max_cost"}
             | {"price_per_million_prompt_tokens", "price_per_million_completion_tokens"},
         ),
         (
