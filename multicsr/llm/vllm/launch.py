@@ -82,13 +82,21 @@ class EngineAnswer:
     """Log-probabilities at the position of the last token, by token."""
 
 
-def _was_killed(error: Exception) -> bool:
-    """Return True if vLLM reports that its engine ended by SIGKILL or SIGTERM, which no setting explains.
+def _was_killed(error: Exception, cause: str | None) -> bool:
+    """Return True if the processes of an engine were killed while it started, which no setting explains.
 
-    vLLM gives the exit codes of the ended processes in the text of its error only.
+    vLLM gives their exit codes in the text of its error only, and gives none if it looks too early. Then they
+    were killed if they printed no error: a mistake in the settings is printed.
+
+    Args:
+        error: what vLLM raised.
+        cause: the first error that the processes printed; None: there is none.
     """
-    codes = _FAILED_PROCESSES.search(str(error))
-    return codes is not None and bool({"-9", "-15"} & set(re.findall(r"-?\d+(?=[,}])", codes[1])))
+    ended = _FAILED_PROCESSES.search(str(error))
+    if ended is None:
+        return False
+    codes = set(re.findall(r"-?\d+(?=[,}])", ended[1]))
+    return bool(codes & {"-9", "-15"}) or not (codes or cause)
 
 
 class Vllm:
@@ -128,12 +136,13 @@ class Vllm:
             try:
                 config = self._start(arguments, gangs)
             except (ValueError, RuntimeError, OSError, ImportError) as error:
-                if _was_killed(error):
+                cause = self._child_output.cause()
+                if _was_killed(error, cause):
                     raise WorkerLost(
                         "generate: a vLLM process was killed while it started, perhaps for "
                         f"want of memory: {error}"
                     ) from error
-                reason = self._child_output.cause() or " ".join(str(error).split())
+                reason = cause or " ".join(str(error).split())
                 raise ConfigError(
                     f"llm: vLLM cannot run {arguments['model']}: {reason} (settings: llm.dtype, and under "
                     "llm.vllm kv_cache_gib, gpu_memory, max_model_len, tensor_parallel)"

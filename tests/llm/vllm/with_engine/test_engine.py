@@ -172,5 +172,5 @@ def test_an_engine_killed_while_it_starts_is_a_lost_worker_and_no_mistake_in_the
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     threading.Thread(target=kill_when_it_appears, daemon=True).start()
-    with pytest.raises(WorkerLost, match=r"killed while it started.*-9"):
+    with pytest.raises(WorkerLost, match="a vLLM process was killed while it started"):
         make_engine()
