@@ -2,8 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from urllib.parse import parse_qs, urlsplit
@@ -137,19 +136,6 @@ class BatchServer(ChatServer):
 
     def _shown(self, name: str) -> dict:
         return {key: value for key, value in self.batches[name].items() if key != "fate"}
-
-
-@contextmanager
-def serving_batches(answer: Callable[[dict], Response]) -> Iterator[BatchServer]:
-    """Run a server."""
-    with BatchServer(answer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def batch_engine_at(url: str, **sections: dict) -> OpenAIBatchEngine:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 
 from multicsr.llm.openai.engine import OpenAIEngine
 from tests.support.tiny_llms import make_config
@@ -43,6 +44,9 @@ class ChatServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+S = TypeVar("S", bound=ChatServer)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -94,9 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(answer: Callable[[dict], Response]) -> Iterator[ChatServer]:
-    """Run a server."""
-    with ChatServer(answer) as server:
+def serving(answer: Callable[[dict], Response], kind: type[S] = ChatServer) -> Iterator[S]:
+    """Run a server of a kind."""
+    with kind(answer) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -17,7 +17,7 @@ from multicsr.llm.openai.endpoint import ChatRequest
 from multicsr.llm.openai.probe import probe
 from multicsr.prompts import PromptPair
 from multicsr.rows import Reason
-from tests.support.batch_server import Fate, batch_engine_at, serving_batches
+from tests.support.batch_server import BatchServer, Fate, batch_engine_at
 from tests.support.chat_server import engine_at, said, serving
 
 ROWS = 7
@@ -50,7 +50,7 @@ def answer(body):
 
 @pytest.fixture
 def endpoint():
-    with serving_batches(answer) as server:
+    with serving(answer, BatchServer) as server:
         yield server
 
 

@@ -1,8 +1,6 @@
 """Runs at an endpoint with a budget: they end cleanly, keep what was paid, and the next one goes on."""
 
-import hashlib
 import json
-import math
 from collections import Counter
 
 import pytest
@@ -12,24 +10,13 @@ from multicsr.errors import BudgetSpent
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.stages.report import collect, to_html
-from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
-from tests.support.chat_server import said, serving
+from tests.support.chat_server import serving
+from tests.support.endpoint_runs import TOKENS, answer, rows_of, settings_of_run
 
 ROWS = 60
 PRICES = {"price_per_million_prompt_tokens": 1.0, "price_per_million_completion_tokens": 4.0}
-TOKENS = (100, 10)
-"""What each request costs."""
-
-
-def answer(body, tokens=TOKENS):
-    name = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=4).hexdigest()
-    if body.get("logprobs"):
-        top = [{"token": "4", "logprob": math.log(0.8)}, {"token": "1", "logprob": math.log(0.2)}]
-        content = {"content": [{"token": "4", "top_logprobs": top}]}
-        return said("4", "length", content, tokens)
-    return said(f"Hypothesis {name} follows.", tokens=tokens)
 
 
 @pytest.fixture
@@ -41,19 +28,13 @@ def endpoint():
 @pytest.fixture
 def make_run(tmp_path, endpoint):
     """Make a configuration with these settings of the LLM."""
-    lines = [f"This is sentence number {i} out of many." for i in range(ROWS)]
-    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
 
     def make(store="store", actors=1, **llm):
-        return Config.model_validate(
-            {
-                "name": "t",
-                "store": str(tmp_path / store),
-                "input": {"paths": [str(tmp_path / "in.txt")]},
-                "llm": {"engine": "openai", "model": "m", "base_url": endpoint.url, "concurrency": 4, **llm},
-                "generate": {"omega": 0, "actors": actors, "batch_size": 4, "rows_per_shard": 10},
-            }
+        generate = {"actors": actors, "batch_size": 4}
+        tree = settings_of_run(
+            tmp_path, endpoint.url, ROWS, store, llm={"concurrency": 4, **llm}, generate=generate
         )
+        return Config.model_validate(tree)
 
     return make
 
@@ -66,13 +47,6 @@ class LastLines(SilentProgress):
 
     def finish(self, summary):
         self.lines.append(summary)
-
-
-def rows_of(config):
-    manifest = current(Store.of(config)).manifest("scored")
-    store = Store.of(config)
-    tables = [*iter_tables(store, manifest), *iter_rejects(store, manifest)]
-    return {row["row_id"]: row for table in tables for row in table.to_pylist()}, manifest.counters
 
 
 def asked(endpoint):

@@ -15,8 +15,9 @@ from multicsr.errors import RunError
 from multicsr.llm.openai import batch_engine
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
-from tests.stages.generate.test_budget import answer, rows_of
-from tests.support.batch_server import Fate, serving_batches
+from tests.support.batch_server import BatchServer, Fate
+from tests.support.chat_server import serving
+from tests.support.endpoint_runs import answer, rows_of, settings_of_run
 from tests.support.paths import ROOT
 
 ROWS, ROWS_PER_SHARD = 40, 10
@@ -24,26 +25,25 @@ ROWS, ROWS_PER_SHARD = 40, 10
 
 @pytest.fixture
 def endpoint():
-    with serving_batches(answer) as server:
+    with serving(answer, BatchServer) as server:
         yield server
 
 
 @pytest.fixture
 def make_tree(tmp_path, endpoint):
     """Make the tree of a configuration."""
-    lines = [f"This is sentence number {i} out of many." for i in range(ROWS)]
-    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
 
     def make(store, rows_per_shard=ROWS_PER_SHARD, **llm):
-        return {
-            "name": "t",
-            "store": str(tmp_path / store),
-            "lease_s": 1,
-            "input": {"paths": [str(tmp_path / "in.txt")]},
-            "llm": {"engine": "openai", "model": "m", "base_url": endpoint.url, **llm},
-            "generate": {"omega": 0, "rows_per_shard": rows_per_shard},
-            "curate": {"alpha": 0, "beta": 5, "gamma": 0},
-        }
+        return settings_of_run(
+            tmp_path,
+            endpoint.url,
+            ROWS,
+            store,
+            llm=llm,
+            generate={"rows_per_shard": rows_per_shard},
+            lease_s=1,
+            curate={"alpha": 0, "beta": 5, "gamma": 0},
+        )
 
     return make
 

@@ -114,7 +114,7 @@ def arabic() -> Iterator[str]:
 def comments() -> Iterator[str]:
     for i in range(RECORDS):
         yield {
-            0: "TODO: fix",
+            0: "See below.",
             1: f"/// <summary>Gets item {i} of the list.</summary>",
             2: f"/** Gets value {i}.\n * @param name the name of it\n */",
             3: f"// Calls std::vector<int>::at({i}) if a < b && b > c.",
