@@ -11,6 +11,10 @@ class IdSpan(NamedTuple):
     first: str
     last: str
 
+    def __str__(self) -> str:
+        """Return the range for messages."""
+        return f"rows {self.first} to {self.last}"
+
     def meets(self, other: "IdSpan") -> bool:
         """Return True if the two ranges overlap."""
         return self.first <= other.last and other.first <= self.last

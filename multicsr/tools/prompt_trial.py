@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from multicsr.config import Config
+from multicsr.execution.ray_session import lazy_ray_session
 from multicsr.observability.progress import Progress
+from multicsr.pipeline.preflight import require_no_problems
 from multicsr.prompts import load_prompts
-from multicsr.stages.curate.separation import wilson_interval
 from multicsr.stages.report.collect import StageSummary
+from multicsr.stages.score.intervals import wilson_interval
 from multicsr.tools.preview.advice import JUNK, share_of, stage
-from multicsr.tools.preview.run import Preview, preview
+from multicsr.tools.preview.run import STAGES, Preview, preview_sample, read_sample
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +37,13 @@ def try_sets(config: Config, names: Sequence[str], num_rows: int, progress: Prog
     """
     for name in names:
         load_prompts(name)
-    return TriedSets({name: preview(_with_prompts(config, name), num_rows, progress) for name in names})
+    configs = {name: _with_prompts(config, name) for name in names}
+    require_no_problems(STAGES, configs[names[0]])
+    corpus = read_sample(config, progress)
+    with lazy_ray_session(config.generate.cpus_per_actor, progress.announce):
+        return TriedSets(
+            {name: preview_sample(each, corpus, num_rows, progress) for name, each in configs.items()}
+        )
 
 
 class TriedSets:

@@ -5,6 +5,7 @@ The text can be read back: a setting that has no effect, and would be an error i
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,13 +104,13 @@ def _stated(settings: Sequence[Setting]) -> set[Keys]:
             stated.add(setting.keys)
     for setting in settings:
         if not setting.is_given:
-            before = yaml.safe_dump(tree)
+            before = deepcopy(tree)
             _put(tree, setting)
             try:
                 Config.model_validate(tree)
                 stated.add(setting.keys)
             except ValidationError:
-                tree = yaml.safe_load(before)
+                tree = before
     return stated
 
 

@@ -10,6 +10,8 @@ from multicsr.pipeline import full_run
 from multicsr.prompts import load_prompts, shipped_prompt_sets
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
+from multicsr.tools.preview import run as preview_run
+from multicsr.tools.preview.sample import sample_corpus
 from multicsr.tools.prompt_sets import list_sets, show_set
 from multicsr.tools.prompt_trial import try_sets
 
@@ -59,6 +61,14 @@ def test_trial_writes_the_same_rows_with_each_set_and_the_run_reuses_them(config
     full_run.run(config, SilentProgress(), until="generate")
     counters = current(Store.of(config)).manifest("scored").counters
     assert (counters["rows_reused"], counters["rows_written"]) == (20, NUM - 20)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_trial_reads_the_corpus_once(config, monkeypatch):
+    read = []
+    monkeypatch.setattr(preview_run, "sample_corpus", lambda each: read.append(1) or sample_corpus(each))
+    try_sets(config, ["syncse", "reference"], 5, SilentProgress())
+    assert read == [1]
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from multicsr.config import Config, LLMConfig
-from multicsr.errors import ConfigError
 from multicsr.llm.label_tree import LabelTree
 from multicsr.llm.load_tokenizer import load_tokenizer
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
@@ -27,6 +26,7 @@ from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.read_labels import read_labels
 from multicsr.llm.transformers.trial import check_architecture
+from multicsr.models.device import choose_device
 from multicsr.models.llm_weights import resolve_llm
 from multicsr.models.resolve import loading_model
 
@@ -68,11 +68,7 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     Raises:
         ConfigError: the model cannot be loaded, or `llm.device` is cuda and there is no GPU.
     """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("llm.device is cuda, but there is no GPU here; set generate.gpus_per_actor to 1")
+    device = choose_device(config)
     tokenizer, shape = load_tokenizer(config)
     with loading_model(config.model, "llm.model"):
         kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM

@@ -6,24 +6,40 @@ They show better than counts whether a threshold is right: if the rows just lost
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from multicsr.config import Config, CurateConfig
+from multicsr.messages.triplet_lines import triplet_lines
 from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.rule import Booleans, Scores, rejections_of, score_columns
 from multicsr.stages.curate.thresholds import ordered_scores, with_absolute_thresholds
 from multicsr.stages.score.scorer import DECIMALS
+from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 
+_TEXTS = ["text", "entailment", "contradiction"]
 _SHOWN = 3
 """Rows that are shown on each side."""
 
 
-@dataclass(frozen=True, order=True)
+class _Place(NamedTuple):
+    """Place of a scored row near the thresholds; places are ordered by the distance."""
+
+    distance: float
+    row_id: str
+    file: int
+    """Index of its file in the artifact."""
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
 class EdgeRow:
     """A scored row near the thresholds."""
 
@@ -51,9 +67,7 @@ def edge_lines(config: Config) -> Iterator[str]:
     for title, rows in (("just kept", kept), ("just lost", lost)):
         yield f"\n{title} with the present thresholds"
         for row in rows:
-            yield f"  premise        {row.text}"
-            yield f"  entailment     {row.entailment}  ({row.a:.2f})"
-            yield f"  contradiction  {row.contradiction}  ({row.b:.2f})\n"
+            yield from triplet_lines(row.text, row.entailment, row.contradiction, row.a, row.b)
         if not rows:
             yield "  no row"
 
@@ -71,18 +85,21 @@ def edge_rows(
         curation: settings with absolute thresholds.
         number: maximum number of rows on each side.
     """
-    sides: tuple[list[EdgeRow], list[EdgeRow]] = ([], [])
-    columns = ["row_id", "text", "entailment", "contradiction", *score_columns(curation)]
-    for table in iter_tables(store, scored, columns):
+    sides: tuple[list[_Place], list[_Place]] = ([], [])
+    for file, table in enumerate(iter_tables(store, scored, ["row_id", *score_columns(curation)])):
         a_N, b_N = ordered_scores(table, curation)
         lost_N = np.logical_or.reduce([each_N for _, each_N in rejections_of(a_N, b_N, curation)])
         has_both_N = np.isfinite(a_N) & np.isfinite(b_N)
         distance_N = _distances(a_N, b_N, lost_N, curation)
         for side, mask_N in zip(sides, (has_both_N & ~lost_N, has_both_N & lost_N), strict=True):
             at_M = np.flatnonzero(mask_N)
-            nearest = at_M[np.argsort(distance_N[at_M], kind="stable")[:number]]
-            side[:] = heapq.nsmallest(number, [*side, *_rows(table, nearest.tolist(), a_N, b_N, distance_N)])
-    return sides
+            nearest_K = at_M[np.argsort(distance_N[at_M], kind="stable")[:number]]
+            ids = table["row_id"].take(pa.array(nearest_K)).to_pylist()
+            distances, as_, bs = (each_N[nearest_K].tolist() for each_N in (distance_N, a_N, b_N))
+            found = map(_Place, distances, ids, repeat(file), as_, bs)
+            side[:] = heapq.nsmallest(number, [*side, *found])
+    kept, lost = ([_with_texts(store, scored, place) for place in side] for side in sides)
+    return kept, lost
 
 
 def _distances(a_N: Scores, b_N: Scores, lost_N: Booleans, config: CurateConfig) -> Scores:
@@ -98,17 +115,8 @@ def _distances(a_N: Scores, b_N: Scores, lost_N: Booleans, config: CurateConfig)
     return np.asarray(np.round(np.where(lost_N, np.maximum(-least_N, 0.0), least_N), DECIMALS))
 
 
-def _rows(table: pa.Table, places: list[int], a_N: Scores, b_N: Scores, distance_N: Scores) -> list[EdgeRow]:
-    """Return some rows of a table."""
-    return [
-        EdgeRow(
-            distance=float(distance_N[place]),
-            row_id=row["row_id"],
-            text=row["text"],
-            entailment=row["entailment"],
-            contradiction=row["contradiction"],
-            a=float(a_N[place]),
-            b=float(b_N[place]),
-        )
-        for place, row in zip(places, table.take(pa.array(places, pa.int64())).to_pylist(), strict=True)
-    ]
+def _with_texts(store: Store, scored: Manifest, place: _Place) -> EdgeRow:
+    """Read the texts of a row. Those of all other rows, most of what a file holds, are not read."""
+    span = IdSpan(place.row_id, place.row_id)
+    [row] = store.read_table(scored.files[place.file], _TEXTS, filters=span.rows).to_pylist()
+    return EdgeRow(place.distance, place.row_id, **row, a=place.a, b=place.b)

@@ -55,8 +55,26 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
             separation,
         )
     if curated.rows_out == 0:
-        raise _nothing_balanced(curation, curated) or nothing_kept(curation, store, scored)
+        raise nothing_left(curation, curated, store, scored)
     return curated
+
+
+def nothing_left(curation: Curation, curated: Manifest, store: Store, scored: Manifest) -> RunError:
+    """Return the error for an artifact `curated` without rows.
+
+    Args:
+        curation: settings with the thresholds themselves.
+        curated: manifest of the artifact.
+        store: the store of the scored rows.
+        scored: manifest of the artifact that was read.
+    """
+    rejected = curated.rejected.get(Reason.LEXICAL_BIAS, 0)
+    if not rejected:
+        return nothing_kept(curation, store, scored)
+    return RunError(
+        f"curate: all {rejected:,} rows that pass the thresholds are rejected to balance words; raise "
+        f"curate.max_word_ratio ({curation.max_word_ratio:g}), or leave it out"
+    )
 
 
 def curate_settings(curation: Curation, scored: Manifest) -> dict[str, JsonValue]:
@@ -100,14 +118,3 @@ def _balance(curation: Curation, store: Store, scored: Manifest) -> WordBalance 
     shards = [PartShard(entry) for entry in scored.files]
     counts = map_items(_STAGE, lambda: count, shards, Pool(shards_per_task=_FILES_PER_TASK))
     return balance_words(counts, curation.max_word_ratio)
-
-
-def _nothing_balanced(curation: Curation, curated: Manifest) -> RunError | None:
-    """Return the error for rows that pass the thresholds and are all rejected to balance words, else None."""
-    rejected = curated.rejected.get(Reason.LEXICAL_BIAS, 0)
-    if not rejected:
-        return None
-    return RunError(
-        f"curate: all {rejected:,} rows that pass the thresholds are rejected to balance words; raise "
-        f"curate.max_word_ratio ({curation.max_word_ratio:g}), or leave it out"
-    )

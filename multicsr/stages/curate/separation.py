@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multicsr.stages.score.intervals import wilson_interval
+
 _ROWS, _ABOVE = "rows_with_scores", "rows_with_a_above_b"
-_Z = 1.959964
-"""Quantile of the normal distribution for an interval of 95%."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,6 @@ class Separation:
         """Return the share with its interval, as text for messages and the report."""
         low, high = self.interval
         return f"a > b in {self.share:.1%} of {self.num_rows:,} rows (95% interval {low:.1%} to {high:.1%})"
-
-
-def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
-    """Return the Wilson interval at 95% of a share of rows that were drawn at random."""
-    n, p = num_rows, share
-    centre, margin = p + _Z**2 / (2 * n), _Z * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return (centre - margin) / (1 + _Z**2 / n), (centre + margin) / (1 + _Z**2 / n)
 
 
 def count_separation(a_N: NDArray[np.float64], b_N: NDArray[np.float64]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from multicsr.config import Config
 from multicsr.execution.pool import map_items
 from multicsr.observability.progress import Progress
 from multicsr.stages.generate.costs import budget_spent
-from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
+from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
 from multicsr.stages.generate.run import llm_pool, scored_before, write_rows
 from multicsr.stages.generate.triplets import TripletStage
@@ -39,7 +39,7 @@ class FewSentences:
     @property
     def key(self) -> str:
         """Return the name of the shard in messages."""
-        return f"rows {self.cached.span.first} to {self.cached.span.last}"
+        return str(self.cached.span)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         RunError: a worker died repeatedly, or the disk is full.
     """
     config = config.model_copy(update={"llm": config.llm.model_copy(update={"batch": False})})
-    store, settings = Store.of(config), _settings(config)
+    store, settings = Store.of(config), result_settings(config)
     cache_key = CacheKey.of(settings).writable(store)
     ids = sentences["row_id"].combine_chunks()
     cached = LLMCache(store, cache_key, scored_before(current(store))).select(
@@ -94,11 +94,6 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         counters.update(amounts)
         progress.advance(len(rows))
     return FewResults(pa.concat_tables(tables), len(existing), dict(counters), settings)
-
-
-def _settings(config: Config) -> dict[str, JsonValue]:
-    """Return the settings that decide the results of the LLM."""
-    return {"writing": writing_settings(config), "scoring": scoring_settings(config)}
 
 
 def _cut(missing: pa.Table, cached: CachedRange) -> Iterator[FewSentences]:

@@ -27,6 +27,11 @@ _SCORING = {"method", "max_new_tokens"}
 """Settings that decide what the LLM writes, by section."""
 
 
+def result_settings(config: Config) -> dict[str, JsonValue]:
+    """Return the settings that decide the results of the LLM for given sentences: the key of the cache."""
+    return {"writing": writing_settings(config), "scoring": scoring_settings(config)}
+
+
 def writing_settings(config: Config) -> dict[str, JsonValue]:
     """Return every setting that decides the hypotheses: equal settings give equal hypotheses (invariant 5).
 

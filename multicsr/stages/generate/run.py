@@ -37,7 +37,7 @@ from multicsr.observability.progress import Progress
 from multicsr.rows import SCORED, SENTENCE, WRITTEN, Reason, rejects
 from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.costs import budget_spent, summarise
-from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
+from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache, written_in
 from multicsr.stages.generate.repeated import REPETITION_RULE, reject_repeated
 from multicsr.stages.generate.triplets import TripletStage
@@ -69,7 +69,7 @@ class Todo:
     @property
     def key(self) -> str:
         """Return the name of the shard in messages."""
-        return f"{self.entry.path}, rows {self.cached.span.first} to {self.cached.span.last}"
+        return f"{self.entry.path}, {self.cached.span}"
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,7 @@ def _settings(config: Config, sentences: Manifest) -> dict[str, JsonValue]:
     does not make the LLM write again.
     """
     return {
-        "writing": writing_settings(config),
-        "scoring": scoring_settings(config),
+        **result_settings(config),
         "repeated": REPETITION_RULE,
         "schema": SCHEMA_VERSION,
         "sentences": sentences.rows_digest,

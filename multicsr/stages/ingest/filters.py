@@ -80,10 +80,11 @@ def _damage(text: str) -> str | None:
     """Return a sign that the text was wrongly decoded before it was read, or None."""
     if "\ufffd" in text:
         return "U+FFFD, the sign for bytes that somebody could not decode"
-    return _half_pair(text)
+    return half_pair(text)
 
 
-def _half_pair(text: str) -> str | None:
+def half_pair(text: str) -> str | None:
+    """Return what is wrong with a text that no file could hold, or None."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -113,7 +114,7 @@ def sentence_splitter(language: str) -> Callable[[Record], Iterator[Record]]:
         if document.reason:
             yield document
             return
-        if half := _half_pair(document.text):
+        if half := half_pair(document.text):
             yield Record(_shown(document.text), Reason.UNDECODABLE, half)
             return
         text = document.text.replace("\r\n", "\n").replace("\r", "\n").translate(_EXOTIC_SPACE)

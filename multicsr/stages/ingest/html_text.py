@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from multicsr.rows import Reason
+from multicsr.stages.ingest.filters import half_pair
 from multicsr.stages.ingest.mail import QUOTE, own_text
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Placed, Record
@@ -108,7 +109,7 @@ def reject_left_markup(placed: Iterable[Placed]) -> Iterator[Placed]:
     for each in placed:
         record = each[1]
         is_left = "<" in record.text and record.reason is None and has_markup(record.text)
-        if is_left and _is_encodable(record.text):
+        if is_left and half_pair(record.text) is None:
             yield Placed(each[0], Record(record.text, Reason.MARKUP))
         else:
             yield each
@@ -127,7 +128,7 @@ def to_plain_text(record: Record, *, always: bool = False) -> Record:
     text = record.text
     if record.reason is not None:
         return record
-    if not text.isascii() and not _is_encodable(text):
+    if not text.isascii() and half_pair(text):
         return record  # a later filter rejects it; the parser would drop half a surrogate pair
     is_html = always or has_markup(text)
     if not is_html and "&" in text:
@@ -148,14 +149,6 @@ def to_plain_text(record: Record, *, always: bool = False) -> Record:
 
 def _own(text: str) -> Record:
     return Record(text) if text.strip() else Record("", Reason.EMPTY, "markup, quotes or a signature only")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unescape(text: str) -> str:

@@ -5,21 +5,18 @@ pairs well and sits in a corner of the scale is so brought to the scale that the
 order of two pairs is never inverted, but scores on one step become equal.
 """
 
-from math import atanh, sqrt, tanh
-
 import numpy as np
 from numpy.typing import NDArray
 
 from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError, RunError
 from multicsr.labelled_files import StsTask, read_task
+from multicsr.stages.score.intervals import spearman_interval
 
 MIN_PAIRS = 50
 """Least number of pairs: with fewer, the interval of Spearman's rho is wider than 0.5."""
 _TOP = 5.0
 _SETTING = "score.calibrate"
-_Z = 1.959964
-"""Quantile of the normal distribution for an interval of 95%."""
 _DECIMALS = 6
 """Decimals of the map, so that its text does not depend on the last digits of a sum."""
 
@@ -42,10 +39,8 @@ class ScoreMap(FileRecord):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return the 95% interval of Spearman's rho, by Fisher's transform (Bonett and Wright 2000)."""
-        rho = min(max(self.spearman, -1 + 1e-9), 1 - 1e-9)
-        margin = _Z * sqrt((1 + rho**2 / 2) / (self.num_pairs - 3))
-        return tanh(atanh(rho) - margin), tanh(atanh(rho) + margin)
+        """Return the interval of Spearman's rho at 95%."""
+        return spearman_interval(self.spearman, self.num_pairs)
 
     @property
     def is_chance(self) -> bool:

@@ -54,10 +54,10 @@ def _model_scorer(config: Config) -> Scorer:
     """Load the encoder or the NLI model, on the device of `llm.device`."""
     import torch
 
+    from multicsr.models.device import choose_device
+
     torch.set_num_threads(max(1, int(config.generate.cpus_per_actor)))
-    device = config.llm.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(config.llm)
     name, setting = config.scoring_encoder
     if config.score.method == "nli":
         from multicsr.stages.score.by_nli import NliScorer

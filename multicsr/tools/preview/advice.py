@@ -73,15 +73,11 @@ def _records(preview: Preview) -> Iterator[str]:
     damage = (Reason.MALFORMED, Reason.UNDECODABLE, Reason.CONTROL_CHARACTERS)
     if (share := share_of(ingest, *damage)) > _MANY:
         yield f"{share:.0%} of the records are damaged: look at input.format and input.column"
-    if ingest.num_rejected > preview.config.ingest.max_rejected * ingest.rows_in:
-        yield (
-            f"ingest rejects {ingest.num_rejected / ingest.rows_in:.0%}, and a run would end at "
-            f"ingest.max_rejected {preview.config.ingest.max_rejected:g}"
-        )
+    yield from _would_end(ingest, "ingest", preview.config.ingest.max_rejected)
 
 
 def _writing(preview: Preview) -> Iterator[str]:
-    generate, limit = stage(preview, "scored"), preview.config.generate.max_rejected
+    generate = stage(preview, "scored")
     if (share := share_of(generate, *JUNK)) > _MUCH_JUNK:
         yield (
             f"{share:.0%} of what the LLM writes is junk: take other generate.prompts, or a larger or "
@@ -106,10 +102,15 @@ def _writing(preview: Preview) -> Iterator[str]:
         yield f"{share:.0%} of the rows got no answer of the LLM: see the rejects above and the section llm"
     if (share := share_of(generate, Reason.SCORE_UNPARSABLE)) > _MANY:
         yield f"{share:.0%} of the stated scores cannot be read: set score.method to llm_expected"
-    if generate.num_rejected > limit * generate.rows_in:
+    yield from _would_end(generate, "generate", preview.config.generate.max_rejected)
+
+
+def _would_end(summary: StageSummary, name: str, limit: float) -> Iterator[str]:
+    """Yield a line if a stage rejects so many rows that a run would end."""
+    if summary.num_rejected > limit * summary.rows_in:
         yield (
-            f"generate rejects {generate.num_rejected / generate.rows_in:.0%}, and a run would end at "
-            f"generate.max_rejected {limit:g}"
+            f"{name} rejects {summary.num_rejected / summary.rows_in:.0%}, and a run would end at "
+            f"{name}.max_rejected {limit:g}"
         )
 
 

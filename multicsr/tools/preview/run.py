@@ -18,8 +18,8 @@ from multicsr.execution.stage_runner import PartShard, work_on, write_rejects
 from multicsr.observability.progress import Progress, SilentProgress
 from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.curate.curation import Curation
-from multicsr.stages.curate.run import curate_settings, curate_stage
-from multicsr.stages.curate.thresholds import nothing_kept, with_absolute_thresholds
+from multicsr.stages.curate.run import curate_settings, curate_stage, nothing_left
+from multicsr.stages.curate.thresholds import with_absolute_thresholds
 from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.few import FewResults, write_few
 from multicsr.stages.generate.run import assemble_shard, named_prompts
@@ -29,6 +29,8 @@ from multicsr.storage.store import Store
 from multicsr.storage.versions import Snapshot
 from multicsr.tools.preview.sample import CorpusSample, sample_corpus
 
+STAGES = ("ingest", "generate", "curate")
+"""Stages that a preview goes through."""
 _PART = "part-000000"
 
 
@@ -59,8 +61,20 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
         ConfigError: the configuration cannot work.
         RunError: no record of the sample is usable, or a file or the LLM fails.
     """
-    require_no_problems(("ingest", "generate", "curate"), config)
+    require_no_problems(STAGES, config)
     config, _ = named_prompts(config, progress)
+    corpus = read_sample(config, progress)
+    with lazy_ray_session(config.generate.cpus_per_actor, progress.announce):
+        return preview_sample(config, corpus, num_rows, progress)
+
+
+def read_sample(config: Config, progress: Progress) -> CorpusSample:
+    """Read a sample of the corpus.
+
+    Raises:
+        ConfigError: the configured files, formats or columns do not exist.
+        RunError: no record of the sample is usable, or a file cannot be read.
+    """
     progress.start("read", None, "records")
     corpus = sample_corpus(config)
     num_read = len(corpus.sentences) + len(corpus.rejects)
@@ -71,12 +85,27 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
             f"ingest: none of the first {num_read:,} records is usable: {reasons or 'there are none'}; see "
             "ingest.min_words, ingest.max_words and input.column"
         )
-    with lazy_ray_session(config.generate.cpus_per_actor, progress.announce):
-        results = write_few(config, corpus.sentences.slice(0, num_rows), progress)
-        progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
-        calibrate(config, Store.of(config), results.settings, progress)
-        with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:
-            return _curated(config, corpus, results, Store.open(folder))
+    return corpus
+
+
+def preview_sample(config: Config, corpus: CorpusSample, num_rows: int, progress: Progress) -> Preview:
+    """Put the first rows of a sample through writing, scoring and curation.
+
+    Args:
+        config: the configuration of the run, with a named prompt set.
+        corpus: the sample.
+        num_rows: see `preview`.
+        progress: likewise.
+
+    Raises:
+        ConfigError: the LLM or its prompts cannot work as configured.
+        RunError: the LLM fails.
+    """
+    results = write_few(config, corpus.sentences.slice(0, num_rows), progress)
+    progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
+    calibrate(config, Store.of(config), results.settings, progress)
+    with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:
+        return _curated(config, corpus, results, Store.open(folder))
 
 
 def _curated(config: Config, corpus: CorpusSample, results: FewResults, scratch: Store) -> Preview:
@@ -89,7 +118,7 @@ def _curated(config: Config, corpus: CorpusSample, results: FewResults, scratch:
         curation = with_absolute_thresholds(curation, scratch, manifests["scored"])
         manifests["curated"] = _decided(config, curation, scratch, manifests["scored"])
         if manifests["curated"].rows_out == 0:
-            raise nothing_kept(curation, scratch, manifests["scored"])
+            raise nothing_left(curation, manifests["curated"], scratch, manifests["scored"])
     except RunError as error:
         problem = str(error)
     snapshot = Snapshot(scratch, {name: manifest.fingerprint for name, manifest in manifests.items()})

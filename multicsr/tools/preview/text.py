@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from multicsr.config import CurateConfig
-from multicsr.stages.curate.separation import wilson_interval
+from multicsr.messages.triplet_lines import triplet_lines
 from multicsr.stages.report.collect import Rejected, StageSummary
 from multicsr.stages.report.lexical_bias import MIN_ROWS, LexicalBias, WordUse
 from multicsr.stages.report.statistics import SampledRow
+from multicsr.stages.score.intervals import wilson_interval
 from multicsr.tools.preview.advice import JUNK, advice, share_of, stage
 from multicsr.tools.preview.run import Preview
 
@@ -39,18 +40,11 @@ def _triplets(preview: Preview) -> Iterator[str]:
         yield "  none\n"
         return
     for row in preview.report.kept:
-        yield f"  premise        {row.text}"
-        yield from _hypotheses(row)
-        yield ""
+        yield from _triplet(row)
 
 
-def _hypotheses(row: SampledRow) -> Iterator[str]:
-    for name, text, score in (
-        ("entailment", row.entailment, row.a),
-        ("contradiction", row.contradiction, row.b),
-    ):
-        if text is not None:
-            yield f"  {name:<14} {text}{'' if score is None else f'  ({score:.2f})'}"
+def _triplet(row: SampledRow) -> Iterator[str]:
+    return triplet_lines(row.text, row.entailment, row.contradiction, row.a, row.b)
 
 
 def _rejected(rejected: list[Rejected]) -> Iterator[str]:
@@ -59,9 +53,7 @@ def _rejected(rejected: list[Rejected]) -> Iterator[str]:
     for each in rejected:
         detail = f": {each.row.detail}" if each.row.detail else ""
         yield f"  {each.stage.lower()}, {each.reason}{detail}"
-        yield f"  premise        {each.row.text}"
-        yield from _hypotheses(each.row)
-        yield ""
+        yield from _triplet(each.row)
 
 
 def _yield(summary: StageSummary) -> str:
