@@ -35,6 +35,10 @@ class Rejection:
     detail: str | None = None
 
 
+NOT_NUMBERS = Rejection(Reason.ENGINE_ERROR, "the model's logits are not numbers; is llm.dtype too narrow?")
+"""Reason to reject a row whose tokens cannot be chosen."""
+
+
 def both(entailment: T | Rejection, contradiction: T | Rejection) -> tuple[T, T] | Rejection:
     """Return the results for both hypotheses of a premise, or the `Rejection` of the first that has none."""
     if isinstance(entailment, Rejection):

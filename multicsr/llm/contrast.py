@@ -10,8 +10,9 @@ could change it. The decoder repeats uncertain rows alone (`multicsr.llm.transfo
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,9 +77,9 @@ def choose_drawn(
 
     The draw inverts the cumulative distribution in the order of token ids, in float64.
 
-    A shift of the logits below tie_gap / 2 changes every probability by a factor within exp(+-d),
-    d = tie_gap / temperature. Hence the nucleus stays between a smallest and a largest one, and their masses
-    bound the edges of the drawn token's interval.
+    Logits may move by less than tie_gap / 2 each. So the ratio of two probabilities changes by a factor
+    within exp(+-d), d = tie_gap / temperature, the nucleus stays between a smallest and a largest one, and
+    their masses bound the edges of the drawn token's interval. Only these decide whether the draw is certain.
 
     Args:
         uniform_N: [N] numbers in [0, 1), one for each draw.
@@ -89,19 +90,14 @@ def choose_drawn(
     d = tie_gap / temperature
     p_NV = torch.softmax(logits_NV.double() / temperature, dim=-1)
     nucleus_NV, inner_NV, outer_NV = _nuclei(p_NV, top_p, d)
-    drawn_N = _invert(nucleus_NV, uniform_N)
-    before_NV = torch.arange(p_NV.shape[1], device=p_NV.device) < drawn_N[:, None]
-    at_NV = torch.zeros_like(before_NV).scatter_(1, drawn_N[:, None], True)
-
-    def share_N(part_NV: Tensor, least: bool) -> Tensor:
-        """Return the least or the greatest share of the nucleus that `part_NV` can have, [N]."""
-        inside_NV, outside_NV = (inner_NV, outer_NV) if least else (outer_NV, inner_NV)
-        part_N = (inside_NV * part_NV).sum(-1)
-        rest_N = (outside_NV * ~part_NV).sum(-1) * math.exp(2 * d if least else -2 * d)
-        return part_N / (part_N + rest_N)
-
-    lower_N, upper_N = share_N(before_NV, least=False), share_N(before_NV | at_NV, least=True)
-    return drawn_N, (lower_N <= uniform_N) & (uniform_N < upper_N)
+    sum_NV = nucleus_NV.cumsum(-1)
+    drawn_N1 = _invert(sum_NV, uniform_N[:, None])
+    if d == 0:
+        return drawn_N1.squeeze(1), ~sum_NV[:, -1].isnan()
+    least_NV, most_NV = (sum_NV, sum_NV) if top_p == 1 else (inner_NV.cumsum(-1), outer_NV.cumsum(-1))
+    lower_N = _edge(most_NV, least_NV, drawn_N1 - 1, -d)
+    upper_N = _edge(least_NV, most_NV, drawn_N1, d)
+    return drawn_N1.squeeze(1), (lower_N <= uniform_N) & (uniform_N < upper_N)
 
 
 def uniform(seed: int, row_id: str, direction: str, position: int) -> float:
@@ -118,38 +114,90 @@ def on_device(values: Sequence[object], device: torch.device, dtype: torch.dtype
     return tensor.to(device, non_blocking=True)
 
 
+def _edge(below_NV: Tensor, above_NV: Tensor, last_N1: Tensor, log_factor: float) -> Tensor:
+    """Return the share of the mass up to and including a token, [N], if all other mass grows by a factor.
+
+    Args:
+        below_NV: cumulative masses of the nucleus from which those up to the token are taken.
+        above_NV: cumulative masses of the nucleus from which those after the token are taken.
+        last_N1: the token; -1 stands for none.
+        log_factor: logarithm of the factor.
+    """
+    is_none_N1, last_N1 = last_N1 < 0, last_N1.clamp(min=0)
+    part_N1 = below_NV.gather(1, last_N1).masked_fill(is_none_N1, 0.0)
+    rest_N1 = above_NV[:, -1:] - above_NV.gather(1, last_N1).masked_fill(is_none_N1, 0.0)
+    return (part_N1 / (part_N1 + rest_N1 * math.exp(log_factor))).squeeze(1)
+
+
 def _nuclei(p_NV: Tensor, top_p: float, d: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `p_NV` with all tokens outside the nucleus set to 0, for three nuclei.
 
-    A token is in the nucleus iff the probabilities of the likelier tokens sum to less than `top_p`.
+    A token is in the nucleus iff the probabilities of the likelier tokens sum to less than `top_p`. So a
+    nucleus is all tokens from some probability on.
 
     Args:
-        d: every probability may change by a factor within exp(+-d).
+        p_NV: [N, V] probabilities.
+        top_p: mass of the nucleus.
+        d: the ratio of two probabilities may change by a factor within exp(+-d).
 
     Returns:
         Three [N, V] tensors: the nucleus of `p_NV` itself, the smallest one and the largest one within `d`.
     """
     if top_p == 1:
         return p_NV, p_NV, p_NV
-    falling_NV = p_NV.sort(dim=-1, descending=True).values
-    sum_NV = torch.nn.functional.pad(falling_NV.cumsum(-1), (1, 0))
+    rising_NV = _sorted(p_NV)
+    falling_NV = rising_NV.flip(-1)
+    above_NV = torch.nn.functional.pad(falling_NV.cumsum(-1), (1, 0))  # mass of the k likeliest tokens
 
-    def mass_above(least_NV: Tensor) -> Tensor:
-        """Compute the sum of all probabilities of the row that are greater than `least_NV`, [N, V]."""
-        return sum_NV.gather(1, torch.searchsorted(-falling_NV, -least_NV))
+    def members(factor: float, bound: float, counts_itself: bool) -> Tensor:
+        """Return the tokens for which the mass of the tokens above factor * p is less than `bound`."""
 
-    is_in_NV = mass_above(p_NV) < top_p
+        def is_in(k_N1: Tensor) -> Tensor:
+            p_N1 = falling_NV.gather(1, k_N1)
+            num_below_N1 = torch.searchsorted(rising_NV, p_N1 * factor, right=True)
+            likelier_N1 = above_NV.gather(1, p_NV.shape[1] - num_below_N1)
+            return (likelier_N1 - p_N1 if counts_itself else likelier_N1) < bound
+
+        count_N1 = _count_leading(is_in, p_NV.shape[1], p_NV.new_zeros(len(p_NV), 1, dtype=torch.long))
+        least_N1 = falling_NV.gather(1, (count_N1 - 1).clamp(min=0))
+        return p_NV * (p_NV >= least_N1.masked_fill(count_N1 == 0, torch.inf))
+
+    nucleus_NV = members(1.0, top_p, counts_itself=False)
     if d == 0:
-        return (p_NV * is_in_NV,) * 3
-    # Two probabilities can swap their order when they are within a factor exp(2 d).
-    likelier_NV = mass_above(p_NV * math.exp(-2 * d)) - p_NV
-    surely_in_NV = likelier_NV * math.exp(d) < top_p
-    maybe_in_NV = mass_above(p_NV * math.exp(2 * d)) * math.exp(-d) < top_p
-    return p_NV * is_in_NV, p_NV * surely_in_NV, p_NV * maybe_in_NV
+        return (nucleus_NV,) * 3
+    # Two probabilities can swap their order when they are within a factor exp(d), and a mass m becomes at
+    # most m / (m + (1 - m) exp(-d)), which is top_p where m is this:
+    shrunk, grown = (top_p / (top_p + (1 - top_p) * math.exp(shift)) for shift in (d, -d))
+    inner_NV = members(math.exp(-d), shrunk, counts_itself=True)
+    return nucleus_NV, inner_NV, members(math.exp(d), grown, counts_itself=False)
 
 
-def _invert(mass_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """Return the first token at which the cumulative sum exceeds `uniform_N` times the total, [N]."""
-    sum_NV = mass_NV.cumsum(-1)
-    target_N1 = uniform_N[:, None] * sum_NV[:, -1:]
-    return torch.searchsorted(sum_NV, target_N1, right=True).squeeze(1).clamp(max=mass_NV.shape[1] - 1)
+def _count_leading(is_in: Callable[[Tensor], Tensor], size: int, zeros_N1: Tensor) -> Tensor:
+    """Return by bisection how many of the first indices fulfil a condition, which no later index fulfils.
+
+    Args:
+        is_in: function from [N, 1] indices to [N, 1] flags.
+        size: number of indices.
+        zeros_N1: zeros in the type and on the device of the indices.
+    """
+    low_N1, high_N1 = zeros_N1, zeros_N1 + size
+    for _ in range(size.bit_length()):
+        middle_N1 = (low_N1 + high_N1) // 2
+        is_in_N1 = is_in(middle_N1.clamp(max=size - 1)) & (low_N1 < high_N1)
+        low_N1, high_N1 = (
+            torch.where(is_in_N1, middle_N1 + 1, low_N1),
+            torch.where(is_in_N1, high_N1, middle_N1),
+        )
+    return low_N1
+
+
+def _sorted(values_NV: Tensor) -> Tensor:
+    """Return the rows in ascending order; NumPy sorts several times as fast as torch on a CPU."""
+    if values_NV.device.type == "cpu":
+        return torch.from_numpy(np.sort(values_NV.numpy(), axis=-1))
+    return values_NV.sort(dim=-1).values
+
+
+def _invert(sum_NV: Tensor, uniform_N1: Tensor) -> Tensor:
+    """Return the first token at which the cumulative sum exceeds `uniform_N1` times the total, [N, 1]."""
+    return torch.searchsorted(sum_NV, uniform_N1 * sum_NV[:, -1:], right=True).clamp(max=sum_NV.shape[1] - 1)

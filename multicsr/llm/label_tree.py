@@ -8,7 +8,7 @@ probabilities of their tokens, so the model is asked once after the prompt and o
 Shapes: K paths that are read, L labels.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,11 @@ class LabelTree:
         found = {prefix for end in self._label_of for prefix in _prefixes(end)}
         self.paths = sorted(found, key=lambda path: (len(path), path))
         self.prefixes = list(dict.fromkeys(path[:-1] for path in self.paths))
+
+    @property
+    def identity(self) -> Hashable:
+        """Return a value that two trees share iff they read the same tokens for the same labels."""
+        return self._num_labels, tuple(sorted(self._label_of.items()))
 
     @property
     def num_tokens(self) -> int:

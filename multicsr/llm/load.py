@@ -1,7 +1,12 @@
 """Loader of the engine that a configuration names; the only module that knows all engines."""
 
+from typing import TYPE_CHECKING
+
 from multicsr.config import Config
 from multicsr.llm.base import Engine
+
+if TYPE_CHECKING:
+    from multicsr.llm.token_engine import TokenEngine
 
 
 def load_engine(config: Config) -> Engine:
@@ -22,6 +27,15 @@ def load_engine(config: Config) -> Engine:
         from multicsr.llm.openai.engine import OpenAIEngine
 
         return OpenAIEngine(config)
+    return load_token_engine(config)
+
+
+def load_token_engine(config: Config) -> "TokenEngine":
+    """Load the model and return the engine `vllm` or `transformers`, which sees tokens.
+
+    Raises:
+        ConfigError: the model cannot be loaded as configured.
+    """
     if config.llm.engine == "vllm":
         from multicsr.llm.vllm.engine import VllmEngine
 

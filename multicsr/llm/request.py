@@ -1,6 +1,6 @@
 """Request for a hypothesis, the rule of sampling, and the tokens written; common to all token engines."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,3 +58,8 @@ class DecodedTokens:
     def is_over(self) -> bool:
         """Return True if no more tokens may be added: the text has ended or a choice was uncertain."""
         return self.finished or not self.certain
+
+
+Watch = Callable[[int, Sequence[int]], bool]
+"""Function that is called with the index of a request and its tokens so far, all of them final, while it is
+written. If it returns False, the request is abandoned: its result is of no use to anybody."""

@@ -47,9 +47,18 @@ class StopCriteria:
 
         The end-of-sequence token is not counted.
         """
-        if tokens and tokens[-1] in self.eos:
-            tokens = tokens[:-1]
+        tokens = self._before_eos(tokens)
         return cut_text(self._decode(tokens), self.stop)[0], len(tokens)
+
+    def shown(self, tokens: Sequence[int]) -> str:
+        """Return the text before its end, with the white space in front of it."""
+        text = self._decode(self._before_eos(tokens))
+        before_end = cut_text(text, self.stop)[0]
+        return text[: len(text) - len(text.lstrip())] + before_end
+
+    def _before_eos(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Return the tokens without the end-of-sequence token."""
+        return tokens[:-1] if tokens and tokens[-1] in self.eos else tokens
 
     def _decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special tokens."""

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from multicsr.config import Config
-from multicsr.llm.base import Completion, Rejection, Usage, both
+from multicsr.llm.base import NOT_NUMBERS, Completion, Rejection, Usage, both
 from multicsr.llm.label_probabilities import round_probabilities
 from multicsr.llm.label_tree import LabelTree
 from multicsr.llm.prompt_tokens import PromptTokens
-from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
+from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams, Watch
 from multicsr.llm.stopping import StopCriteria, bad_word_tokens
 from multicsr.prompts import PromptPair, load_prompts
-from multicsr.rows import Reason
 
 TIE_GAP = 2e-4
 """Tie gap of greedy choices, in logits.
@@ -24,7 +23,6 @@ TIE_GAP = 2e-4
 Measured: batching moves a float32 logit by at most 2e-5, so the gap of Eq. 2 by at most 6e-5."""
 DRAW_GAP = 2e-5
 """Tie gap of draws, in logits. A draw compares sums over many tokens: their noise averages to about 1e-6."""
-NOT_NUMBERS = Rejection(Reason.ENGINE_ERROR, "the model's logits are not numbers; is llm.dtype too narrow?")
 
 
 class ModelShape(NamedTuple):
@@ -48,6 +46,8 @@ class TokenEngine(ABC):
             cannot write the score labels.
     """
 
+    is_continuous = False
+    """True if requests of calls that run at the same time are computed together, so that none waits."""
     batches_at_once = 1
     batch_size: int | None = None
     rows_per_commit: int | None = None
@@ -55,20 +55,17 @@ class TokenEngine(ABC):
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, shape: ModelShape) -> None:
         generate = config.generate
         self.usage = Usage()
+        self._tokenizer, self._shape = tokenizer, shape
         self._omega = generate.omega
         exact = config.llm.dtype == "float32"
         self._tie_gap = TIE_GAP if exact else 0.0
-        self._rule = SamplingParams(
-            max_new_tokens=generate.max_new_tokens,
-            temperature=generate.temperature,
-            top_p=generate.top_p,
-            seed=config.seed,
-            tie_gap=DRAW_GAP if exact and generate.temperature > 0 else self._tie_gap,
+        rule = self.rule(generate.max_new_tokens, generate.temperature, generate.top_p, config.seed)
+        self._rule = rule._replace(
             min_new_tokens=generate.min_new_tokens,
             bad_words=bad_word_tokens(tokenizer, generate.bad_words),
         )
         self._prompts = load_prompts(generate.prompts)
-        self._ends = StopCriteria(tokenizer, shape.eos, shape.vocab_size, self._prompts.stop)
+        self._ends = self.ends(self._prompts.stop)
         self.tokens = PromptTokens(
             config.llm,
             tokenizer,
@@ -81,16 +78,48 @@ class TokenEngine(ABC):
             self._tree(self._prompts.score_labels)
 
     @abstractmethod
-    def _write(
-        self, requests: Sequence[HypothesisRequest], rule: SamplingParams
+    def write(
+        self,
+        requests: Sequence[HypothesisRequest],
+        rule: SamplingParams,
+        ends: StopCriteria,
+        watch: Watch | None = None,
     ) -> Sequence[DecodedTokens | Rejection]:
-        """Write every request, in order; `certain` is False in a result whose logits were not numbers."""
+        """Write every request, in order; `certain` is False in a result whose logits were not numbers.
+
+        Args:
+            requests: prompts that fit into the context with the limit of the rule.
+            rule: rule of sampling, common to all requests.
+            ends: where a text ends.
+            watch: is called after every token that is final; None: nobody watches.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Implement `Engine.close`."""
+
+    @abstractmethod
+    def top_log_probabilities(
+        self, prompt: list[int], tokens: Sequence[int], count: int
+    ) -> list[dict[int, float]] | Rejection:
+        """Compute the log-probabilities of the likeliest tokens at the position of each of `tokens`.
+
+        They are a function of the prompt and the tokens only: nothing is computed beside them.
+
+        Args:
+            prompt: token ids.
+            tokens: the greedy continuation of the prompt.
+            count: number of likeliest tokens at each position.
+
+        Returns:
+            Log-probabilities by token for each position, the likeliest ones first.
+        """
 
     def _write_scores(
         self, requests: Sequence[HypothesisRequest], rule: SamplingParams
     ) -> Sequence[DecodedTokens | Rejection]:
         """Write the reply to every scoring prompt, in order; an engine may constrain its form."""
-        return self._write(requests, rule)
+        return self.write(requests, rule, self._ends)
 
     @abstractmethod
     def _log_probabilities(
@@ -116,7 +145,7 @@ class TokenEngine(ABC):
             if rejections[-1] is None:
                 requests.append(HypothesisRequest(e, c, self._omega, row_id, "entailment"))
                 requests.append(HypothesisRequest(c, e, self._omega, row_id, "contradiction"))
-        completions = self._complete(requests, self._write(requests, self._rule))
+        completions = self._complete(requests, self.write(requests, self._rule, self._ends))
         return [rejection or both(next(completions), next(completions)) for rejection in rejections]
 
     def label_probabilities(
@@ -126,19 +155,32 @@ class TokenEngine(ABC):
 
         A prompt with a probability too close to a rounding edge is computed again alone.
         """
-        encoded = self.tokens.encode(prompts)
-        tree = self._tree(labels)
+        return self.read_labels(self.tokens.encode(prompts), self._tree(labels))
+
+    def read_labels(
+        self, encoded: Sequence[list[int]], tree: LabelTree
+    ) -> list[NDArray[np.float64] | Rejection]:
+        """Compute the probabilities of the labels of a tree after prompts in token ids, as above."""
         rejections = [self.tokens.too_long(prompt, tree.num_tokens) for prompt in encoded]
         fitting = [prompt for prompt, rejection in zip(encoded, rejections, strict=True) if rejection is None]
         self.usage.add(prompt_tokens=sum(map(len, fitting)))
         found = iter(self._rounded(fitting, tree))
         return [rejection or next(found) for rejection in rejections]
 
+    def rule(self, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> SamplingParams:
+        """Return a rule of sampling with the tie gap of this engine."""
+        tie_gap = min(DRAW_GAP, self._tie_gap) if temperature > 0 else self._tie_gap
+        return SamplingParams(max_new_tokens, temperature, top_p, seed, tie_gap)
+
+    def ends(self, stop: Sequence[str]) -> StopCriteria:
+        """Return where a text with these stop strings ends; it searches the whole vocabulary for them."""
+        return StopCriteria(self._tokenizer, self._shape.eos, self._shape.vocab_size, stop)
+
     def reply(
         self, prompts: Sequence[str], row_ids: Sequence[str], max_new_tokens: int
     ) -> list[Completion | Rejection]:
         """Implement `Engine.reply`."""
-        rule = SamplingParams(max_new_tokens, 0.0, 1.0, self._rule.seed, self._tie_gap)
+        rule = self.rule(max_new_tokens, 0.0, 1.0, self._rule.seed)
         encoded = self.tokens.encode(prompts)
         rejections = [self.tokens.too_long(prompt, max_new_tokens) for prompt in encoded]
         requests = [

@@ -86,6 +86,28 @@ def test_no_shift_below_half_the_gap_changes_a_certain_choice(temperature, top_p
     assert certain.float().mean() > 0.6
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_draw_between_two_tokens_is_uncertain_only_if_some_shift_changes_it(temperature):
+    tie_gap = 0.05
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(4000, 2, generator=generator, dtype=torch.float64)
+    numbers = torch.rand(4000, generator=generator, dtype=torch.float64)
+    tokens, certain = choose_drawn(logits, numbers, temperature, 1.0, tie_gap)
+    shift = torch.tensor([tie_gap / 2, -tie_gap / 2], dtype=torch.float64)
+    up, down = (choose_drawn(logits + way * shift, numbers, temperature, 1.0, 0.0)[0] for way in (1, -1))
+    assert torch.equal(certain, (up == tokens) & (down == tokens))
+    assert 10 < (~certain).sum() < 200
+
+
+def test_the_edge_of_the_nucleus_matters_only_next_to_an_edge_of_the_draw():
+    """The nucleus of 1,000 tokens may end on either of several tokens, and few draws depend on it."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(1, 1000, generator=generator).expand(2000, -1)
+    numbers = torch.rand(2000, generator=generator, dtype=torch.float64)
+    _, certain = choose_drawn(logits, numbers, 1.0, 0.95, tie_gap=2e-5)
+    assert (~certain).float().mean() < 0.01
+
+
 def test_a_row_that_is_not_numbers_is_never_certain():
     nan = torch.full((1, 4), float("nan"))
     assert not choose_greedy(nan, 0.0)[1]

@@ -38,7 +38,7 @@ _IS_TOO_LONG = re.compile(
 )
 
 
-class Kind(Enum):
+class AnswerKind(Enum):
     """Classes of failures, by the action they call for."""
 
     PASSING = "wait and ask again"
@@ -51,7 +51,7 @@ class Kind(Enum):
 class ChatFailure:
     """Failure of a request to get a usable answer."""
 
-    kind: Kind
+    kind: AnswerKind
     key: str
     """Key of the failure: failures with equal keys count as repetitions of one failure."""
     message: str
@@ -111,6 +111,7 @@ class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
+    label_probabilities: list[Annotated[float, Field(ge=0, le=1)]] | None = None
 
 
 class _Usage(BaseModel):
@@ -120,11 +121,28 @@ class _Usage(BaseModel):
     completion_tokens: Tokens = 0
 
 
+class _Contrast(BaseModel):
+    """Noisy branch that an answer was written with."""
+
+    omega: float
+
+
 class ChatAnswer(BaseModel):
     """Fields of an answer that are used."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: Annotated[_Usage, BeforeValidator(mapping)] = _Usage()
+    contrast: _Contrast | None = None
+
+    @property
+    def omega(self) -> float:
+        """Return the weight of the noisy branch; 0 if the answer was written without one."""
+        return self.contrast.omega if self.contrast else 0.0
+
+    @property
+    def label_probabilities(self) -> list[float] | None:
+        """Return the probabilities of the labels that were asked for; None if the answer has none."""
+        return self.choices[0].label_probabilities
 
     @property
     def text(self) -> str:
@@ -188,7 +206,7 @@ def _read_answer(tree: JsonValue, body: bytes) -> ChatAnswer | ChatFailure:
         answer = ChatAnswer.model_validate(tree)
     except ValidationError:
         return ChatFailure(
-            Kind.UNUSABLE,
+            AnswerKind.UNUSABLE,
             "no chat answer",
             f"an answer that is none: {_words(None, body)!r}",
             may_be_charged=True,
@@ -196,14 +214,14 @@ def _read_answer(tree: JsonValue, body: bytes) -> ChatAnswer | ChatFailure:
     reason = answer.choices[0].finish_reason
     if reason == "content_filter":
         return ChatFailure(
-            Kind.REFUSED,
+            AnswerKind.REFUSED,
             "finish_reason content_filter",
             "the content filter ended the answer",
             may_be_charged=True,
         )
     if reason not in (*_FINISHED, "length"):
         return ChatFailure(
-            Kind.UNUSABLE,
+            AnswerKind.UNUSABLE,
             f"finish_reason {reason}",
             f"an answer with finish_reason {reason}",
             may_be_charged=True,
@@ -219,17 +237,17 @@ def _parse(body: bytes) -> JsonValue:
         return None
 
 
-def _kind(status: int, message: str, code: str) -> Kind:
+def _kind(status: int, message: str, code: str) -> AnswerKind:
     """Classify a failure by its HTTP status, message and error code."""
     if _IS_CONTENT.search(f"{code} {message}") and 400 <= status < 500:
-        return Kind.REFUSED
+        return AnswerKind.REFUSED
     if status == 429 and _IS_QUOTA.search(f"{code} {message}"):
-        return Kind.LASTING
+        return AnswerKind.LASTING
     if status in _PASSING:
-        return Kind.PASSING
+        return AnswerKind.PASSING
     if status in _LASTING or 300 <= status < 400:
-        return Kind.LASTING
-    return Kind.REFUSED if 400 <= status < 500 else Kind.PASSING
+        return AnswerKind.LASTING
+    return AnswerKind.REFUSED if 400 <= status < 500 else AnswerKind.PASSING
 
 
 def _words(error: JsonValue, body: bytes) -> str:

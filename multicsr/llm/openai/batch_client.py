@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, JsonValue, ValidationError
 from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError
 from multicsr.llm.openai.answers import (
+    AnswerKind,
     ChatAnswer,
     ChatFailure,
-    Kind,
     mapping,
     read,
     read_failure,
@@ -251,7 +251,7 @@ class BatchClient:
             return kind.model_validate_json(response.body)
         except ValidationError as error:
             raise BatchCallError(
-                ChatFailure(Kind.UNUSABLE, "no batch API", "an answer that is none of a batch API")
+                ChatFailure(AnswerKind.UNUSABLE, "no batch API", "an answer that is none of a batch API")
             ) from error
 
     def _respond(self, call: Callable[[], httpx2.Response]) -> ChatResponse:
@@ -265,5 +265,7 @@ class BatchClient:
 def _read_line(line: _Line) -> ChatAnswer | ChatFailure:
     """Return the answer to one request, or its failure by the same rules as for a single request."""
     if line.response is None:
-        return ChatFailure(Kind.PASSING, "", str(line.error or _Error(message="no answer in the batch")))
+        return ChatFailure(
+            AnswerKind.PASSING, "", str(line.error or _Error(message="no answer in the batch"))
+        )
     return read(line.response.status_code, {}, json.dumps(line.response.body).encode())

@@ -23,9 +23,9 @@ from multicsr.hashing import checksum
 from multicsr.llm.base import Rejection, Usage
 from multicsr.llm.openai.answers import (
     KEPT,
+    AnswerKind,
     ChatAnswer,
     ChatFailure,
-    Kind,
     is_unpaid,
     permanent_error,
     refusal_error,
@@ -199,19 +199,19 @@ class BatchEndpoint:
         self, request: ChatRequest, attempts: RequestAttempts, failure: ChatFailure, is_form_answered: bool
     ) -> Rejection | None:
         """Return the reason to reject the row, or None to ask again; raise if the job must end."""
-        repeats = attempts.repeats if failure.kind is not Kind.PASSING else 0
+        repeats = attempts.repeats if failure.kind is not AnswerKind.PASSING else 0
         if repeats < _REPEATS and attempts.number < _MOST_BATCHES:
             return None
-        if failure.kind is Kind.LASTING:
+        if failure.kind is AnswerKind.LASTING:
             raise permanent_error(failure, self._client.url, self._config.model)
         if is_form_answered:
             reason = Reason.ENGINE_ERROR
-            if failure.kind is Kind.REFUSED:
+            if failure.kind is AnswerKind.REFUSED:
                 reason = Reason.PROMPT_TOO_LONG if failure.is_too_long else Reason.LLM_REFUSED
             return Rejection(reason, failure.message)
-        if failure.kind is Kind.REFUSED:
+        if failure.kind is AnswerKind.REFUSED:
             raise refusal_error(failure, self._client.url, request.hint)
-        if failure.kind is Kind.UNUSABLE:
+        if failure.kind is AnswerKind.UNUSABLE:
             raise unusable_error(failure, self._client.url, request.hint)
         raise RunError(
             f"llm.batch: {attempts.number} batches at {self._client.url} answered nothing: "
@@ -243,7 +243,7 @@ class BatchEndpoint:
             batch = self._with_retries(partial(self._begin, part, used))
         used.add(batch.id)
         found = self._with_retries(partial(self._client.results, batch))
-        missing = ChatFailure(Kind.PASSING, "", f"batch {batch.id} ({batch.status}) has no answer")
+        missing = ChatFailure(AnswerKind.PASSING, "", f"batch {batch.id} ({batch.status}) has no answer")
         return {key: found.get(key, missing) for key in part}
 
     def _follow(self, batch: RequestBatch) -> RequestBatch:
@@ -287,7 +287,7 @@ class BatchEndpoint:
             except BatchCallError as error:
                 failure = error.failure
             attempts.add(failure)
-            if failure.kind is not Kind.PASSING and attempts.repeats >= _CALL_REPEATS:
+            if failure.kind is not AnswerKind.PASSING and attempts.repeats >= _CALL_REPEATS:
                 raise batch_error(failure, self._client.url, self._config.model)
             if time.monotonic() - attempts.since_s >= self._config.patience_s:
                 raise RunError(
@@ -332,7 +332,7 @@ def batch_error(failure: ChatFailure, url: str, model: str) -> MulticsrError:
     """Return the error that ends a job because the endpoint rejects a call of the batch API."""
     if failure.status in (401, 402, 403, 407, 429) or 300 <= failure.status < 400:
         return permanent_error(failure, url, model)
-    if failure.status in (404, 405, 410, 501) or failure.kind is Kind.UNUSABLE:
+    if failure.status in (404, 405, 410, 501) or failure.kind is AnswerKind.UNUSABLE:
         return ConfigError(f"llm.batch: {url} offers no batches: {failure.message}; set llm.batch to false")
     return ConfigError(f"llm.batch: {url} rejects the batch: {failure.message}")
 

@@ -66,7 +66,7 @@ class OpenAIBatchEngine:
         Each answer has as many tokens as a label can need, because asking again may take a day.
         """
         names = [label.strip() for label in labels]
-        requests = [self._forms.labels(prompt, most_label_tokens(names)) for prompt in prompts]
+        requests = [self._forms.labels(prompt, most_label_tokens(names), names) for prompt in prompts]
         with self._endpoint.reserve(requests) as reservation:
             answers = self._endpoint.ask(requests, reservation)
         return [

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError
-from multicsr.llm.openai.answers import ChatFailure, Kind
+from multicsr.llm.openai.answers import AnswerKind, ChatFailure
 from multicsr.messages.error_chain import first_line
 from multicsr.messages.network_errors import describe_tls
 from multicsr.messages.redaction import redact
@@ -53,12 +53,20 @@ class ChatClient:
 
     def __init__(self, config: LLMConfig) -> None:
         base, _, query = str(config.base_url).partition("?")
-        self.url = f"{base.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
+        self.url, self._models_url = (
+            f"{base.rstrip('/')}/{path}" + (f"?{query}" if query else "")
+            for path in ("chat/completions", "models")
+        )
         self._library = open_library(config, _MOST_BYTES)
 
     def post(self, body: Mapping[str, JsonValue]) -> ChatResponse | ChatFailure:
         """Post a body; a connection error or a timeout is a temporary failure."""
         return response_of(lambda: self._library.post(self.url, body=body, cast_to=httpx2.Response), self.url)
+
+    def get_models(self) -> ChatResponse | ChatFailure:
+        """Return the list of models at `llm.base_url`/models, whatever its status."""
+        url = self._models_url
+        return response_of(lambda: self._library.get(url, cast_to=httpx2.Response), url)
 
     def close(self) -> None:
         """Close all connections."""
@@ -94,10 +102,10 @@ def response_of(call: Callable[[], httpx2.Response], url: str) -> ChatResponse |
     except openai.APIConnectionError as error:
         cause = error.__cause__ or error
         return ChatFailure(
-            Kind.PASSING, "", _describe(cause, url), may_be_charged=not isinstance(cause, _NOT_SENT)
+            AnswerKind.PASSING, "", _describe(cause, url), may_be_charged=not isinstance(cause, _NOT_SENT)
         )
     except _TooLongAnswer as error:
-        return ChatFailure(Kind.UNUSABLE, "too long an answer", str(error), may_be_charged=True)
+        return ChatFailure(AnswerKind.UNUSABLE, "too long an answer", str(error), may_be_charged=True)
     return ChatResponse(response.status_code, response.headers, response.content)
 
 

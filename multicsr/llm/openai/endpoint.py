@@ -20,9 +20,9 @@ from multicsr.errors import MulticsrError, RunError
 from multicsr.llm.base import Rejection, Usage
 from multicsr.llm.openai.answers import (
     KEPT,
+    AnswerKind,
     ChatAnswer,
     ChatFailure,
-    Kind,
     permanent_error,
     read,
     refusal_error,
@@ -31,6 +31,7 @@ from multicsr.llm.openai.answers import (
 from multicsr.llm.openai.budget import Budget, Reservation, TokenCount, most_tokens
 from multicsr.llm.openai.client import ChatClient
 from multicsr.llm.openai.limits import RateLimiter
+from multicsr.llm.openai.offer import PAIRS_REMEDY, find_pairs
 from multicsr.periodic import backoff_s
 from multicsr.rows import Reason
 
@@ -51,6 +52,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 LABELS = "labels"
 """Form of the requests whose answers must hold log-probabilities."""
 _WITHOUT_LOGPROBS = "no log-probabilities"
+_WITHOUT_CONTRAST = "no contrast"
 _NO_LOGPROBS = "; if it gives no top_logprobs, set score.method to llm_stated"
 
 
@@ -71,7 +73,7 @@ class RequestAttempts:
         """Count a failure."""
         self.since_s = self.since_s or time.monotonic()
         self.number += 1
-        if failure.kind is Kind.PASSING:
+        if failure.kind is AnswerKind.PASSING:
             return
         is_same = self.last is not None and self.last.key == failure.key
         self.repeats, self.last = (self.repeats + 1 if is_same else 1), failure
@@ -108,7 +110,16 @@ class ChatRequest:
     @property
     def hint(self) -> str:
         """Return the remedy if no request of this form is answered, or an empty string."""
+        if self.omega:
+            return f"; {PAIRS_REMEDY}"
         return _NO_LOGPROBS if self.form == LABELS else ""
+
+    @property
+    def omega(self) -> float:
+        """Return the weight of the noisy branch; 0 if there is none."""
+        contrast = self.settings.get("contrast")
+        omega = contrast.get("omega") if isinstance(contrast, dict) else None
+        return float(omega) if isinstance(omega, float | int) else 0.0
 
     @property
     def most_tokens(self) -> TokenCount:
@@ -122,10 +133,18 @@ def wants_new_name(result: ChatAnswer | ChatFailure) -> bool:
 
 
 def checked(request: ChatRequest, result: ChatAnswer | ChatFailure) -> ChatAnswer | ChatFailure:
-    """Return the result, or a failure if it is an answer without the log-probabilities of its form."""
-    if isinstance(result, ChatAnswer) and request.form == LABELS and not result.positions:
-        return ChatFailure(Kind.UNUSABLE, _WITHOUT_LOGPROBS, f"an answer with {_WITHOUT_LOGPROBS}")
-    return result
+    """Return the result, or a failure if it is an answer without what its form asks for.
+
+    That is log-probabilities, or the noisy branch, which many servers ignore as an unknown field.
+    """
+    if isinstance(result, ChatFailure):
+        return result
+    missing = ""
+    if request.form == LABELS and not result.positions and result.label_probabilities is None:
+        missing = _WITHOUT_LOGPROBS
+    elif result.omega != request.omega:
+        missing = _WITHOUT_CONTRAST
+    return ChatFailure(AnswerKind.UNUSABLE, missing, f"an answer with {missing}") if missing else result
 
 
 def charge(
@@ -187,6 +206,23 @@ class Endpoint:
         """Close all connections."""
         self._client.close()
 
+    def require_pairs(self) -> None:
+        """Raise unless the endpoint offers pairs; wait for a server that starts.
+
+        Raises:
+            ConfigError: it offers none, or rejects the key.
+            RunError: it has not answered for `llm.patience_s`.
+        """
+        attempts = RequestAttempts()
+        while (failure := find_pairs(self._client, self._config)) is not None:
+            attempts.add(failure)
+            if time.monotonic() - attempts.since_s >= self._config.patience_s:
+                raise RunError(
+                    f"llm.base_url: no answer from {self.url} in {self._config.patience_s:g} s "
+                    f"(llm.patience_s): {failure.message}"
+                )
+            self._wait(attempts, failure)
+
     def ask(self, request: ChatRequest, reservation: Reservation) -> ChatAnswer | Rejection:
         """Send a request; retry temporary failures.
 
@@ -226,18 +262,18 @@ class Endpoint:
             ConfigError: the endpoint answers no request of this form, or rejects the key.
             RunError: it has been failing for longer than `llm.patience_s`, or its account is not paid.
         """
-        repeats = attempts.repeats if failure.kind is not Kind.PASSING else 0
-        if failure.kind is Kind.LASTING and repeats >= _REPEATS:
+        repeats = attempts.repeats if failure.kind is not AnswerKind.PASSING else 0
+        if failure.kind is AnswerKind.LASTING and repeats >= _REPEATS:
             raise self._end(permanent_error(failure, self.url, self._config.model))
-        if failure.kind is Kind.REFUSED and repeats >= _REPEATS:
+        if failure.kind is AnswerKind.REFUSED and repeats >= _REPEATS:
             if self._answers_others(request, reservation, attempts.since_s):
                 reason = Reason.PROMPT_TOO_LONG if failure.is_too_long else Reason.LLM_REFUSED
                 return Rejection(reason, failure.message)
             raise self._end(refusal_error(failure, self.url, request.hint))
-        if failure.kind is Kind.UNUSABLE and repeats >= _UNUSABLE_REPEATS:
+        if failure.kind is AnswerKind.UNUSABLE and repeats >= _UNUSABLE_REPEATS:
             if self._answers_others(request, reservation, attempts.since_s):
                 return Rejection(Reason.ENGINE_ERROR, failure.message)
-            if request.form not in self._answered_s or failure.key == _WITHOUT_LOGPROBS:
+            if request.form not in self._answered_s or failure.key in (_WITHOUT_LOGPROBS, _WITHOUT_CONTRAST):
                 raise self._end(unusable_error(failure, self.url, request.hint))
         if time.monotonic() - attempts.since_s < self._config.patience_s:
             return None

@@ -1,4 +1,8 @@
-"""Engine for any OpenAI-compatible chat endpoint; it gives no logits, so stage 1 is skipped (omega is 0)."""
+"""Engine for any OpenAI-compatible chat endpoint.
+
+Such an endpoint gives no logits, so stage 1 is skipped (omega is 0), unless it offers pairs as
+`multicsr serve` does.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +14,13 @@ from multicsr.llm.base import Completion, Rejection, Usage, both
 from multicsr.llm.openai.answers import ChatAnswer
 from multicsr.llm.openai.budget import Reservation
 from multicsr.llm.openai.endpoint import BACKOFF_S, ChatRequest, Endpoint
-from multicsr.llm.openai.forms import ChatForms, most_label_tokens, to_probabilities, with_stop
+from multicsr.llm.openai.forms import (
+    ChatForms,
+    given_probabilities,
+    most_label_tokens,
+    to_probabilities,
+    with_stop,
+)
 from multicsr.llm.openai.labels import read_labels
 from multicsr.prompts import PromptPair
 
@@ -22,7 +32,9 @@ class OpenAIEngine:
     Finished premises are committed when there are `generate.batch_size` of them.
 
     Raises:
-        ConfigError: `llm.chat_template` is false, or the key cannot be sent.
+        ConfigError: `llm.chat_template` is false, the key cannot be sent, or omega is above 0 and the
+            endpoint offers no pairs.
+        RunError: omega is above 0, and the endpoint has not answered for `llm.patience_s`.
     """
 
     batch_size: int | None = 1
@@ -33,6 +45,8 @@ class OpenAIEngine:
         self.rows_per_commit: int | None = config.generate.batch_size
         self._forms = ChatForms(config)
         self._endpoint = Endpoint(config.llm, self.usage, backoff_s)
+        if self._forms.has_pairs:
+            self._endpoint.require_pairs()
         self._num_texts = self._num_helped = 0
         """Number of texts that came with all stop strings, and of those that came without the unsafe ones
         only. An increment that is lost between threads does not matter."""
@@ -42,7 +56,7 @@ class OpenAIEngine:
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
     ) -> list[tuple[Completion, Completion] | Rejection]:
-        """Implement `Engine.generate_pairs` without the noisy prompts (omega is 0)."""
+        """Implement `Engine.generate_pairs`; without pairs, noisy prompts are not sent."""
         return [self._write(pair, row_id) for pair, row_id in zip(pairs, row_ids, strict=True)]
 
     def close(self) -> None:
@@ -63,9 +77,9 @@ class OpenAIEngine:
     def label_probabilities(
         self, prompts: Sequence[str], labels: Sequence[str]
     ) -> list[NDArray[np.float64] | Rejection]:
-        """Implement `Engine.label_probabilities` from the likeliest tokens; see `labels`."""
+        """Implement `Engine.label_probabilities`; without pairs from the likeliest tokens, see `labels`."""
         names = [label.strip() for label in labels]
-        requests = [self._forms.labels(prompt, self._label_tokens) for prompt in prompts]
+        requests = [self._forms.labels(prompt, self._label_tokens, labels) for prompt in prompts]
         with self._endpoint.reserve(requests) as reservation:
             return [self._probabilities(prompt, names, reservation) for prompt in prompts]
 
@@ -108,9 +122,11 @@ class OpenAIEngine:
         longest = most_label_tokens(names)
         while True:
             num_tokens = self._label_tokens
-            answer = self._endpoint.ask(self._forms.labels(prompt, num_tokens), reservation)
+            answer = self._endpoint.ask(self._forms.labels(prompt, num_tokens, names), reservation)
             if isinstance(answer, Rejection):
                 return answer
+            if self._forms.has_pairs:
+                return given_probabilities(answer, len(names))
             mass_L, is_cut = read_labels(answer, names)
             if not is_cut or num_tokens >= longest:
                 return to_probabilities(mass_L)

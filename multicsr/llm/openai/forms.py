@@ -39,16 +39,27 @@ class ChatForms:
         if config.llm.chat_template is False:
             raise ConfigError("llm.chat_template: an endpoint always chats; leave the setting out")
         self._config = config
-        self._stop = [stop for stop in load_prompts(config.generate.prompts).stop if stop]
-        self.sent_stop = self._stop[:_MOST_STOPS]
+        prompts = load_prompts(config.generate.prompts)
+        self._stop = [stop for stop in prompts.stop if stop]
+        self.has_pairs = config.generate.omega > 0
+        """True if the endpoint must offer pairs, as `multicsr serve` does: then texts and label probabilities
+        are those of a local engine."""
+        self.sent_stop = self._stop if self.has_pairs else self._stop[:_MOST_STOPS]
         """Stop strings that the endpoint gets: they save tokens and decide nothing."""
-        self.safe_stop = [stop for stop in self.sent_stop if not may_open_blank(stop)]
+        self.safe_stop = [stop for stop in self.sent_stop if self.has_pairs or not may_open_blank(stop)]
         """Those of them that cannot end a text before its first word."""
         args: dict[str, JsonValue] = {**config.llm.template_args}
         self._template_args: dict[str, JsonValue] = {"chat_template_kwargs": args} if args else {}
+        if self.has_pairs and not (prompts.chat or config.llm.chat_template):
+            self._template_args["chat_template"] = False
 
     def writing(self, pair: PromptPair, row_id: str) -> list[ChatRequest]:
         """Return the requests for the entailment and the contradiction of a premise."""
+        if self.has_pairs:
+            return [
+                self._contrasted(pair.entailment, pair.contradiction, f"{row_id}:entailment"),
+                self._contrasted(pair.contradiction, pair.entailment, f"{row_id}:contradiction"),
+            ]
         generate = self._config.generate
         sampling: dict[str, JsonValue] = {"temperature": generate.temperature, "top_p": generate.top_p}
         return [
@@ -60,8 +71,13 @@ class ChatForms:
         """Return the request for the greedy reply to a scoring prompt."""
         return self._request("reply", prompt, row_id, max_new_tokens, {"temperature": 0.0})
 
-    def labels(self, prompt: str, num_tokens: int) -> ChatRequest:
-        """Return the request for the likeliest tokens at the first positions of a score."""
+    def labels(self, prompt: str, num_tokens: int, labels: Sequence[str]) -> ChatRequest:
+        """Return the request for the labels' probabilities.
+
+        An endpoint without pairs gives the likeliest tokens at the first positions of a score.
+        """
+        if self.has_pairs:
+            return ChatRequest(LABELS, prompt, 1, {"labels": list(labels), **self._template_args})
         settings: dict[str, JsonValue] = {
             "temperature": 0.0,
             "logprobs": True,
@@ -74,6 +90,24 @@ class ChatForms:
         """Return the completion that an answer holds, cut at the stop strings."""
         text, is_stopped = cut_text(answer.text, self._stop)
         return Completion(text, answer.usage.completion_tokens, is_stopped or answer.is_finished)
+
+    def _contrasted(self, prompt: str, noisy: str, draw_key: str) -> ChatRequest:
+        """Return the request for a hypothesis by MultiCSR Eq. 2, with the draws of a local engine."""
+        generate = self._config.generate
+        contrast: dict[str, JsonValue] = {
+            "messages": [{"role": "user", "content": noisy}],
+            "omega": generate.omega,
+        }
+        settings: dict[str, JsonValue] = {
+            "seed": self._config.seed,
+            "temperature": generate.temperature,
+            "top_p": generate.top_p,
+            "contrast": contrast,
+            **self._template_args,
+        }
+        if generate.temperature > 0:
+            settings["draw_key"] = draw_key
+        return ChatRequest("write", prompt, generate.max_new_tokens, settings)
 
     def _request(
         self, form: str, prompt: str, key: str, max_new_tokens: int, sampling: Mapping[str, JsonValue]
@@ -96,6 +130,14 @@ def with_stop(request: ChatRequest, stop: Sequence[str]) -> ChatRequest:
 def most_label_tokens(labels: Sequence[str]) -> int:
     """Return the largest number of tokens that a score label can need."""
     return max(map(len, labels)) + _MOST_BLANKS
+
+
+def given_probabilities(answer: ChatAnswer, num_labels: int) -> NDArray[np.float64] | Rejection:
+    """Return the probabilities of the labels, [L], that an answer holds."""
+    given = answer.label_probabilities or []
+    if len(given) != num_labels or not sum(given):
+        return Rejection(Reason.ENGINE_ERROR, f"{len(given)} probabilities for {num_labels} labels")
+    return np.array(given, dtype=np.float64)
 
 
 def to_probabilities(mass_L: NDArray[np.float64]) -> NDArray[np.float64] | Rejection:

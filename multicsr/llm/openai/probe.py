@@ -2,7 +2,7 @@
 
 from multicsr.config import LLMConfig
 from multicsr.errors import RunError
-from multicsr.llm.openai.answers import ChatFailure, Kind, permanent_error, read
+from multicsr.llm.openai.answers import AnswerKind, ChatFailure, permanent_error, read
 from multicsr.llm.openai.batch_client import BatchCallError, BatchClient
 from multicsr.llm.openai.batch_endpoint import batch_error
 from multicsr.llm.openai.client import ChatClient
@@ -31,7 +31,7 @@ def probe(config: LLMConfig) -> None:
             f"llm.base_url: nothing answers there ({response.message}); correct it, or start the server"
         )
     result = read(*response)
-    if isinstance(result, ChatFailure) and result.kind is Kind.LASTING:
+    if isinstance(result, ChatFailure) and result.kind is AnswerKind.LASTING:
         raise permanent_error(result, client.url, config.model)
     if config.batch:
         _probe_batches(config)
@@ -43,7 +43,7 @@ def _probe_batches(config: LLMConfig) -> None:
     try:
         client.find("")
     except BatchCallError as error:
-        if error.failure.kind is not Kind.PASSING:
+        if error.failure.kind is not AnswerKind.PASSING:
             raise batch_error(error.failure, client.url, config.model) from error
     finally:
         client.close()

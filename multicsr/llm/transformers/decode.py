@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from multicsr.llm.contrast import choose, combine, rule_out
-from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
+from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams, Watch
 from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.transformers.kv_cache import Branches
 
@@ -32,19 +32,32 @@ Reader = Callable[[Sequence[Sequence[int]]], Branches]
 
 @torch.inference_mode()
 def decode(
-    read: Reader, requests: Sequence[HypothesisRequest], rule: SamplingParams, ends: StopCriteria
+    read: Reader,
+    requests: Sequence[HypothesisRequest],
+    rule: SamplingParams,
+    ends: StopCriteria,
+    watch: Watch | None = None,
 ) -> list[DecodedTokens]:
     """Write every request, in order; the guarantee is described in the docstring of the module."""
-    written = _decode_together(read, requests, rule, ends) if requests else []
+    written = _decode_together(read, requests, rule, ends, watch) if requests else []
     alone = rule._replace(tie_gap=0.0)
     return [
-        result if result.certain else _decode_together(read, [request], alone, ends)[0]
-        for request, result in zip(requests, written, strict=True)
+        result if result.certain else _decode_together(read, [request], alone, ends, _shifted(watch, i))[0]
+        for i, (request, result) in enumerate(zip(requests, written, strict=True))
     ]
 
 
+def _shifted(watch: Watch | None, index: int) -> Watch | None:
+    """Return the watch of one request that is decoded again alone."""
+    return None if watch is None else lambda _, tokens: watch(index, tokens)
+
+
 def _decode_together(
-    read: Reader, requests: Sequence[HypothesisRequest], rule: SamplingParams, ends: StopCriteria
+    read: Reader,
+    requests: Sequence[HypothesisRequest],
+    rule: SamplingParams,
+    ends: StopCriteria,
+    watch: Watch | None,
 ) -> list[DecodedTokens]:
     """Write the requests in one batch; a request with an uncertain choice stops there."""
     written = [DecodedTokens() for _ in requests]
@@ -67,7 +80,12 @@ def _decode_together(
         keys = ((request.row_id, request.direction, position) for request in batch.requests)
         tokens_N, certain_N = choose(logits_NV, rule, keys)
         for i, token, certain in zip(batch.members, tokens_N.tolist(), certain_N.tolist(), strict=True):
-            _extend(written[i], token, certain, ends)
+            row = written[i]
+            if row.is_over:
+                continue
+            _extend(row, token, certain, ends)
+            if watch and row.certain and not watch(i, row.tokens):
+                row.finished = True
         going = [n for n, i in enumerate(batch.members) if not written[i].is_over]
         if not going or position + 1 == rule.max_new_tokens:
             break
@@ -125,9 +143,7 @@ class _Batch:
 
 
 def _extend(written: DecodedTokens, token: int, certain: bool, ends: StopCriteria) -> None:
-    """Append one token to a hypothesis, unless it is over."""
-    if written.is_over:
-        return
+    """Append one token to a hypothesis."""
     written.certain = certain
     written.tokens.append(token)
     written.finished = ends.ended(written.tokens)

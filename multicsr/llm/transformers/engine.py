@@ -20,11 +20,12 @@ from transformers import (
 from multicsr.config import Config, LLMConfig
 from multicsr.llm.label_tree import LabelTree
 from multicsr.llm.load_tokenizer import load_tokenizer
-from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
+from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams, Watch
+from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
-from multicsr.llm.transformers.read_labels import read_labels
+from multicsr.llm.transformers.read_labels import read_labels, read_top
 from multicsr.llm.transformers.trial import check_architecture
 from multicsr.models.device import choose_device
 from multicsr.models.llm_weights import resolve_llm
@@ -50,9 +51,21 @@ class TransformersEngine(TokenEngine):
     def close(self) -> None:
         """Do nothing: the memory is released with the object."""
 
-    def _write(self, requests: Sequence[HypothesisRequest], rule: SamplingParams) -> Sequence[DecodedTokens]:
-        """Implement `TokenEngine._write`."""
-        return decode(self._read, requests, rule, self._ends)
+    def write(
+        self,
+        requests: Sequence[HypothesisRequest],
+        rule: SamplingParams,
+        ends: StopCriteria,
+        watch: Watch | None = None,
+    ) -> Sequence[DecodedTokens]:
+        """Implement `TokenEngine.write`."""
+        return decode(self._read, requests, rule, ends, watch)
+
+    def top_log_probabilities(
+        self, prompt: list[int], tokens: Sequence[int], count: int
+    ) -> list[dict[int, float]]:
+        """Implement `TokenEngine.top_log_probabilities`."""
+        return read_top(self._read, prompt, tokens, count)
 
     def _log_probabilities(
         self, prompts: Sequence[list[int]], tree: LabelTree, *, alone: bool

@@ -1,4 +1,4 @@
-"""Log-probabilities of the score labels' tokens; each prompt is read once.
+"""Log-probabilities of the tokens of score labels, and of the likeliest ones; each prompt is read once.
 
 Shapes: N prompts, R rows, V vocabulary, K paths of the tree.
 """
@@ -49,6 +49,24 @@ def read_labels(read: Reader, prompts: Sequence[Sequence[int]], tree: LabelTree)
             branches.keep(torch.arange(len(growing) * num_prompts, device=device))
     log_p_NK = torch.cat([found[prefix] for prefix in tree.prefixes], dim=1)
     return list(log_p_NK.cpu().numpy())
+
+
+@torch.inference_mode()
+def read_top(
+    read: Reader, prompt: Sequence[int], tokens: Sequence[int], count: int
+) -> list[dict[int, float]]:
+    """Implement `TokenEngine.top_log_probabilities`."""
+    branches = read([prompt])
+    branches.fork([0])
+    logits_1V, found = branches.first_PV, []
+    for position, token in enumerate(tokens):
+        if position:
+            logits_1V = branches.step(torch.tensor([tokens[position - 1]], device=logits_1V.device))
+        log_p_V = logits_1V[0].double().log_softmax(dim=0)
+        top = log_p_V.topk(min(count, len(log_p_V)))
+        found.append(dict(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+        found[-1].setdefault(token, log_p_V[token].item())
+    return found
 
 
 def _log_p(logits_NV: Tensor, tree: LabelTree, prefix: TokenPath) -> Tensor:

@@ -8,6 +8,7 @@ pair_scheduler.py  decides which requests are admitted and read, so that the mem
 forced_logits.py   gives both members of a pair their common token in a step, any other row a sentinel token
 pair_metadata.py   metadata of both requests, and the sentinel tokens by which the engine reports a problem
 plugin.py          the only file that uses private interfaces of vLLM
+batch_invariance.py  tries whether logits depend on the batch at all
 launch.py          starts an engine with these classes, through documented interfaces only
 child_output.py    keeps the output of the engine's processes
 

@@ -1,7 +1,9 @@
 """Engine for decoder-only models on vLLM: pairs share steps (`multicsr.llm.vllm`), batches run concurrently.
 
 In float32 the result of a row equals that of the transformers engine, except for choices that depend on the
-last digits of a logit. It does not depend on other requests, because such choices are made again alone.
+last digits of a logit. It does not depend on other requests: either logits are a function of the prompt to
+the last bit, which is tried when the engine starts (`batch_invariance`), or such choices are made again
+alone.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import math
 import re
 import threading
 from collections.abc import Collection, Coroutine, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,12 +27,14 @@ from multicsr.llm.base import Rejection
 from multicsr.llm.label_tree import LabelTree, TokenPath
 from multicsr.llm.load_tokenizer import load_tokenizer
 from multicsr.llm.prompt_tokens import check_prompts
-from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
+from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams, Watch
+from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.token_engine import ModelShape, TokenEngine
+from multicsr.llm.vllm.batch_invariance import is_batch_invariant
 from multicsr.llm.vllm.free_memory import free_memory_gib
 from multicsr.llm.vllm.launch import RowFailed, TokenRequest, Vllm, is_cpu_build
-from multicsr.llm.vllm.pair_client import PairClient, first_of
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_client import Abandoned, PairClient, Progress, first_of
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 from multicsr.models.llm_weights import resolve_llm
 from multicsr.rows import Reason
 
@@ -57,6 +62,7 @@ class VllmEngine(TokenEngine):
         ConfigError: vLLM is missing or untested, or cannot run the model as configured.
     """
 
+    is_continuous = True
     batch_size: int | None = _PREMISES_IN_A_BATCH
 
     def __init__(self, config: Config) -> None:
@@ -77,17 +83,49 @@ class VllmEngine(TokenEngine):
         self._note_lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        if self._tie_gap > 0 and threads == 1 and is_cpu_build():
+            self._try_batch_invariance(vocab_size)
 
     def close(self) -> None:
         """End the processes of the engine."""
         asyncio.run_coroutine_threadsafe(self._vllm.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _write(
-        self, requests: Sequence[HypothesisRequest], rule: SamplingParams
+    def _try_batch_invariance(self, vocab_size: int) -> None:
+        """Set the tie gaps to 0 if no logit depends on the batch."""
+        trial = is_batch_invariant(self._vllm, vocab_size, self._sentinels)
+        if asyncio.run_coroutine_threadsafe(trial, self._loop).result():
+            self._tie_gap = 0.0
+            self._rule = self._rule._replace(tie_gap=0.0)
+        self._note()
+        self.usage.take()  # the steps of the trial are no work of a row
+
+    def write(
+        self,
+        requests: Sequence[HypothesisRequest],
+        rule: SamplingParams,
+        ends: StopCriteria,
+        watch: Watch | None = None,
     ) -> list[DecodedTokens | Rejection]:
-        """Implement `TokenEngine._write`."""
-        return self._run(self._write_one(request, rule) for request in requests)
+        """Implement `TokenEngine.write`."""
+        client = self._client.with_ends(ends)
+        return self._run(
+            self._write_one(client, request, rule, None if watch is None else partial(watch, i))
+            for i, request in enumerate(requests)
+        )
+
+    def top_log_probabilities(
+        self, prompt: list[int], tokens: Sequence[int], count: int
+    ) -> list[dict[int, float]] | Rejection:
+        """Implement `TokenEngine.top_log_probabilities`; every position is read by a request of its own."""
+        asked = TokenRequest(1, self._alone(), num_likeliest=count)
+        try:
+            answers = self._run(
+                self._vllm.complete([*prompt, *tokens[:position]], asked) for position in range(len(tokens))
+            )
+        except RowFailed as error:
+            return Rejection(Reason.ENGINE_ERROR, str(error))
+        return [dict(sorted(answer.logprobs.items(), key=lambda each: -each[1])) for answer in answers]
 
     def _write_scores(
         self, requests: Sequence[HypothesisRequest], rule: SamplingParams
@@ -116,18 +154,22 @@ class VllmEngine(TokenEngine):
         try:
             return asyncio.run_coroutine_threadsafe(everything(), self._loop).result()
         except ExceptionGroup as group:
-            raise first_of(group, WorkerLost) from None
+            raise first_of(group, WorkerLost, RowFailed) from None
         finally:
             self._note()
 
-    async def _write_one(self, request: HypothesisRequest, rule: SamplingParams) -> DecodedTokens | Rejection:
+    async def _write_one(
+        self, client: PairClient, request: HypothesisRequest, rule: SamplingParams, progress: Progress | None
+    ) -> DecodedTokens | Rejection:
         """Write one hypothesis, or return the reason to reject its row."""
         prompts = [request.main, request.noisy] if request.omega > 0 else [request.main]
         rejection = self._too_big(prompts, rule.max_new_tokens)
         if rejection is not None:
             return rejection
         try:
-            return await self._client.write(request, rule)
+            return await client.write(request, rule, progress)
+        except Abandoned:
+            return DecodedTokens(finished=True)
         except RowFailed as error:
             return Rejection(Reason.ENGINE_ERROR, str(error))
 
@@ -165,9 +207,7 @@ class VllmEngine(TokenEngine):
         self, prompt: list[int], tree: LabelTree, *, alone: bool
     ) -> NDArray[np.float64] | Rejection:
         """Compute the log-probability of the last token of each path after one prompt, [K]."""
-        metadata = (
-            self._single(self._rule._replace(temperature=0.0, tie_gap=0.0), alone=True) if alone else None
-        )
+        metadata = self._alone() if alone else None
         try:
             async with asyncio.TaskGroup() as group:
                 reads = [
@@ -190,9 +230,15 @@ class VllmEngine(TokenEngine):
         answer = await self._vllm.complete([*prompt, *prefix], asked)
         return [answer.logprobs[token] for token in tokens]
 
+    def _alone(self) -> PairMetadata:
+        """Return the metadata of a request beside which nothing is computed."""
+        return self._single(self._rule._replace(temperature=0.0, tie_gap=0.0), alone=True)
+
     def _single(self, rule: SamplingParams, *, alone: bool = False) -> PairMetadata:
         """Return the metadata of a request that is not part of a pair."""
-        return PairMetadata("", Role.SINGLE, 0.0, rule._replace(bad_words=()), self._sentinels, alone=alone)
+        return PairMetadata(
+            "", PairRole.SINGLE, 0.0, rule._replace(bad_words=()), self._sentinels, alone=alone
+        )
 
     def _too_big(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Rejection | None:
         """Return the reason to reject a row that the KV cache can never hold and that would wait forever."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multicsr.llm.contrast import choose, combine, on_device, rule_out
 from multicsr.llm.request import SamplingParams
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole
 
 
 class Seat(NamedTuple):
@@ -43,14 +43,14 @@ def match(seats: Iterable[Seat]) -> tuple[list[Hypothesis], list[Seat]]:
     lone: list[Seat] = []
     waiting: dict[str, Seat] = {}
     for seat in seats:
-        if seat.metadata.role is Role.SINGLE:
+        if seat.metadata.role is PairRole.SINGLE:
             whole.append(Hypothesis(seat, None))
             continue
         partner = waiting.pop(seat.metadata.pair, None)
         if partner is None:
             waiting[seat.metadata.pair] = seat
         elif partner.position == seat.position and partner.metadata.role is not seat.metadata.role:
-            is_main = seat.metadata.role is Role.MAIN
+            is_main = seat.metadata.role is PairRole.MAIN
             whole.append(Hypothesis(seat, partner) if is_main else Hypothesis(partner, seat))
         else:
             lone += [partner, seat]

@@ -9,8 +9,8 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,11 @@ class TokenRequest:
     """Regular expression that the whole text must match."""
     logprobs_of: Sequence[int] = ()
     """Tokens whose log-probabilities at the position of the last written token are returned."""
+    num_likeliest: int | None = None
+    """Number of likeliest tokens whose log-probabilities are returned there instead."""
+    on_tokens: Callable[[Sequence[int]], None] | None = None
+    """Function that is called with all tokens so far whenever there are new ones; None: only the result
+    counts. What it raises aborts the request."""
 
     def params(self) -> "SamplingParams":
         """Return vLLM's sampling parameters: greedy, because the logits processor makes the random draws."""
@@ -66,8 +71,9 @@ class TokenRequest:
             extra_args=metadata.pack() if metadata else None,
             skip_reading_prefix_cache=metadata is not None and metadata.alone,
             structured_outputs=StructuredOutputsParams(regex=self.regex) if self.regex else None,
+            logprobs=self.num_likeliest,
             logprob_token_ids=list(self.logprobs_of) or None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE if self.on_tokens else RequestOutputKind.FINAL_ONLY,
         )
 
 
@@ -181,11 +187,14 @@ class Vllm:
         final = None
         name = name or str(next(self._names))
         try:
-            stream = self._engine.generate(
+            outputs = self._engine.generate(
                 tokens_input(list(prompt)), asked.params(), name, lora_request=self._lora
             )
-            async for output in stream:
-                final = output.outputs[0]
+            async with aclosing(outputs) as stream:
+                async for output in stream:
+                    final = output.outputs[0]
+                    if asked.on_tokens:
+                        asked.on_tokens(final.token_ids)
         except EngineDeadError as error:
             raise self._lost() from error
         except (EngineGenerateError, ValueError) as error:

@@ -7,17 +7,19 @@ depend on other requests in the engine.
 """
 
 import asyncio
+import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from multicsr.errors import WorkerLost
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams
 from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.vllm.launch import EngineAnswer, RowFailed, TokenRequest, Vllm
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 
 _ATTEMPTS = 200
 """Number of submissions in a row without a new token after which a row fails; our scheduler needs few."""
@@ -33,6 +35,41 @@ class Counts:
     """Submissions that ended because a member ran without its partner; 0 is expected with our scheduler."""
     ties: int = 0
     """Tokens chosen by a pair that ran alone, because the choice was closer than the tie gap."""
+
+
+class Abandoned(Exception):
+    """Signal that nobody wants a hypothesis any more."""
+
+
+Progress = Callable[[Sequence[int]], bool]
+"""Function that is called with the settled tokens of a hypothesis; False: it is abandoned."""
+
+
+class _Agreement:
+    """Tokens of one submission that both members have written so far.
+
+    Raises:
+        Abandoned: nobody wants the hypothesis any more.
+    """
+
+    def __init__(self, prefix: Sequence[int], sentinels: Sentinels, progress: Progress) -> None:
+        self._prefix, self._sentinels, self._progress = list(prefix), sentinels, progress
+        self._written: dict[PairRole, Sequence[int]] = {}
+        self._num_shown = 0
+
+    def add(self, role: PairRole, tokens: Sequence[int]) -> None:
+        """Take all tokens of a member so far, and show those that are settled and new."""
+        self._written[role] = tokens
+        partner = self._written.get(PairRole.MAIN if role is PairRole.NOISY else PairRole.NOISY, ())
+        if role is PairRole.SINGLE:
+            partner = tokens
+        for ours, theirs in itertools.islice(zip(tokens, partner, strict=False), self._num_shown, None):
+            if ours != theirs or ours in self._sentinels:
+                return
+            self._num_shown += 1
+            self._prefix.append(ours)
+            if not self._progress(self._prefix):
+                raise Abandoned
 
 
 class _Settled(NamedTuple):
@@ -69,31 +106,47 @@ class PairClient:
         self._engine = engine
         self._ends = ends
         self._sentinels = sentinels
-        self._close = [sentinels.close(Role.MAIN)], [sentinels.close(Role.NOISY)]
+        self._close = [sentinels.close(PairRole.MAIN)], [sentinels.close(PairRole.NOISY)]
         self._bad_words = tuple(bad_words)
         self._pairs = itertools.count()
 
-    async def write(self, request: HypothesisRequest, rule: SamplingParams) -> DecodedTokens:
+    def with_ends(self, ends: StopCriteria) -> "PairClient":
+        """Return a client of the same engine, with the same counters, whose texts end elsewhere."""
+        client = copy.copy(self)
+        client._ends = ends
+        return client
+
+    async def write(
+        self, request: HypothesisRequest, rule: SamplingParams, progress: Progress | None = None
+    ) -> DecodedTokens:
         """Write one hypothesis; `certain` is False if the logits are not numbers.
 
+        Args:
+            request: prompts of the hypothesis.
+            rule: rule of sampling.
+            progress: is called as soon as tokens are settled; None: nobody watches.
+
         Raises:
+            Abandoned: the answer of `progress` was False.
             RowFailed: vLLM could not answer a request, or the members of the pair ran in different steps too
                 often.
             WorkerLost: the engine has died.
         """
         self.counts.in_flight += 1
         try:
-            return await self._write(request, rule)
+            return await self._write(request, rule, progress)
         finally:
             self.counts.in_flight -= 1
 
-    async def _write(self, request: HypothesisRequest, rule: SamplingParams) -> DecodedTokens:
+    async def _write(
+        self, request: HypothesisRequest, rule: SamplingParams, progress: Progress | None
+    ) -> DecodedTokens:
         """Submit the pair until the hypothesis is over."""
         written = DecodedTokens()
         attempts = 0
         while not written.is_over and len(written.tokens) < rule.max_new_tokens:
             before = len(written.tokens)
-            settled = self._agree(*await self._submit(request, rule, written.tokens))
+            settled = self._agree(*await self._submit(request, rule, written.tokens, progress=progress))
             self.counts.out_of_step += settled.is_out_of_step
             is_clean = self._extend(written, rule, settled.tokens)
             if is_clean and settled.is_open and not written.is_over:
@@ -124,13 +177,19 @@ class PairClient:
             self.counts.out_of_step += 1
 
     async def _submit(
-        self, request: HypothesisRequest, rule: SamplingParams, prefix: Sequence[int], *, alone: bool = False
+        self,
+        request: HypothesisRequest,
+        rule: SamplingParams,
+        prefix: Sequence[int],
+        *,
+        alone: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[EngineAnswer, EngineAnswer | None]:
         """Submit a hypothesis; return the answers of the main member and, at omega > 0, the noisy one."""
         is_pair = request.omega > 0
         metadata = PairMetadata(
             pair=str(next(self._pairs)),
-            role=Role.MAIN if is_pair else Role.SINGLE,
+            role=PairRole.MAIN if is_pair else PairRole.SINGLE,
             omega=request.omega,
             rule=rule._replace(bad_words=()),
             sentinels=self._sentinels,
@@ -149,15 +208,20 @@ class PairClient:
             bad_words=self._bad_words,
             logprobs_of=self._sentinels[:1] if alone else (),
         )
+        if progress is not None:
+            agreement = _Agreement(prefix, self._sentinels, progress)
+            asked = replace(asked, on_tokens=partial(agreement.add, metadata.role))
         if not is_pair:
             return await self._engine.complete([*request.main, *prefix], asked), None
         twin = replace(asked, metadata=metadata.partner())
+        if progress is not None:
+            twin = replace(twin, on_tokens=partial(agreement.add, PairRole.NOISY))
         try:
             async with asyncio.TaskGroup() as group:
                 main = group.create_task(self._engine.complete([*request.main, *prefix], asked))
                 noisy = group.create_task(self._engine.complete([*request.noisy, *prefix], twin))
         except ExceptionGroup as group:
-            raise first_of(group, WorkerLost, RowFailed) from None
+            raise first_of(group, WorkerLost, Abandoned, RowFailed) from None
         return main.result(), noisy.result()
 
     def _agree(self, main: EngineAnswer, noisy: EngineAnswer | None) -> _Settled:

@@ -10,7 +10,7 @@ from multicsr.llm.request import SamplingParams
 _KEY = "multicsr"
 
 
-class Role(StrEnum):
+class PairRole(StrEnum):
     """Role of a request in its hypothesis."""
 
     MAIN = "main"
@@ -31,13 +31,13 @@ class Sentinels(NamedTuple):
     first: int
     second: int
 
-    def lone(self, role: Role) -> int:
+    def lone(self, role: PairRole) -> int:
         """Return the token for a row whose partner is not in the same step at the same position."""
-        return self.second if role is Role.NOISY else self.first
+        return self.second if role is PairRole.NOISY else self.first
 
-    def close(self, role: Role) -> int:
+    def close(self, role: PairRole) -> int:
         """Return the token for a row whose choice is closer than the tie gap."""
-        return self.first if role is Role.NOISY else self.second
+        return self.first if role is PairRole.NOISY else self.second
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PairMetadata:
 
     pair: str
     """Id of the pair: common to both members, different in every submission."""
-    role: Role
+    role: PairRole
     omega: float
     rule: SamplingParams
     sentinels: Sentinels
@@ -64,7 +64,7 @@ class PairMetadata:
 
     def partner(self) -> "PairMetadata":
         """Return the metadata of the noisy member, given that of the main member."""
-        return replace(self, role=Role.NOISY)
+        return replace(self, role=PairRole.NOISY)
 
     def pack(self) -> dict[str, object]:
         """Return the metadata in the form of `extra_args` of a vLLM request."""
@@ -77,7 +77,7 @@ class PairMetadata:
         if not isinstance(packed, Mapping):
             return None
         fields = dict(packed)
-        fields["role"] = Role(fields["role"])
+        fields["role"] = PairRole(fields["role"])
         fields["rule"] = SamplingParams(*fields["rule"])._replace(
             bad_words=()
         )  # vLLM has these from the request

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole
 
 
 class Member(Protocol):
@@ -92,7 +92,7 @@ class Gangs:
         Returns:
             The requests that may be queued now; none until both members of a pair have arrived.
         """
-        pair = metadata.pair if metadata is not None and metadata.role is not Role.SINGLE else None
+        pair = metadata.pair if metadata is not None and metadata.role is not PairRole.SINGLE else None
         gang = self._pairs.get(pair) if pair is not None else None
         if gang is None:
             size = 2 if pair is not None and pair not in self._orphaned else 1

@@ -6,6 +6,7 @@ have changed:
 - the logits processor of either model runner (`PairProcessor`, loaded by name in the engine's process);
 - the scheduler class and its `schedule`, `add_request`, `finish_requests`, `_free_request` and
   `_reserve_prefill_lookahead`, which both of its loops ask how much of a prompt to read (`PairScheduler`);
+- the function that multiplies with oneDNN on a CPU (`_multiply_single_rows_as_two`);
 - the record of statistics (`Gauges`).
 
 Importing this module imports vLLM; `launch.py` does so after it has checked the version.
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from vllm.platforms import current_platform
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -43,6 +45,8 @@ class PairProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]
         self._states: Any = runner[0] if len(runner) == 1 else None  # V2: state of the slots
         self._rows: dict[int, tuple[PairMetadata, list[int]]] = {}
         self._slots: dict[int, PairMetadata] = {}
+        if current_platform.is_cpu():
+            _multiply_single_rows_as_two()
 
     def is_argmax_invariant(self) -> bool:
         """Return False: the processor changes the most likely token."""
@@ -230,6 +234,27 @@ def _metadata(request: Any) -> PairMetadata | None:
     """Return our metadata of a vLLM request, or None."""
     params = request.sampling_params
     return PairMetadata.unpack(params.extra_args) if params is not None else None
+
+
+def _multiply_single_rows_as_two() -> None:
+    """Make the product of one row with a weight the same bits as in a step with more rows.
+
+    For one row oneDNN takes another kernel, whose last digits differ. All other numbers of rows give equal
+    rows (`batch_invariance` tries that), so a single row is multiplied with a copy of itself.
+    """
+    from vllm import _custom_ops as ops
+
+    multiply = ops.onednn_mm
+    if getattr(multiply, "__module__", None) == __name__:
+        return
+
+    def multiply_rows(handler: Any, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if x.numel() != x.shape[-1]:
+            return multiply(handler, x, bias)  # type: ignore[no-any-return]
+        row: torch.Tensor = multiply(handler, x.reshape(1, -1).repeat(2, 1), bias)[:1]
+        return row.reshape(*x.shape[:-1], -1)
+
+    ops.onednn_mm = multiply_rows
 
 
 def _end_with_parent() -> None:

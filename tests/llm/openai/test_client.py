@@ -9,7 +9,7 @@ import pytest
 
 from multicsr.config import LLMConfig
 from multicsr.llm.openai import client as client_module
-from multicsr.llm.openai.answers import ChatFailure, Kind
+from multicsr.llm.openai.answers import AnswerKind, ChatFailure
 from multicsr.llm.openai.client import ChatClient
 from tests.support.certificates import Authority
 from tests.support.chat_server import engine_at, said, serving
@@ -79,7 +79,7 @@ def test_answer_that_is_too_long_is_not_read_to_its_end(status, monkeypatch):
     with serving(lambda body: (status, {"Content-Encoding": "gzip"}, bomb)) as server:
         failure = make_client(server.url).post({})
     assert isinstance(failure, ChatFailure)
-    assert (failure.kind, failure.may_be_charged) == (Kind.UNUSABLE, True)
+    assert (failure.kind, failure.may_be_charged) == (AnswerKind.UNUSABLE, True)
 
 
 def test_compressed_answer_is_decoded():
@@ -98,8 +98,8 @@ def test_only_a_request_that_was_sent_may_have_been_charged():
         late = make_client(server.url, timeout_s=0.2).post({})
         release.set()
     unreachable = make_client(server.url).post({})
-    assert (late.kind, late.may_be_charged) == (Kind.PASSING, True)
-    assert (unreachable.kind, unreachable.may_be_charged) == (Kind.PASSING, False)
+    assert (late.kind, late.may_be_charged) == (AnswerKind.PASSING, True)
+    assert (unreachable.kind, unreachable.may_be_charged) == (AnswerKind.PASSING, False)
     assert "refused" in unreachable.message
 
 

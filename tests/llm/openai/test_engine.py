@@ -12,7 +12,7 @@ import pytest
 from multicsr.config import LLMConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.base import Completion, Usage
-from multicsr.llm.openai.answers import ChatFailure, Kind, read
+from multicsr.llm.openai.answers import AnswerKind, ChatFailure, read
 from multicsr.llm.openai.endpoint import BACKOFF_S, RequestAttempts
 from multicsr.llm.openai.endpoint import Endpoint as EndpointClient
 from multicsr.llm.openai.engine import OpenAIEngine
@@ -287,7 +287,7 @@ def test_requests_that_fail_together_are_not_repeated_together(asked_s, monkeypa
     monkeypatch.setattr(client._has_failed, "wait", waits.append)
     for _ in range(20):
         attempts = RequestAttempts()
-        failure = ChatFailure(Kind.PASSING, "", "busy", wait_s=asked_s)
+        failure = ChatFailure(AnswerKind.PASSING, "", "busy", wait_s=asked_s)
         attempts.add(failure)
         client._wait(attempts, failure)
     assert len({*waits}) == 20
@@ -311,10 +311,10 @@ def test_requests_in_flight_and_rows_a_commit_are_those_of_the_settings(endpoint
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"code": 429, "message": "busy"}, Kind.PASSING),
-        ({"code": 402, "message": "pay first"}, Kind.LASTING),
-        ({"code": "overloaded", "message": "later"}, Kind.PASSING),
-        ("upstream failed", Kind.PASSING),
+        ({"code": 429, "message": "busy"}, AnswerKind.PASSING),
+        ({"code": 402, "message": "pay first"}, AnswerKind.LASTING),
+        ({"code": "overloaded", "message": "later"}, AnswerKind.PASSING),
+        ("upstream failed", AnswerKind.PASSING),
     ],
 )
 def test_an_error_in_a_success_is_the_failure_that_it_names(error, kind):
@@ -350,7 +350,7 @@ def test_a_connection_is_used_again(endpoint):
 )
 def test_any_retry_after_is_read(value):
     failure = read(429, {"Retry-After": value}, b"busy")
-    assert failure.kind is Kind.PASSING
+    assert failure.kind is AnswerKind.PASSING
     assert failure.wait_s == (1 if value == "1" else 0)
 
 

@@ -102,6 +102,7 @@ def run(config: Path, paid: Path, draw: random.Random, kills: int) -> tuple[int,
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.cluster
 def test_rows_are_those_from_a_healthy_endpoint(endpoint, tmp_path):
     url, healthy_paid = endpoint("healthy", 0.0)
     healthy = write_config(tmp_path, "healthy", url)

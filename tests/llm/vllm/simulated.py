@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from multicsr.llm.request import SamplingParams
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 from multicsr.llm.vllm.pair_scheduler import Gangs
 
 RULE = SamplingParams(8, temperature=0.0, top_p=1.0, seed=0, tie_gap=0.0)
@@ -41,7 +41,7 @@ class Member:
 
     @property
     def pair(self):
-        return None if self.metadata is None or self.metadata.role is Role.SINGLE else self.metadata.pair
+        return None if self.metadata is None or self.metadata.role is PairRole.SINGLE else self.metadata.pair
 
 
 def blocks_of(member):

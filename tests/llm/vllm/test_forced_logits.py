@@ -10,7 +10,7 @@ import torch
 from multicsr.llm.contrast import choose_drawn, uniform
 from multicsr.llm.request import SamplingParams
 from multicsr.llm.vllm.forced_logits import Seat, force_tokens, match
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 from tests.support.decoding import draw
 
 INF = float("inf")
@@ -62,13 +62,13 @@ def expected_tokens(logits, seats):
     for seat in seats:
         role = seat.metadata.role
         main, noisy, kind = seat, None, "single"
-        if role is not Role.SINGLE:
+        if role is not PairRole.SINGLE:
             [other] = [s for s in seats if s.metadata.pair == seat.metadata.pair and s is not seat] or [None]
             if other is None or other.position != seat.position or other.metadata.role is role:
                 tokens[seat.row] = SENTINELS.lone(role)
                 kinds["lone"] += 1
                 continue
-            main, noisy, kind = (seat, other, "main") if role is Role.MAIN else (other, seat, "noisy")
+            main, noisy, kind = (seat, other, "main") if role is PairRole.MAIN else (other, seat, "noisy")
         token = choice(combined(logits, main, noisy), main)
         tokens[seat.row] = SENTINELS.close(role) if token is None else token
         kinds[kind if token is not None else "close"] += 1
@@ -89,13 +89,13 @@ def random_seats(rng, rows):
         }
         position = fields["start"] + rng.randrange(3)
         kind = rng.choice(["pair", "pair", "pair", "single", "half", "apart", "twice"])
-        main = metadata(f"p{len(seats)}", Role.MAIN, **fields)
+        main = metadata(f"p{len(seats)}", PairRole.MAIN, **fields)
         if kind == "single":
-            main = metadata("", Role.SINGLE, **fields)
+            main = metadata("", PairRole.SINGLE, **fields)
         first = main.partner() if kind != "single" and rng.random() < 0.5 else main
         seats.append(Seat(rows.pop(), first, position))
         if kind in ("pair", "apart", "twice"):
-            second = main if first.role is Role.NOISY else main.partner()
+            second = main if first.role is PairRole.NOISY else main.partner()
             second = first if kind == "twice" else second
             seats.append(Seat(rows.pop(), second, position + (kind == "apart")))
     rng.shuffle(seats)
@@ -170,7 +170,7 @@ def test_a_step_without_rows_of_ours_changes_nothing():
 
 
 def test_a_missing_partner_one_elsewhere_and_one_in_the_same_role_are_lone():
-    lost, apart, twin = (metadata(name, Role.MAIN) for name in "abc")
+    lost, apart, twin = (metadata(name, PairRole.MAIN) for name in "abc")
     seats = [
         Seat(4, lost.partner(), 0),
         Seat(0, apart, 2),
@@ -186,14 +186,14 @@ def test_a_missing_partner_one_elsewhere_and_one_in_the_same_role_are_lone():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_logits_that_are_no_numbers_are_too_close_to_call(rule):
-    main = metadata("a", Role.MAIN, rule=rule)
+    main = metadata("a", PairRole.MAIN, rule=rule)
     for broken in (0, 1):
         logits = torch.randn(3, VOCAB)
         logits[broken, 3] = float("nan")
         force_tokens(logits, [Seat(0, main, 0), Seat(1, main.partner(), 0)])
         assert [forced(logits)[row] for row in (0, 1)] == [SENTINELS.second, SENTINELS.first]
     logits = torch.full((1, VOCAB), float("nan"))
-    force_tokens(logits, [Seat(0, metadata("", Role.SINGLE, rule=rule), 0)])
+    force_tokens(logits, [Seat(0, metadata("", PairRole.SINGLE, rule=rule), 0)])
     assert forced(logits) == {0: SENTINELS.second}
 
 
@@ -201,7 +201,7 @@ def test_ends_are_ruled_out_until_the_least_length_and_banned_tokens_at_the_star
     logits = torch.zeros(1, VOCAB)
     logits[0, :4] = torch.tensor([4.0, 3.0, 2.0, 1.0])
     single = metadata(
-        "", Role.SINGLE, rule=GREEDY._replace(min_new_tokens=3), start=1, ends=(0,), banned=(1, 2)
+        "", PairRole.SINGLE, rule=GREEDY._replace(min_new_tokens=3), start=1, ends=(0,), banned=(1, 2)
     )
     found = {}
     for position in range(1, 5):

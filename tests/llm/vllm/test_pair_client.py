@@ -11,7 +11,7 @@ from multicsr.llm.request import HypothesisRequest, SamplingParams
 from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.vllm.launch import EngineAnswer, RowFailed
 from multicsr.llm.vllm.pair_client import PairClient, first_of
-from multicsr.llm.vllm.pair_metadata import Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairRole, Sentinels
 
 VOCAB = 14
 EOS = 0
@@ -112,8 +112,8 @@ class FakeVllm:
     async def complete(self, prompt, asked):
         metadata = asked.metadata
         self.asked.append(asked)
-        if metadata.role is Role.SINGLE:
-            return self._answer(asked, {Role.SINGLE: prompt})[Role.SINGLE]
+        if metadata.role is PairRole.SINGLE:
+            return self._answer(asked, {PairRole.SINGLE: prompt})[PairRole.SINGLE]
         known, future = self._waiting.setdefault(
             metadata.pair, ({}, asyncio.get_running_loop().create_future())
         )
@@ -124,9 +124,9 @@ class FakeVllm:
 
     def _answer(self, asked, prompts):
         metadata = asked.metadata
-        main = prompts.get(Role.MAIN, prompts.get(Role.SINGLE))
+        main = prompts.get(PairRole.MAIN, prompts.get(PairRole.SINGLE))
         split = len(main) - metadata.start
-        noisy = prompts.get(Role.NOISY, main)
+        noisy = prompts.get(PairRole.NOISY, main)
         text, request = (
             list(main[split:]),
             HypothesisRequest(main[:split], noisy[: -metadata.start or None], self._omega, "", ""),
@@ -321,7 +321,7 @@ def test_a_pair_that_no_engine_keeps_in_step_is_given_up():
 def test_a_rejection_of_one_member_is_a_rejection_of_the_row(omega):
     class Refusing(FakeVllm):
         async def complete(self, prompt, asked):
-            if asked.metadata.role is not Role.NOISY:
+            if asked.metadata.role is not PairRole.NOISY:
                 raise RowFailed("too long")
             return await super().complete(prompt, asked)
 

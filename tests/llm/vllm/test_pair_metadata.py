@@ -5,12 +5,12 @@ import json
 import pytest
 
 from multicsr.llm.request import SamplingParams
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 
 RULE = SamplingParams(48, temperature=0.7, top_p=0.9, seed=3, tie_gap=2e-5, min_new_tokens=4)
 METADATA = PairMetadata(
     "17",
-    Role.MAIN,
+    PairRole.MAIN,
     0.3,
     RULE,
     Sentinels(901, 902),
@@ -29,7 +29,7 @@ def sent(extra_args):
 
 
 @pytest.mark.parametrize(
-    "metadata", [METADATA, METADATA.partner(), PairMetadata("", Role.SINGLE, 0.0, RULE, Sentinels(0, 1))]
+    "metadata", [METADATA, METADATA.partner(), PairMetadata("", PairRole.SINGLE, 0.0, RULE, Sentinels(0, 1))]
 )
 def test_a_ticket_arrives_as_it_left(metadata):
     arrived = PairMetadata.unpack(sent(metadata.pack()))
@@ -41,7 +41,7 @@ def test_a_ticket_arrives_as_it_left(metadata):
 
 def test_bad_words_do_not_travel_on_a_ticket():
     rule = RULE._replace(bad_words=((1, 2), (3,)))
-    arrived = PairMetadata.unpack(sent(PairMetadata("1", Role.MAIN, 0.3, rule, Sentinels(0, 1)).pack()))
+    arrived = PairMetadata.unpack(sent(PairMetadata("1", PairRole.MAIN, 0.3, rule, Sentinels(0, 1)).pack()))
     assert arrived.rule == RULE
 
 
@@ -52,12 +52,12 @@ def test_requests_of_others_have_none(extra_args):
 
 def test_partners_differ_in_their_role_alone():
     assert METADATA.partner() != METADATA
-    assert METADATA.partner().role is Role.NOISY
-    assert {**METADATA.partner().pack()["multicsr"], "role": Role.MAIN} == METADATA.pack()["multicsr"]
+    assert METADATA.partner().role is PairRole.NOISY
+    assert {**METADATA.partner().pack()["multicsr"], "role": PairRole.MAIN} == METADATA.pack()["multicsr"]
 
 
 def test_members_that_get_a_signal_differ_and_one_that_is_alone_differs_from_a_tie():
     sentinels = METADATA.sentinels
-    assert sentinels.lone(Role.MAIN) != sentinels.lone(Role.NOISY)
-    assert sentinels.close(Role.MAIN) != sentinels.close(Role.NOISY)
-    assert all(sentinels.lone(role) != sentinels.close(role) for role in Role)
+    assert sentinels.lone(PairRole.MAIN) != sentinels.lone(PairRole.NOISY)
+    assert sentinels.close(PairRole.MAIN) != sentinels.close(PairRole.NOISY)
+    assert all(sentinels.lone(role) != sentinels.close(role) for role in PairRole)

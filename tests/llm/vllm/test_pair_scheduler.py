@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from multicsr.llm.vllm.pair_metadata import Role
+from multicsr.llm.vllm.pair_metadata import PairRole
 from tests.llm.vllm.simulated import BLOCK, Engine, Member, blocks_of, metadata
 
 
@@ -44,7 +44,9 @@ class Load:
         alone = kind != "foreign" and rng.random() < 0.2
         limit = 1 if alone and rng.random() < 0.7 else rng.randrange(1, 9)
         wanted = rng.randrange(1, limit + 1)
-        roles = {"pair": [Role.MAIN, Role.NOISY], "single": [Role.SINGLE], "foreign": [None]}[kind]
+        roles = {"pair": [PairRole.MAIN, PairRole.NOISY], "single": [PairRole.SINGLE], "foreign": [None]}[
+            kind
+        ]
         start = rng.randrange(40)
         rng.shuffle(roles)
         gang = []
@@ -123,7 +125,7 @@ class Short:
         self.engine = Engine(seats, tokens_per_step, blocks)
 
     def pair(self, name, main, noisy, wanted=2, *, alone=False, hits=(0, 0)):
-        roles = zip((Role.MAIN, Role.NOISY), (main, noisy), hits, strict=True)
+        roles = zip((PairRole.MAIN, PairRole.NOISY), (main, noisy), hits, strict=True)
         return [
             Member(f"{name}-{role}", prompt, wanted, wanted, metadata(name, role, alone=alone), cached)
             for role, prompt, cached in roles

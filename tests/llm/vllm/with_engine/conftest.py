@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name == "with_engine":
             item.add_marker(pytest.mark.vllm)
-            item.add_marker(pytest.mark.timeout(400))
+            item.add_marker(pytest.mark.timeout(600))
 
 
 def read_premises(count):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from multicsr.errors import ConfigError, WorkerLost
 from multicsr.llm.base import Completion, Rejection
 from multicsr.llm.label_probabilities import PROBABILITY_STEP
+from multicsr.llm.request import HypothesisRequest
 from multicsr.llm.transformers.engine import TransformersEngine
 from multicsr.llm.vllm.engine import VllmEngine
 from multicsr.models.resolve import ASSETS
@@ -86,6 +87,46 @@ def test_stated_scores_have_the_form_that_was_asked_for(engine, scoring):
     assert [reply.text for reply in engine.reply(scoring[:40], scoring[:40], 8)] == [
         reply.text for reply in replies[:40]
     ]
+
+
+def write(engine, premises, **changes):
+    """Tokens of all hypotheses under the engine's rule with these changes, and the tokens decided alone."""
+    pairs = [PROMPTS.pair(text, row_id(text, "en"), 42) for text in premises]
+    requests = []
+    for text, pair in zip(premises, pairs, strict=True):
+        e, c = engine.tokens.encode([pair.entailment, pair.contradiction])
+        requests += [HypothesisRequest(e, c, 0.3, text, "e"), HypothesisRequest(c, e, 0.3, text, "c")]
+    before = engine._client.counts.ties
+    written = engine.write(requests, engine._rule._replace(**changes), engine._ends)
+    return [row.tokens for row in written], engine._client.counts.ties - before
+
+
+@pytest.mark.parametrize("rule", [{}, {"temperature": 1.0, "top_p": 0.95}], ids=["greedy", "drawn"])
+def test_without_the_tie_rule_rows_are_those_with_it_in_any_batch(engine, premises, rule):
+    if engine._tie_gap > 0:
+        pytest.skip("on this machine the logits of vLLM depend on the batch")
+    gap = 2e-4 if rule else 0.05  # far above what is needed, so that many tokens are decided alone
+    together, none = write(engine, premises[:40], **rule)
+    ruled, decided_alone = write(engine, premises[:40], **rule, tie_gap=gap)
+    assert ruled == together
+    assert (none, decided_alone > 10) == (0, True)
+    assert write(engine, premises[39::-1], **rule)[0] == [
+        tokens for i in range(78, -1, -2) for tokens in together[i : i + 2]
+    ]
+    assert [write(engine, [text], **rule)[0] for text in premises[:5]] == [
+        together[i : i + 2] for i in range(0, 10, 2)
+    ]
+
+
+def test_scores_read_in_a_batch_are_the_bits_of_scores_read_alone(engine, scoring):
+    if engine._tie_gap > 0:
+        pytest.skip("on this machine the logits of vLLM depend on the batch")
+    tree = engine._tree(PROMPTS.score_labels)
+    prompts = engine.tokens.encode(scoring[:60])
+    together = engine._log_probabilities(prompts, tree, alone=False)
+    assert np.array_equal(together, engine._log_probabilities(prompts, tree, alone=True))
+    one_by_one = [engine._log_probabilities([prompt], tree, alone=False)[0] for prompt in prompts]
+    assert np.array_equal(together, one_by_one)
 
 
 def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(engine, premises):

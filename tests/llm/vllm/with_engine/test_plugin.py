@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from multicsr.llm.request import SamplingParams
-from multicsr.llm.vllm.pair_metadata import PairMetadata, Role, Sentinels
+from multicsr.llm.vllm.pair_metadata import PairMetadata, PairRole, Sentinels
 
 V = 12
 SENTINELS = Sentinels(10, 11)
@@ -40,21 +41,21 @@ def test_runner_v1_states_who_comes_goes_and_moves():
     processor.update_state(
         batch(
             added=[
-                (0, params("p", Role.MAIN), None, outputs["a"]),
+                (0, params("p", PairRole.MAIN), None, outputs["a"]),
                 (1, SimpleNamespace(extra_args=None), None, []),
-                (2, params("q", Role.NOISY), None, outputs["b"]),
-                (3, params("p", Role.NOISY), None, outputs["c"]),
+                (2, params("q", PairRole.NOISY), None, outputs["b"]),
+                (3, params("p", PairRole.NOISY), None, outputs["c"]),
             ]
         )
     )
     logits = torch.randn(4, V)
     found = forced(processor.apply(logits.clone()))
     token = contrasted(logits, 0, 3)
-    assert found == [token, None, SENTINELS.lone(Role.NOISY), token]
+    assert found == [token, None, SENTINELS.lone(PairRole.NOISY), token]
     processor.update_state(
         batch(
             removed=[2],
-            added=[(2, params("q", Role.MAIN), None, outputs["d"])],
+            added=[(2, params("q", PairRole.MAIN), None, outputs["d"])],
             moved=[(3, 1, MoveDirectionality.SWAP), (2, 0, MoveDirectionality.SWAP)],
         )
     )
@@ -62,11 +63,11 @@ def test_runner_v1_states_who_comes_goes_and_moves():
     outputs["c"].append(5)
     found = forced(processor.apply(logits.clone()))
     token = contrasted(logits, 2, 1)
-    assert found == [SENTINELS.lone(Role.MAIN), token, token, None]
+    assert found == [SENTINELS.lone(PairRole.MAIN), token, token, None]
     outputs["a"].append(6)
     assert forced(processor.apply(logits.clone()))[1:3] == [
-        SENTINELS.lone(Role.NOISY),
-        SENTINELS.lone(Role.MAIN),
+        SENTINELS.lone(PairRole.NOISY),
+        SENTINELS.lone(PairRole.MAIN),
     ]
 
 
@@ -76,10 +77,10 @@ def test_runner_v2_maps_rows_to_slots_and_states_which_are_still_reading():
     prompt, filled = np.array([4, 6, 9, 3]), np.array([4, 6, 9, 3])
     states = SimpleNamespace(prompt_len=SimpleNamespace(np=prompt), prefill_len=SimpleNamespace(np=filled))
     processor = PairProcessor(None, states)
-    assert processor.add_request(2, params("old", Role.MAIN))
-    assert processor.add_request(0, params("p", Role.MAIN))
-    assert processor.add_request(3, params("p", Role.NOISY))
-    assert processor.add_request(1, params("q", Role.SINGLE))
+    assert processor.add_request(2, params("old", PairRole.MAIN))
+    assert processor.add_request(0, params("p", PairRole.MAIN))
+    assert processor.add_request(3, params("p", PairRole.NOISY))
+    assert processor.add_request(1, params("q", PairRole.SINGLE))
     assert not processor.add_request(2, SimpleNamespace(extra_args=None))
 
     def step(slots, lengths):
@@ -91,6 +92,24 @@ def test_runner_v2_maps_rows_to_slots_and_states_which_are_still_reading():
     token = contrasted(logits, 2, 0)
     assert found == [token, None, token, None]  # the single is reading its prompt
     logits, found = step([0, 1, 3], [5, 6, 3])
-    assert found == [SENTINELS.lone(Role.MAIN), int(logits[1].argmax()), SENTINELS.lone(Role.NOISY)]
+    assert found == [SENTINELS.lone(PairRole.MAIN), int(logits[1].argmax()), SENTINELS.lone(PairRole.NOISY)]
     logits, found = step([0, 3], [7, 6])
     assert found == [contrasted(logits, 0, 1)] * 2
+
+
+def test_a_single_row_is_multiplied_to_the_bits_that_it_has_among_others():
+    from vllm import _custom_ops as ops
+
+    from multicsr.llm.vllm.plugin import PairProcessor
+
+    if not ops._supports_onednn:
+        pytest.skip("this build multiplies without oneDNN")
+    PairProcessor(None, torch.device("cpu"), False)
+    generator = torch.Generator().manual_seed(0)
+    for width in (256, 576, 1536, 2048):
+        handler = ops.create_onednn_mm(torch.randn(96, width, generator=generator).t(), 32)
+        rows, bias = torch.randn(5, width, generator=generator), torch.randn(96, generator=generator)
+        together = ops.onednn_mm(handler, rows, bias)
+        for i, row in enumerate(rows):
+            assert torch.equal(ops.onednn_mm(handler, row[None], bias), together[i : i + 1])
+            assert torch.equal(ops.onednn_mm(handler, row, bias), together[i])
