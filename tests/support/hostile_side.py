@@ -9,7 +9,7 @@ from multicsr.execution import stage_runner
 from multicsr.llm.openai import endpoint
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
-from multicsr.stages.generate import run as run_module
+from multicsr.stages.generate import planning, writing
 
 
 def map_items(name, make, items, pool):
@@ -20,7 +20,7 @@ def map_items(name, make, items, pool):
 
 
 def main() -> int:
-    stage_runner.map_items = run_module.map_items = map_items
+    stage_runner.map_items = planning.map_items = writing.map_items = map_items
     endpoint.Endpoint.__init__.__defaults__ = (0.01,)
     from multicsr.llm.openai import engine
 

@@ -9,8 +9,8 @@ import pytest
 from multicsr.execution import stage_runner
 from multicsr.pipeline import diff
 from multicsr.stages.curate import run as curate_run
-from multicsr.stages.generate import calibrate, few
-from multicsr.stages.generate import run as generate_run
+from multicsr.stages.evaluate import leaks
+from multicsr.stages.generate import calibrate, few, planning, writing
 
 
 def _map_items(
@@ -25,7 +25,7 @@ def _map_items(
 
 def work_inline(patch: pytest.MonkeyPatch) -> None:
     """Let the stages work in this process."""
-    for module in (stage_runner, generate_run, calibrate, few, curate_run, diff):
+    for module in (stage_runner, planning, writing, calibrate, few, curate_run, diff, leaks):
         patch.setattr(module, "map_items", _map_items)
 
 

@@ -17,7 +17,7 @@ from multicsr.cli.entrypoint import guarded
 from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
-from multicsr.stages.generate import run as generate_run
+from multicsr.stages.generate import writing
 from multicsr.stages.generate.batches import WrittenRows
 from multicsr.stages.generate.triplets import TripletStage
 
@@ -46,7 +46,7 @@ class SlowStage(TripletStage):
 def main() -> int:
     from multicsr.pipeline import full_run
 
-    generate_run.TripletStage = SlowStage  # type: ignore[misc]
+    writing.TripletStage = SlowStage  # type: ignore[misc]
     config = load_config(Path(sys.argv[1]))
 
     def call() -> None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from multicsr.execution.stage_runner import StageOutput
 from multicsr.rows import SENTENCE, normalise, row_id
-from multicsr.stages.generate.run import joined
+from multicsr.stages.generate.assembling import joined
 from multicsr.stages.generate.triplets import TripletStage
 
 

@@ -15,7 +15,7 @@ from multicsr.cli.entrypoint import guarded
 from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
 from multicsr.pipeline import full_run
-from multicsr.stages.generate import run as generate_run
+from multicsr.stages.generate import writing
 from multicsr.stages.generate.batches import WrittenRows
 from multicsr.stages.generate.triplets import TripletStage
 
@@ -37,7 +37,7 @@ class HungryStage(TripletStage):
 
 
 def main() -> int:
-    generate_run.TripletStage = HungryStage  # type: ignore[misc]
+    writing.TripletStage = HungryStage  # type: ignore[misc]
     config = load_config(Path(sys.argv[1]))
 
     def call() -> None:

@@ -21,9 +21,11 @@ class Scripted:
         self.usage = Usage()
         self._pairs, self._replies = pairs, replies
         self.batches = []
+        self.pairs = []
 
     def generate_pairs(self, pairs, row_ids):
         self.batches.append([pair.premise for pair in pairs])
+        self.pairs += pairs
         return [self._pairs.get(pair.premise, self._default(pair.premise)) for pair in pairs]
 
     def _default(self, premise):

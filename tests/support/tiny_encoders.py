@@ -12,9 +12,9 @@ from tests.support.tiny_encoder import save_tiny_bert
 WORDS = [f"{sound}{vowel}" for sound in "bdfgklmnprst" for vowel in "aeiou"]
 
 # Special tokens by what they are for, in the order of their ids; only those with a cls frame a sentence.
-_BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-_ROBERTA = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
-_DECODER = {"eos_token": "<|end|>", "unk_token": "<|unknown|>"}
+BERT_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+ROBERTA_TOKENS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
+DECODER_TOKENS = {"eos_token": "<|end|>", "unk_token": "<|unknown|>"}
 _SIZE = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -25,11 +25,11 @@ _SIZE = {
 }
 # A family by its model_type: special tokens, and what differs from _SIZE. All hold 48 tokens.
 _FAMILIES = {
-    "bert": (_BERT, {}),
-    "roberta": (_ROBERTA, {"max_position_embeddings": 50}),
-    "xlm-roberta": (_ROBERTA, {"max_position_embeddings": 50}),
+    "bert": (BERT_TOKENS, {}),
+    "roberta": (ROBERTA_TOKENS, {"max_position_embeddings": 50}),
+    "xlm-roberta": (ROBERTA_TOKENS, {"max_position_embeddings": 50}),
     "modernbert": (
-        _BERT,
+        BERT_TOKENS,
         {
             "pad_token_id": 0,
             "cls_token_id": 2,
@@ -39,12 +39,12 @@ _FAMILIES = {
             "local_attention": 8,
         },
     ),
-    "distilbert": (_BERT, {"hidden_dim": 64}),
-    "mpnet": (_ROBERTA, {"max_position_embeddings": 50}),
-    "qwen3": (_DECODER, {"num_key_value_heads": 2, "head_dim": 8}),
-    "llama": (_DECODER, {"num_key_value_heads": 2}),
-    "gpt2": (_DECODER, {"bos_token_id": 0, "eos_token_id": 0}),
-    "bart": (_ROBERTA, {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64}),
+    "distilbert": (BERT_TOKENS, {"hidden_dim": 64}),
+    "mpnet": (ROBERTA_TOKENS, {"max_position_embeddings": 50}),
+    "qwen3": (DECODER_TOKENS, {"num_key_value_heads": 2, "head_dim": 8}),
+    "llama": (DECODER_TOKENS, {"num_key_value_heads": 2}),
+    "gpt2": (DECODER_TOKENS, {"bos_token_id": 0, "eos_token_id": 0}),
+    "bart": (ROBERTA_TOKENS, {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64}),
 }
 _DECODERS, _ENCODER_DECODERS = ("qwen3", "llama", "gpt2"), ("bart",)
 
@@ -67,7 +67,7 @@ def tiny(tmp_path_factory) -> Callable[[str], Path]:
     def make(family: str) -> Path:
         path = tmp_path_factory.mktemp(family)
         special, settings = _FAMILIES[family]
-        tokenizer = _tokenizer(special)
+        tokenizer = word_tokenizer(special)
         tokenizer.save_pretrained(path)
         torch.manual_seed(0)
         config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **{**_SIZE, **settings})
@@ -95,7 +95,7 @@ def tiny_model(tiny, request) -> Path:
     return tiny(request.param)
 
 
-def _tokenizer(special):
+def word_tokenizer(special: dict[str, str], **settings):
     """A word-level tokenizer with the special tokens `special`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -108,7 +108,7 @@ def _tokenizer(special):
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{frame[0]} $A {frame[1]}", special_tokens=[(token, vocabulary[token]) for token in frame]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **settings)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,15 @@ python -m tests.support.worker_side RANK WORKERS FOLDER BREAK
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from multicsr.config import TrainConfig
 from multicsr.models.encoder import Encoder, load_encoder
 from multicsr.stages.train import distributed, gradient
-from multicsr.stages.train.data.index import digest_rows, join_index
+from multicsr.stages.train.batches import LossBatch
+from multicsr.stages.train.data.index import digest_labelled, digest_rows, join_index
 from multicsr.stages.train.data.loader import feed
 from multicsr.stages.train.data.plan import make_plan
 from multicsr.stages.train.data.source import from_table
@@ -28,6 +30,8 @@ CASES = {
     "float64": ({}, torch.float64),
     "float64, micro-batches": ({"micro_batch": 4}, torch.float64),
     "float64, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float64),
+    "labelled": ({}, torch.float64),
+    "labelled, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float64),
     "float32": ({}, torch.float32),
     "float32, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float32),
     **{f"ZeRO {zero}": ({"deepspeed": {"zero": zero}}, torch.float32) for zero in range(4)},
@@ -39,7 +43,9 @@ CASES = {
         for zero in range(4)
     },
 }
-DROPOUT = {"float64, micro-batches", "float64, GradCache"}
+LABELLED = {"labelled", "labelled, GradCache"}
+"""Cases in which half of the rows are labelled: with weights, some of them pairs."""
+DROPOUT = {"float64, micro-batches", "float64, GradCache", "labelled, GradCache"}
 """Cases with dropout on: the same on any number of workers, where all have whole micro-batches."""
 
 NEEDS_WHOLE = {case for case in CASES if case.startswith(("ZeRO 2", "ZeRO 3"))}
@@ -52,7 +58,16 @@ def run(case: str, folder: Path) -> dict[str, object]:
     common = TrainConfig.model_validate_json((folder / "config.json").read_text())
     config = TrainConfig.model_validate(common.model_dump(exclude_unset=True) | settings)
     table = pq.read_table(folder / "triplets.parquet")
-    index = join_index([digest_rows(table, config.objective)])
+    parts = [digest_rows(table, config.objective)]
+    if case in LABELLED:
+        labelled = pq.read_table(folder / "labelled.parquet")
+        parts = [
+            digest_rows(table.slice(0, 48), config.objective),
+            digest_labelled(labelled, config.objective),
+        ]
+        tables = [table, labelled.select(table.column_names)]
+        table = pa.concat_tables(tables, promote_options="default")
+    index = join_index(parts)
     plan = make_plan(config, index, seed=3)
     torch.manual_seed(0)
     encoder = Encoder(load_encoder(config.encoder, pooling="cls"), mlp_head=True).to(dtype)
@@ -63,7 +78,12 @@ def run(case: str, folder: Path) -> dict[str, object]:
     vector_GSD = vectors.take(vectors.ask(index.text_RS[batch.row_G], batch.own.sentences))
     keep_NC = read_mask.read_mask(config, vector_GSD).keep_NC
     by = load_engine(encoder, config, None)
-    result = gradient.Gradients(config, by).add(batch, keep_NC, None)
+    weight_G, has_negative_G = (
+        None if values is None else torch.from_numpy(values[batch.row_G])
+        for values in (index.weight_R, index.has_negative_R)
+    )
+    ready = LossBatch(batch, keep_NC, None, weight_G, has_negative_G)
+    result = gradient.Gradients(config, by).add(ready)
     by.step(0.0)
     # From nothing, AdamW's first moment is a tenth of the gradient.
     moments = by.state().exp_avg

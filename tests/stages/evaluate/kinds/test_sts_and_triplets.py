@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 
 from multicsr.errors import RunError
-from multicsr.stages.evaluate import StsTask, TripletTask, measure
-from multicsr.stages.evaluate.metrics import cosines
+from multicsr.stages.evaluate import Encode, Role, Score, StsTask, Task, TripletTask
+from multicsr.stages.evaluate.vectors import similarities
 
 
-def letters(texts: list[str]) -> np.ndarray:
+def letters(texts: list[str], role: Role = Role.SENTENCE, /) -> np.ndarray:
     """A small deterministic encoder: letter counts."""
     return np.array([[float(text.count(letter)) for letter in "abcdefgh"] for text in texts])
+
+
+def measure(task: Task, encode: Encode) -> Score:
+    """The score in the main metric."""
+    return task.measure(encode)[0].score
 
 
 def plain_cosine(left: str, right: str) -> float:
@@ -48,7 +53,7 @@ def test_sts_is_one_correlation_over_all_subsets_together(pairs):
         pairs.subsets[:400],
     )
     predicted = [round(plain_cosine(a, b), 9) for a, b in zip(few.sentences1, few.sentences2, strict=True)]
-    score = measure(few, lambda texts: letters(texts).round(9))
+    score = measure(few, lambda texts, role: letters(texts).round(9))
     assert (score.kind, score.num_rows) == ("sts", 400)
     assert score.value == pytest.approx(100 * plain_spearman(predicted, few.scores), abs=0.05)
     for name in ("x", "y"):
@@ -60,11 +65,11 @@ def test_sts_is_one_correlation_over_all_subsets_together(pairs):
 def test_cosines_do_not_depend_on_blocks_and_encode_a_sentence_once_a_block(pairs):
     calls: list[list[str]] = []
 
-    def encode(texts: list[str]) -> np.ndarray:
+    def encode(texts: list[str], role: Role) -> np.ndarray:
         calls.append(texts)
         return letters(texts)
 
-    found = cosines(pairs.columns(), encode)
+    found = similarities(pairs.columns(), encode)
     assert found.shape == (10_000, 1)
     assert len(calls) == 3
     assert all(len(texts) == len(set(texts)) for texts in calls)
@@ -81,7 +86,7 @@ def test_perfect_order_is_100_and_reversed_order_minus_100():
 
 
 def test_an_encoder_that_states_nothing_gets_zero():
-    def constant(texts: list[str]) -> np.ndarray:
+    def constant(texts: list[str], role: Role) -> np.ndarray:
         return np.ones((len(texts), 3))
 
     sts = StsTask("t", [1.0, 2.0], ["a", "b"], ["c", "d"], ["x", "y"])
@@ -99,10 +104,10 @@ def test_triplet_accuracy_counts_ties_as_wrong():
 
 
 def test_zero_vectors_have_cosine_zero():
-    assert cosines([["a", "a"], ["z", "a"]], letters).tolist() == [[0.0], [1.0]]
+    assert similarities([["a", "a"], ["z", "a"]], letters).tolist() == [[0.0], [1.0]]
 
 
 def test_vectors_that_are_not_finite_stop_the_run():
     task = TripletTask("t", ["a"], ["b"], ["c"])
     with pytest.raises(RunError, match="not finite"):
-        measure(task, lambda texts: np.full((len(texts), 2), np.nan))
+        measure(task, lambda texts, role: np.full((len(texts), 2), np.nan))

@@ -1,0 +1,152 @@
+"""The files that `multicsr evaluate` writes: JSON, CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from multicsr.errors import ConfigError, RunError
+from multicsr.stages.evaluate.comparison import Comparison
+from multicsr.stages.evaluate.encoders import Evaluation
+from multicsr.stages.evaluate.table import metric_of, since_label, table_rows, verdicts
+from multicsr.storage.local_file import write_whole
+
+_COLUMNS = (
+    *("task", "kind", "metric", "examples", "encoder", "value", "low", "high"),
+    *("reference", "difference", "difference_low", "difference_high", "p", "rank", "similarity"),
+    *("since", "since_difference", "since_low", "since_high", "since_p"),
+)
+_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+"""Escapes of LaTeX."""
+_MARKDOWN = str.maketrans({"|": r"\|"})
+"""Escapes within a cell of a table in Markdown."""
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """Return an evaluation as JSON; no number is rounded."""
+    return evaluation.model_dump_json(indent=2) + "\n"
+
+
+def to_csv(evaluation: Evaluation) -> str:
+    """Return an evaluation as CSV, with a row for each encoder in each metric; no number is rounded."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for cells in table_rows(evaluation):
+        for encoder, cell in zip(evaluation.encoders, cells, strict=True):
+            score = cell.score
+            of_score = [score.task, score.kind, score.metric, score.num_rows, encoder.label]
+            value = [score.value, score.low, score.high]
+            first = [*_of_difference(cell.comparison), cell.rank, score.similarity]
+            writer.writerow([*of_score, *value, *first, *_of_difference(cell.since)])
+    return file.getvalue()
+
+
+def _of_difference(compared: Comparison | None) -> list[object]:
+    if compared is None:
+        return [None] * 5
+    return [compared.reference, compared.difference, compared.low, compared.high, compared.p]
+
+
+def to_markdown(evaluation: Evaluation) -> str:
+    """Return an evaluation as a table in Markdown, followed by its verdicts."""
+    header, *rows = _lines(evaluation)
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    lines = [[cell.translate(_MARKDOWN) for cell in line] for line in (header, *rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+    return "\n\n".join([table, *verdicts(evaluation)]) + "\n"
+
+
+def to_latex(evaluation: Evaluation) -> str:
+    """Return an evaluation as a LaTeX table for the package booktabs, with its verdicts as comments."""
+    header, *rows = ([cell.translate(_LATEX) for cell in line] for line in _lines(evaluation))
+    lines = [
+        *(f"% {verdict}" for verdict in verdicts(evaluation)),
+        rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}",
+        r"\toprule",
+        rf"{' & '.join(header)} \\",
+        r"\midrule",
+        *(rf"{' & '.join(row)} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_FORMATS: dict[str, Callable[[Evaluation], str]] = {
+    ".json": to_json,
+    ".csv": to_csv,
+    ".md": to_markdown,
+    ".tex": to_latex,
+}
+"""Formats by the ending of a file's name."""
+
+
+class Output(NamedTuple):
+    """A file to write, and its format."""
+
+    path: Path
+    to_text: Callable[[Evaluation], str]
+
+    def write(self, evaluation: Evaluation) -> None:
+        """Write an evaluation to the file; if that fails, a file that was there before stays as it was.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        text = self.to_text(evaluation)
+        try:
+            write_whole(self.path, text)
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def outputs(json: Path | None, out: Sequence[Path]) -> list[Output]:
+    """Check the files that the command line names. This comes before the measurement, which may take hours.
+
+    Args:
+        json: file of `--json`, with any ending.
+        out: files of `--out`, whose endings name their formats.
+
+    Raises:
+        ConfigError: an ending is unknown, or a file cannot be written.
+    """
+    for path in out:
+        if path.suffix not in _FORMATS:
+            raise ConfigError(f"--out: {path} must end in {', '.join(_FORMATS)}, which names the format")
+        _check(path, "--out")
+    if json is not None:
+        _check(json, "--json")
+    return [
+        *([Output(json, to_json)] if json is not None else []),
+        *(Output(path, _FORMATS[path.suffix]) for path in out),
+    ]
+
+
+def _check(path: Path, option: str) -> None:
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option}: there is no directory {path.parent}; create it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option}: {path} cannot be written by this user; name another file")
+
+
+def _lines(evaluation: Evaluation) -> Iterator[list[str]]:
+    """Yield the header and the rows of a table with a column per encoder and one per difference."""
+    first, *others = (encoder.label for encoder in evaluation.encoders)
+    differences = [f"{label} - {first}" for label in others]
+    since = since_label(evaluation)
+    if since:
+        differences.append(f"{others[-1]} - {since}")
+    yield ["task", "metric", "examples", first, *others, *differences]
+    for cells in table_rows(evaluation):
+        score = cells[0].score
+        yield [
+            *(score.task, metric_of(cells), f"{score.num_rows:,}"),
+            *(cell.value_text for cell in cells),
+            *(cell.difference_text for cell in cells[1:]),
+            *([cells[-1].since_text] if since else []),
+        ]
