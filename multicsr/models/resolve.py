@@ -2,9 +2,12 @@
 
 import hashlib
 import importlib.util
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,10 @@ MINILM = "all-MiniLM-L6-v2"
 TINYLM = "tinylm"
 _HUB_S = 5.0
 """Timeout of a request to the hub, in seconds."""
+_ADAPTERS = "adapter_config.json"
+"""File that names the model to which adapters are added."""
+_LISTS = ("config.json", "modules.json", _ADAPTERS)
+"""Files of which a model on the hub has at least one; static embeddings and adapters have no config.json."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
@@ -72,7 +79,7 @@ def require_on_hub(name: str, setting: str, revision: str | None = None) -> None
     # Another HTTP library in other releases of huggingface_hub; its error is the base class.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
-        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in _LISTS):
             return
         HfApi().model_info(name, revision=revision, timeout=_HUB_S)
     except HFValidationError as error:
@@ -86,6 +93,31 @@ def require_on_hub(name: str, setting: str, revision: str | None = None) -> None
             problem = "it is not in the cache of the Hugging Face hub, which cannot be reached from here"
             remedy = "give a directory that holds the model"
         raise ConfigError(f"{setting}: no directory {name}, and {problem}; {remedy}") from error
+
+
+def require_models(names: Sequence[str], setting: str) -> None:
+    """Raise if a name is that of no directory, and neither the hub nor its cache here has such a model.
+
+    All names are looked up at the same time. What directories hold is not looked at.
+
+    Raises:
+        ConfigError: there is no such model; one line for each such name.
+    """
+    absent = [name for name in names if not Path(name).expanduser().is_dir()]
+    with ThreadPoolExecutor(max(1, len(absent))) as pool:
+        problems = [found for found in pool.map(partial(_problem, setting=setting), absent) if found]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _problem(name: str, setting: str) -> str | None:
+    try:
+        located = resolve_model(name, setting)
+        if not Path(located).is_dir():
+            require_on_hub(located, setting)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def holds_weights(folder: Path) -> bool:
@@ -111,19 +143,92 @@ def identify_weights(name: str, setting: str) -> str:
     """Return an identifier of the weights that a name stands for now.
 
     It differs for any other weights that the name may stand for later. It is the digest of a directory's
-    bytes, or the commit of a Hugging Face id, whose configuration is downloaded for it.
+    bytes, or the commit of a Hugging Face id, whose configuration is downloaded for it. To that of adapters,
+    `+` and the identifier of the model below them are added, which may be adapters, too.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or none below its adapters, or they are below themselves, or the
+            hub, which must be asked for it, does not answer within 5 s.
+    """
+    return "+".join(_identifiers(name, setting, []))
+
+
+def _identifiers(name: str, setting: str, above: list[str]) -> Iterator[str]:
+    """Yield the identifiers of a model and of those below its adapters.
+
+    Args:
+        name: name of the model.
+        setting: the setting that the name came from.
+        above: places of the adapters above it.
     """
     path = resolve_model(name, setting)
-    if Path(path).is_dir():
-        return digest_model(path)
+    is_local = Path(path).is_dir()
+    place = os.path.realpath(path) if is_local else path
+    if place in above:
+        raise ConfigError(
+            f"{setting}: {name} holds adapters that are added to themselves; correct {_ADAPTERS}"
+        )
+    yield digest_model(path) if is_local else _commit(path, name, setting)
+    configs = sorted(Path(path).rglob(_ADAPTERS)) if is_local else _adapters_on_hub(path, name, setting)
+    for base in _bases_of_adapters(configs, setting):
+        yield from _identifiers(base, setting, [*above, place])
+
+
+def _adapters_on_hub(path: str, name: str, setting: str) -> list[Path]:
+    """Return the local copies of the files that name the models below the adapters of a Hugging Face id.
+
+    A file that is not in the cache while the hub cannot be reached is left out: loading does so, too.
+    """
+    from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import cached_file
 
+    def fetch(file: str) -> Path | None:
+        known = try_to_load_from_cache(path, file)
+        if known is not None:  # its path, or a mark that the repository has no such file
+            return Path(known) if isinstance(known, str) else None
+        quiet = {
+            "_raise_exceptions_for_missing_entries": False,
+            "_raise_exceptions_for_connection_errors": False,
+        }
+        found = cached_file(path, file, **quiet)
+        return None if found is None else Path(found)
+
     with loading_model(name, setting):
-        # .../snapshots/COMMIT/config.json
-        return Path(str(cached_file(path, "config.json"))).parent.name
+        modules = fetch("modules.json")
+        folders = [module["path"] for module in json.loads(modules.read_bytes())] if modules else []
+        # Adapters lie beside the transformer, which is the first module.
+        files = dict.fromkeys([_ADAPTERS, *(f"{folder}/{_ADAPTERS}" for folder in folders[:1] if folder)])
+        return [found for file in files if (found := fetch(file))]
+
+
+def _bases_of_adapters(files: Sequence[Path], setting: str) -> list[str]:
+    """Return the names of the models to which adapters are added, from their `adapter_config.json`."""
+    bases: dict[str, None] = {}
+    for file in files:
+        try:
+            base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{setting}: {file} is damaged: {error}; take a complete copy") from error
+        if isinstance(base, str) and base:
+            bases[base] = None
+    return [*bases]
+
+
+def _commit(path: str, name: str, setting: str) -> str:
+    """Return the commit of a Hugging Face id, whose configuration is downloaded for it."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import cached_file
+
+    require_on_hub(path, setting)  # transformers would ask for each file for a minute
+    cached_first = sorted(_LISTS, key=lambda file: not isinstance(try_to_load_from_cache(path, file), str))
+    with loading_model(name, setting):
+        found = (
+            cached_file(path, file, _raise_exceptions_for_missing_entries=False) for file in cached_first
+        )
+        file = next(filter(None, found), None)
+    if file is None:
+        raise ConfigError(f"{setting}: {name} has none of {', '.join(_LISTS)}; name a repository of a model")
+    return Path(file).parent.name  # .../snapshots/COMMIT/config.json
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from multicsr.config import LoraConfig, TrainConfig
 from multicsr.errors import ConfigError
 from multicsr.models.encoder import Encoder, load_encoder, save_encoder
 from multicsr.models.model_card import model_card
+from multicsr.models.published_encoder import load_published_encoder, with_prompt
 from multicsr.models.resolve import MINILM
 
 SENTENCES = [
@@ -108,20 +109,20 @@ def test_the_unused_pooler_is_not_trained(tiny):
 
 @pytest.mark.parametrize("pooling", ["mean", "first_last"])
 def test_saved_directory_is_the_encoder_cut_to_its_first_layers(tiny_model, pooling, tmp_path):
-    model = load_encoder(str(tiny_model), pooling=pooling, layers=2, max_length=7)
+    model = load_encoder(str(tiny_model), pooling=pooling, layers=2)
     encoder = Encoder(model, mlp_head=False)
     train_steps(encoder)
     save_encoder(encoder.model, tmp_path / "model", "# card\n")
     modules = json.loads((tmp_path / "model" / "modules.json").read_text())
     assert all(module["type"].startswith("sentence_transformers.") for module in modules)
     loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu")
-    assert loaded.max_seq_length == 7
+    assert loaded.max_seq_length == 48
     np.testing.assert_allclose(loaded.encode(SENTENCES), model.encode(SENTENCES), atol=1e-6)
     with torch.no_grad():
         trained_BD = encoder(encoder.tokenize(SENTENCES))
     np.testing.assert_allclose(loaded.encode(SENTENCES), trained_BD.numpy(), atol=1e-5)
     assert len(hidden_states(tmp_path / "model", "ba")) == 3
-    again = load_encoder(str(tmp_path / "model"), pooling=pooling, max_length=7)
+    again = load_encoder(str(tmp_path / "model"), pooling=pooling)
     np.testing.assert_allclose(again.encode(SENTENCES), model.encode(SENTENCES), atol=1e-6)
 
 
@@ -166,17 +167,17 @@ def test_training_pads_and_types_as_the_saved_model_does(tiny, tmp_path):
 
 
 def test_sentences_are_cut_at_max_length(tiny_bert):
-    encoder = Encoder(load_encoder(str(tiny_bert), pooling="cls", max_length=6), mlp_head=False)
+    encoder = Encoder(load_encoder(str(tiny_bert), pooling="cls"), mlp_head=False, max_length=6)
     assert [len(ids) for ids in encoder.tokenize(["ba", "ba de fi lo", "ba de fi lo mu na"])] == [3, 6, 6]
 
 
 def test_the_longest_sentence_fits_and_no_longer_one(tiny_model):
-    encoder = Encoder(load_encoder(str(tiny_model), pooling="mean", max_length=48), mlp_head=False)
+    encoder = Encoder(load_encoder(str(tiny_model), pooling="mean"), mlp_head=False, max_length=48)
     sequences = encoder.tokenize(["ba " * 60])
     assert len(sequences[0]) == 48
     assert torch.isfinite(encoder(sequences)).all()
-    with pytest.raises(ConfigError, match=r"train\.max_length: 49 asked for, .* has 48 positions"):
-        load_encoder(str(tiny_model), pooling="mean", max_length=49)
+    with pytest.raises(ConfigError, match=r"train\.max_length: 49 asked for, the encoder takes 48 tokens"):
+        Encoder(load_encoder(str(tiny_model), pooling="mean"), mlp_head=False, max_length=49)
 
 
 def test_saved_directory_has_no_head(tiny_bert, tmp_path):
@@ -199,12 +200,14 @@ def test_the_head_is_drawn_from_the_seed(tiny_bert):
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_parameters_are_float32_whatever_the_checkpoint_holds(tiny_model, tmp_path):
+def test_parameters_in_training_are_float32_whatever_the_checkpoint_holds(tiny_model, tmp_path):
     tokenizer, transformer = bare(tiny_model)
     transformer.bfloat16().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     model = load_encoder(str(tmp_path), pooling="mean")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    encoder = Encoder(model, mlp_head=True)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
@@ -220,15 +223,13 @@ def test_embeddings_are_float32_at_least(tiny_model, lora):
     assert torch.isfinite(half_BD).all()
 
 
-def test_minilm_without_its_normalisation():
-    model = load_encoder(MINILM, pooling="mean", max_length=128)
+def test_minilm_is_loaded_with_its_normalisation():
+    model = load_encoder(MINILM, pooling="mean")
     from multicsr.models.resolve import resolve_model
 
     original = SentenceTransformer(resolve_model(MINILM, "train.encoder"), device="cpu")
-    ours_2D = model.encode(["A man plays a guitar.", "Two dogs run."], normalize_embeddings=True)
-    np.testing.assert_allclose(
-        ours_2D, original.encode(["A man plays a guitar.", "Two dogs run."]), atol=1e-6
-    )
+    sentences = ["A man plays a guitar.", "Two dogs run."]
+    np.testing.assert_array_equal(model.encode(sentences), original.encode(sentences))
 
 
 def test_lora_trains_adapters_and_head_alone(tiny_model):
@@ -310,9 +311,7 @@ def test_tokenizers_that_cannot_be_trained_with_are_rejected(tiny, tmp_path):
     tokenizer = json.loads((path / "tokenizer.json").read_text())
     tokenizer["post_processor"]["single"][0]["SpecialToken"]["type_id"] = 2
     (path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(
-        ConfigError, match=r"^train\.encoder: .* gives tokens of one sentence different types$"
-    ):
+    with pytest.raises(ConfigError, match=r"^train\.encoder: .* a way of its own .*other token types"):
         load_encoder(str(path), pooling="mean")
     path = edited(tiny("llama"), tmp_path / "endless", eos_token=None)
     with pytest.raises(ConfigError, match=r"^train\.encoder: .* neither a padding nor an end token$"):
@@ -358,7 +357,26 @@ def test_the_card_reports_what_was_trained_and_how(tiny_bert, tmp_path):
 
 
 def test_the_card_of_a_plain_encoder():
-    card = model_card(TrainConfig(dev="dev.tsv"), seed=1, steps=10, best_step=5, best_dev=71.234)
+    config = TrainConfig(dev="dev.tsv", pooling="cls", mlp_head=True)
+    card = model_card(config, seed=1, steps=10, best_step=5, best_dev=71.234)
     assert "parameters after step 5 of 10 (dev score 71.23 on `dev.tsv`)." in card
     assert "that of its first token. The dense head that training used is not part of the model." in card
     assert "peft" not in card
+    config = TrainConfig(prompt="query: ")
+    card = model_card(config, seed=1, steps=10, best_step=5, best_dev=None)
+    assert "made by the same modules as that of the encoder it started from. Training put `query: `" in card
+
+
+@pytest.mark.parametrize("prompt", [None, "query: ", 'a "quoted" one\n'])
+def test_the_usage_lines_of_the_card_encode_as_the_training_did(prompt, tiny_bert):
+    config = TrainConfig(encoder=str(tiny_bert), prompt=prompt)
+    card = model_card(config, seed=1, steps=10, best_step=5, best_dev=None)
+    lines = (
+        card.partition("```python\n")[2].partition("```")[0].replace("path/to/this/directory", str(tiny_bert))
+    )
+    names: dict[str, object] = {}
+    exec(lines, names)
+    model = with_prompt(load_published_encoder(str(tiny_bert), "encoder"), prompt)
+    np.testing.assert_allclose(names["vectors"], model.encode(["A sentence.", "Another one."]), atol=1e-6)
+    plain = SentenceTransformer(str(tiny_bert)).encode(["A sentence."])
+    assert np.allclose(names["vectors"][:1], plain, atol=1e-4) == (prompt is None)

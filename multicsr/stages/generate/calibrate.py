@@ -14,7 +14,7 @@ from pydantic import JsonValue, TypeAdapter
 from multicsr.config import Config, ScorerName
 from multicsr.errors import ConfigError
 from multicsr.execution.pool import Pool, map_items
-from multicsr.labelled_files import StsTask, digest_task
+from multicsr.labelled_files import ScoredPairs
 from multicsr.llm.base import Rejection
 from multicsr.observability.progress import Progress
 from multicsr.stages.generate.llm_cache import CacheKey
@@ -86,15 +86,15 @@ def read_map(config: Config, store: Store, settings: Mapping[str, JsonValue]) ->
     return store.read_json(name, _map, "; delete it, and run `multicsr generate`")
 
 
-def _name(pairs: StsTask, score: ScorerName, settings: Mapping[str, JsonValue]) -> str:
+def _name(pairs: ScoredPairs, score: ScorerName, settings: Mapping[str, JsonValue]) -> str:
     """Return the name of the file with the map."""
     writing = settings["writing"]
     model = {key: writing.get(key) for key in _MODEL} if isinstance(writing, dict) else {}
-    causes = {"pairs": digest_task(pairs), "score": score, "scoring": CacheKey.of(settings).scores}
+    causes = {"pairs": pairs.digest(), "score": score, "scoring": CacheKey.of(settings).scores}
     return f"{_FOLDER}/{fingerprint({**causes, **model})}.json"
 
 
-def _score(config: Config, pairs: StsTask) -> np.ndarray:
+def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
     """Score the pairs in one actor; return the scores [N], NaN where there is none."""
     generate = config.generate
     pool = Pool(1, generate.cpus_per_actor, generate.gpus_per_actor, generate.nodes)

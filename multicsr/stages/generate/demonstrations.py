@@ -25,8 +25,9 @@ def demonstrations(prompts: PromptSet) -> frozenset[str]:
 
 def _parts(prompts: PromptSet) -> Iterator[str]:
     """Yield every part of a prompt that may be a sentence."""
-    for instruction in (*prompts.entailment, *prompts.contradiction):
-        for line in prompts.layout.replace("{instruction}", instruction).splitlines():
-            yield line
-            yield from (match[1] for match in _QUOTED.finditer(line))
-            yield from (line[match.end() :] for match in re.finditer(r"[:：]\s+", line))
+    for variant in prompts.variants():
+        for instruction in (*variant.entailment, *variant.contradiction):
+            for line in variant.layout.replace("{instruction}", instruction).splitlines():
+                yield line
+                yield from (match[1] for match in _QUOTED.finditer(line))
+                yield from (line[match.end() :] for match in re.finditer(r"[:：]\s+", line))

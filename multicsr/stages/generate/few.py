@@ -18,8 +18,9 @@ from multicsr.observability.progress import Progress
 from multicsr.stages.generate.costs import budget_spent
 from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
-from multicsr.stages.generate.run import llm_pool, scored_before, write_rows
+from multicsr.stages.generate.run import scored_before
 from multicsr.stages.generate.triplets import TripletStage
+from multicsr.stages.generate.writing import llm_pool, write_rows
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current

@@ -68,7 +68,8 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
         "stated": PARSER,
         "expected": EXPECTATION,
     }
-    if config.llm.loads_weights and config.score.reads_labels:
+    is_exact = config.llm.loads_weights or (config.llm.engine == "openai" and config.generate.omega > 0)
+    if is_exact and config.score.reads_labels:
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
     settings: dict[str, JsonValue] = {
         "score": {**config.score.model_dump(mode="json", include=_SCORING), "method": method},
@@ -81,11 +82,17 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
 
 
 def prompts_of(scored: Manifest, name: str) -> PromptSet | None:
-    """Return the prompt set of that name if the rows were written with the same prompts, or else None."""
+    """Return the prompt set of that name if the rows were written with the same prompts, or else None.
+
+    Args:
+        scored: manifest of the rows.
+        name: name of the set in the rows, such as `fewshot`, or `fewshot:tl` for those of a language.
+    """
+    name, _, language = name.partition(":")
     try:
         prompts = load_prompts(name)
     except ConfigError:
         return None
     writing = scored.settings.get("writing")
     is_same = isinstance(writing, dict) and writing.get("prompts") == prompts.writing_digest()
-    return prompts if is_same else None
+    return prompts.for_language(language) if is_same else None

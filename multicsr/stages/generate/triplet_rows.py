@@ -129,6 +129,8 @@ class TripletInProgress:
         """
         if any(row[name] == "" and row[f"{name}_raw"] is None for name in DIRECTIONS):
             return
+        if row["prompts"] != self.prompts:
+            return  # The language of the row was detected anew, and has other prompts.
         for name, hypothesis in zip(DIRECTIONS, self.hypotheses, strict=True):
             hypothesis.text, hypothesis.prompt = row[name], row[f"{name}_prompt"]
         self.generated_tokens = row["generated_tokens"]

@@ -16,11 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from multicsr.config import Config
+from multicsr.execution.profiling import tracing
 from multicsr.llm.base import Engine, Rejection
 from multicsr.llm.load import load_engine
 from multicsr.observability.metrics import publish
@@ -46,6 +48,7 @@ class TripletStage:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._prompts = load_prompts(config.generate.prompts)
+        self._prompts_of = cache(self._prompts.for_language)
         self._rules = HypothesisRules(self._prompts)
         self._engine = load_engine(config)
         self._scoring_engine = load_scoring_engine(config, self._engine)
@@ -105,14 +108,15 @@ class TripletStage:
     def _work(self, batch: Sequence[TripletInProgress]) -> dict[str, float]:
         """Generate and score a batch; return the amounts of work, with the seconds of each part."""
         started = time.perf_counter()
-        to_write = [triplet for triplet in batch if not triplet.is_written]
-        if to_write:
-            self._generate(to_write)
-        generated = time.perf_counter()
-        to_score = [triplet for triplet in batch if triplet.rejection is None and not triplet.is_scored]
-        if to_score:
-            self._score(to_score)
-        scored = time.perf_counter()
+        with tracing():
+            to_write = [triplet for triplet in batch if not triplet.is_written]
+            if to_write:
+                self._generate(to_write)
+            generated = time.perf_counter()
+            to_score = [triplet for triplet in batch if triplet.rejection is None and not triplet.is_scored]
+            if to_score:
+                self._score(to_score)
+            scored = time.perf_counter()
         amounts: Counter[str] = Counter()
         for engine in self._engines:
             amounts.update(engine.usage.take())
@@ -135,9 +139,9 @@ class TripletStage:
     def _triplets(self, sentences: pa.Table) -> list[TripletInProgress]:
         """Return a triplet in progress for each SENTENCE row, in order."""
         columns = (sentences[name].to_pylist() for name in ("text", "row_id", "language"))
-        omega, prompts, llm = self._config.generate.omega, self._prompts.name, self._config.llm.model
+        omega, llm = self._config.generate.omega, self._config.llm.model
         return [
-            TripletInProgress(premise, row_id, language, omega, prompts, llm)
+            TripletInProgress(premise, row_id, language, omega, self._prompts_of(language).name, llm)
             for premise, row_id, language in zip(*columns, strict=True)
         ]
 
@@ -147,7 +151,8 @@ class TripletStage:
         Reject rows that the engine cannot write and rows whose hypotheses break a rule.
         """
         pairs = [
-            self._prompts.pair(triplet.premise, triplet.row_id, self._config.seed) for triplet in triplets
+            self._prompts_of(triplet.language).pair(triplet.premise, triplet.row_id, self._config.seed)
+            for triplet in triplets
         ]
         results = self._engine.generate_pairs(pairs, [triplet.row_id for triplet in triplets])
         for triplet, pair, result in zip(triplets, pairs, results, strict=True):

@@ -53,6 +53,8 @@ class InputFile:
     """ETag of the object from the listing of the bucket; empty for a local file."""
     s3: S3Config | None = None
     """Access to the bucket; None for a local file."""
+    setting: str = "input.paths"
+    """Setting that names the file, for messages."""
 
     def open(self) -> pa.NativeFile:
         """Open the file for random access.

@@ -7,7 +7,7 @@ quote is an ordinary character.
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.rows import Reason
@@ -64,6 +64,19 @@ class _Feed:
         del self.record[keep:]
 
 
+class SeparatedRow(NamedTuple):
+    """The fields of one record, or the reason why they cannot be read."""
+
+    line: int
+    """Number of the record's first line, from 1."""
+    fields: list[str] | None
+    """Fields, as many as the first line has. Bytes that are not UTF-8 are surrogates in them. None: damaged,
+    or a blank line."""
+    reason: Reason | None = None
+    """Reason to reject the record; None if its fields were read."""
+    detail: str | None = None
+
+
 def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -> Iterator[Record]:
     """Yield the records of a CSV or TSV file.
 
@@ -78,11 +91,39 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
             unclosed quote.
         RunError: too many records have an unclosed quote.
     """
+    rows = separated_rows(stream, file, header=header)
+    first = next(rows, None)
+    if first is None or first.fields is None:
+        return
+    find = _named_column if header else _numbered_column
+    at = find(first.fields, column, file)
+    for row in rows:
+        if row.fields is None:
+            yield Record("", row.reason, row.detail)  # which column the text is in is not known
+        else:
+            # Bytes that are not UTF-8 came through as surrogates; converted back, text_record rejects them.
+            field = row.fields[at]
+            yield Record(field) if field.isascii() else text_record(_bytes(field))
+
+
+def separated_rows(stream: BinaryIO, file: InputFile, *, header: bool) -> Iterator[SeparatedRow]:
+    """Yield the first line of a CSV or TSV file, and then its records, all with the same number of fields.
+
+    Args:
+        stream: the decompressed bytes.
+        file: the file, for its format and for messages.
+        header: whether the first line has the names of the columns; otherwise it is yielded again, as the
+            first record.
+
+    Raises:
+        ConfigError: the first line has an unclosed quote.
+        RunError: too many records have an unclosed quote.
+    """
     feed, rows = _reader(stream, file)
     first = _first_row(rows, feed, file)
     if first is None:
         return
-    at = _named_column(first, column, file) if header else _numbered_column(first, column, file)
+    yield SeparatedRow(feed.number, first)
     if not header:
         feed.give_back(0)
     unclosed: list[int] = []
@@ -96,25 +137,24 @@ def separated(stream: BinaryIO, column: str, file: InputFile, *, header: bool) -
             detail = (
                 f"line {feed.number:,}: a quote is not closed as it should be; it spans {num_lines:,} lines"
             )
-            yield Record("", Reason.MALFORMED, detail)  # which column the text is in is not known
+            yield SeparatedRow(feed.number, None, Reason.MALFORMED, detail)
             feed.give_back(1)
             unclosed += [feed.number] if num_lines > _LONG_LINES else []
             if len(unclosed) > _MAX_UNCLOSED:
                 raise RunError(
-                    f"input.paths: {file.shown} has more than {_MAX_UNCLOSED} quotes that are not closed, "
+                    f"{file.setting}: {file.shown} has more than {_MAX_UNCLOSED} quotes that are not closed, "
                     f'the first in line {unclosed[0]:,}; write a quote within a field as "", or take TSV'
                 )
         elif fields is None:
-            yield Record("", Reason.MALFORMED, f"line {feed.number:,}: {problem}")
+            yield SeparatedRow(feed.number, None, Reason.MALFORMED, f"line {feed.number:,}: {problem}")
         elif len(fields) == len(first):
-            # Bytes that are not UTF-8 came through as surrogates; converted back, text_record rejects them.
-            yield Record(fields[at]) if fields[at].isascii() else text_record(_bytes(fields[at]))
+            yield SeparatedRow(feed.number, fields)
         elif fields:
             of = "header" if header else "first line"
             detail = f"line {feed.number:,}: {len(fields)} fields, the {of} has {len(first)}"
-            yield Record("", Reason.MALFORMED, detail)
+            yield SeparatedRow(feed.number, None, Reason.MALFORMED, detail)
         else:
-            yield Record("", Reason.EMPTY)
+            yield SeparatedRow(feed.number, None, Reason.EMPTY)
 
 
 def first_fields(stream: BinaryIO, file: InputFile) -> list[str]:
@@ -146,8 +186,8 @@ def _first_row(rows: Iterator[list[str]], feed: _Feed, file: InputFile) -> list[
         return None
     if fields is None or feed.is_cut:
         raise ConfigError(
-            f"input.paths: {file.shown} has no first line that ends: {problem or 'a quote is not closed'}; "
-            "correct it"
+            f"{file.setting}: {file.shown} has no first line that ends: "
+            f"{problem or 'a quote is not closed'}; correct it"
         )
     return fields
 

@@ -20,6 +20,11 @@ _ANY = re.compile(f"[{WITHOUT_BLANKS}]")
 _HAS_WORD = re.compile(r"\w")
 
 
+def characters_per_word(character: str) -> int:
+    """Return the characters of an average word in a character's script; 1 if blanks separate its words."""
+    return next((number for script, number in _SCRIPTS if script.match(character)), 1)
+
+
 def count_words(text: str) -> int:
     """Return the number of words of a normalised text.
 

@@ -11,14 +11,16 @@ from pydantic import JsonValue
 
 from multicsr.config import MaskConfig, ScorerName
 from multicsr.errors import RunError
-from multicsr.prompts import PromptSet
 from multicsr.rows import CURATED, SCORED
 from multicsr.stages.curate.curation import Curation, method_of
 from multicsr.stages.curate.separation import Separation
 from multicsr.stages.evaluate import Evaluation, read_evaluation
+from multicsr.stages.evaluate.leaks import LeaksOfTraining, read_leaks
+from multicsr.stages.evaluate.neighbours import Neighbours, read_neighbours
 from multicsr.stages.generate.costs import describe_requests
 from multicsr.stages.generate.fingerprint import prompts_of
 from multicsr.stages.ingest.findings import findings
+from multicsr.stages.ingest.leaks import leak_lines
 from multicsr.stages.report.lexical_bias import HypothesisSample, LexicalBias
 from multicsr.stages.report.statistics import (
     LanguageCounts,
@@ -56,7 +58,7 @@ class StageSummary:
     """Pairs (reason, number of rows), the most frequent reason first."""
     seconds: float
     findings: list[str]
-    """Lines about the languages of the sentences and about replaced personal data; empty for other stages."""
+    """Lines about languages, replaced personal data, and rows that labelled sets have too."""
 
     @property
     def num_rejected(self) -> int:
@@ -77,6 +79,8 @@ class StageSummary:
 class PromptUse:
     """Number of rows for which an instruction was drawn, kept and rejected."""
 
+    set: str
+    """Name of the prompt set, with the language if its prompts are for one."""
     kind: str
     index: int
     text: str | None
@@ -133,6 +137,10 @@ class Report:
     sigma: float | None
     """Threshold sigma of the training's mask; None without a mask."""
     evaluation: Evaluation | None
+    leaks: LeaksOfTraining | None
+    """Triplets of the training that labelled sets have too; None if they were not looked for."""
+    neighbours: list[Neighbours]
+    """Neighbours of held-out premises under each encoder; empty if none were held out."""
     settings: list[tuple[str, JsonValue]]
     """Pairs (stage, settings that decide its content)."""
     counters: dict[str, dict[str, float]]
@@ -190,9 +198,7 @@ def collect(snapshot: Snapshot) -> Report:
         scores=statistics.scores,
         separation=_separation(manifests.get("curated")),
         lexical_bias=statistics.hypotheses.lexical_bias(),
-        prompts=list(
-            _prompt_uses(statistics.prompts, _prompt_set(manifests.get("scored"), statistics.prompt_set))
-        ),
+        prompts=list(_prompt_uses(statistics.prompts, manifests.get("scored"))),
         notes=[note for manifest in manifests.values() for note in manifest.notes],
         omegas=sorted(statistics.prompts.omegas.items()),
         languages=[
@@ -210,6 +216,8 @@ def collect(snapshot: Snapshot) -> Report:
         training=read_training(snapshot),
         sigma=_sigma(manifests.get("model")),
         evaluation=read_evaluation(snapshot),
+        leaks=read_leaks(snapshot),
+        neighbours=read_neighbours(snapshot),
         settings=[
             (TITLES[artifact], _without_paths(manifest.settings)) for artifact, manifest in manifests.items()
         ],
@@ -249,7 +257,6 @@ class _RowStatistics:
         self.kept = Sample(_NUM_KEPT, _SEED, column)
         self.hypotheses = HypothesisSample()
         self.rejected = {artifact: ReasonSamples(_NUM_PER_REASON, _SEED, column) for artifact in ROW_TITLES}
-        self.prompt_set: str | None = None
 
     def read(self, store: Store, artifact: str, manifest: Manifest, is_last: bool) -> None:
         if artifact not in ROW_TITLES:
@@ -264,8 +271,6 @@ class _RowStatistics:
                 self.kept.add(table)
                 if artifact == "curated":
                     self.hypotheses.add(table)
-                if table.num_rows:
-                    self.prompt_set = table["prompts"][0].as_py()
         for table in iter_rejects(store, manifest):
             self.rejected[artifact].add(table)
             if artifact != "sentences":
@@ -294,7 +299,7 @@ def _summary(artifact: str, manifest: Manifest) -> StageSummary:
         manifest.rows_out,
         rejected,
         manifest.seconds,
-        list(findings(manifest.counters)) if artifact == "sentences" else [],
+        [*findings(manifest.counters), *leak_lines(manifest.counters)],
     )
 
 
@@ -326,16 +331,16 @@ def _without_paths(value: JsonValue) -> JsonValue:
     return PurePosixPath(str(value)).name if is_path else value
 
 
-def _prompt_set(manifest: Manifest | None, name: str | None) -> PromptSet | None:
-    return None if manifest is None or name is None else prompts_of(manifest, name)
-
-
-def _prompt_uses(counts: PromptCounts, prompts: PromptSet | None) -> Iterator[PromptUse]:
-    pools = {
-        "entailment": (counts.entailment, prompts.entailment if prompts else []),
-        "contradiction": (counts.contradiction, prompts.contradiction if prompts else []),
-    }
-    for kind, (drawn, texts) in pools.items():
-        for index in sorted({*drawn[True], *drawn[False], *range(len(texts))}):
-            text = texts[index] if index < len(texts) else None
-            yield PromptUse(kind, index, text, drawn[True][index], drawn[False][index])
+def _prompt_uses(counts: PromptCounts, scored: Manifest | None) -> Iterator[PromptUse]:
+    """Yield the use of every instruction of the sets that rows were written with."""
+    pools = {"entailment": counts.entailment, "contradiction": counts.contradiction}
+    names = {name for drawn in pools.values() for rows in drawn.values() for name, _ in rows}
+    for name in sorted(names):
+        prompts = prompts_of(scored, name) if scored else None
+        for kind, drawn in pools.items():
+            texts: list[str] = getattr(prompts, kind) if prompts else []
+            used = {index for rows in drawn.values() for of_set, index in rows if of_set == name}
+            for index in sorted({*used, *range(len(texts))}):
+                text = texts[index] if index < len(texts) else None
+                key = name, index
+                yield PromptUse(name, kind, index, text, drawn[True][key], drawn[False][key])

@@ -1,7 +1,6 @@
 """Conversion of a `Report` to an HTML page: choice of the charts, and rendering of the template."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +10,13 @@ from markupsafe import Markup
 
 from multicsr.artifacts import Histogram
 from multicsr.errors import RunError
+from multicsr.stages.evaluate import table_rows, verdicts
 from multicsr.stages.report.charts import Axis, Point, curve, heatmap, histogram, kept_region
 from multicsr.stages.report.collect import Report, collect
 from multicsr.stages.report.history import charts, latest
 from multicsr.stages.report.statistics import NUM_BINS
 from multicsr.stages.report.training import TrainingReport
+from multicsr.storage.local_file import write_whole
 from multicsr.storage.versions import Snapshot
 
 REPORT = "report.html"
@@ -41,20 +42,15 @@ def publish_report(snapshot: Snapshot) -> str:
 def write_report(snapshot: Snapshot, out: Path) -> None:
     """Write the report of a version, which may be incomplete, to a local file.
 
-    The write is atomic, except to a link, a pipe or a device, which must not be replaced by a file.
+    The write is atomic, except to a pipe or a device; see `write_whole`.
 
     Raises:
         RunError: the store has no artifact, one of its files is damaged, or `out` cannot be written.
     """
     page = to_html(collect(snapshot))
-    partial = out.with_name(f"{out.name}.partial")
     try:
-        if out.is_symlink() or (out.exists() and not out.is_file()):
-            out.write_text(page, encoding="utf-8")
-            return
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, out)
+        write_whole(out, page)
     except OSError as error:
         raise RunError(f"cannot write the report {out}: {error.strerror}") from error
 
@@ -75,6 +71,8 @@ def to_html(report: Report) -> str:
         score_charts=_score_charts(report),
         refresh_charts=charts(report.refresh_runs) if report.refresh_runs else [],
         latest_refresh_runs=latest(report.refresh_runs),
+        evaluation_rows=table_rows(report.evaluation) if report.evaluation else [],
+        verdicts=verdicts(report.evaluation) if report.evaluation else [],
         training_charts=_training_charts(report.training, report.sigma) if report.training else [],
     )
 
@@ -136,14 +134,37 @@ def _training_charts(training: TrainingReport, sigma: float | None) -> list[tupl
     if training.dev:
         points = [(float(point.step), point.dev) for point in training.dev]
         best = (float(training.best.step), training.best.dev) if training.best else None
-        caption = f"Dev metric; best {best[1]:.4g} at step {best[0]:g}" if best else "Dev metric"
-        charts.append((caption, curve("Dev metric by step", "step", "dev, x 100", points, best)))
+        charts.append(
+            (_dev_caption(training), curve("Dev metric by step", "step", "dev, x 100", points, best))
+        )
+    if training.merges is not None:
+        merged = [(each.weight, each.dev) for each in training.merges.candidates]
+        chosen = (training.merges.chosen, training.merges.winner.dev)
+        on = training.merges.chosen_on
+        chart = curve(
+            f"Score on {on} by share of trained parameters", "share of trained parameters", on, merged, chosen
+        )
+        charts.append(("Merges with the encoder as it was; the chosen one is marked", chart))
     if training.steps and sigma is not None:
         masked = [(float(step.step), 100 * step.masked) for step in training.steps]
         charts.append(("Cells removed by the mask", curve("Mask rate by step", "step", "% of cells", masked)))
     if training.similarities is not None and any(training.similarities.counts) and sigma is not None:
         charts.append(_mask_chart(training.similarities, sigma))
     return charts
+
+
+def _dev_caption(training: TrainingReport) -> str:
+    """Return the best score while training, the score before, and what of both was published."""
+    best, first, merges = training.best, training.dev[0], training.merges
+    before = f"; before the training {first.dev:.2f}" if first.step == 0 else ""
+    if best is None:
+        return f"Score on dev while training{before}"
+    caption = f"Score on dev while training: best {best.dev:.2f} at step {best.step:,}{before}"
+    if merges is None:
+        return f"{caption}; published: step {best.step:,}"
+    what: dict[float, str] = {0: "the encoder as it was", 1: f"step {best.step:,}"}
+    name = what.get(merges.chosen, f"a merge of both, {merges.chosen:.0%} trained")
+    return f"{caption}; published: {name}, {merges.winner.dev:.2f}"
 
 
 def _mask_chart(cosines: Histogram, sigma: float) -> tuple[str, Markup]:

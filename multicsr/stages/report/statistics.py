@@ -60,21 +60,32 @@ class ScoreCounts:
         self.cells_AB += np.histogram2d(a_N, b_N, NUM_CELLS, ((0, 5), (0, 5)))[0].astype(np.int64)
 
 
+Drawn = tuple[str, int]
+"""Name of a prompt set, and index of an instruction in one of its pools."""
+
+
 @dataclass
 class PromptCounts:
     """Rows per prompt of the two pools and per omega."""
 
-    entailment: dict[bool, Counter[int]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
-    """Kept or not -> index of the prompt in its pool -> number of rows."""
-    contradiction: dict[bool, Counter[int]] = field(
+    entailment: dict[bool, Counter[Drawn]] = field(
+        default_factory=lambda: {True: Counter(), False: Counter()}
+    )
+    """Kept or not -> drawn prompt -> number of rows."""
+    contradiction: dict[bool, Counter[Drawn]] = field(
         default_factory=lambda: {True: Counter(), False: Counter()}
     )
     omegas: Counter[float] = field(default_factory=Counter)
 
     def add(self, table: pa.Table, kept: bool) -> None:
         """Count the rows for which a prompt was drawn."""
-        self.entailment[kept].update(table["entailment_prompt"].drop_null().to_pylist())
-        self.contradiction[kept].update(table["contradiction_prompt"].drop_null().to_pylist())
+        sets = table["prompts"].to_pylist()
+        for counts, column in (
+            (self.entailment, "entailment_prompt"),
+            (self.contradiction, "contradiction_prompt"),
+        ):
+            drawn = zip(sets, table[column].to_pylist(), strict=True)
+            counts[kept].update((name, index) for name, index in drawn if index is not None)
         self.omegas.update(round(omega, 3) for omega in table["omega"].drop_null().to_pylist())
 
 

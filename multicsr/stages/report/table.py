@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.separation import Separation
-from multicsr.stages.evaluate import read_evaluation, render
+from multicsr.stages.evaluate import read_evaluation, render, verdicts
 from multicsr.stages.report.collect import StageSummary, stage_summaries
+from multicsr.stages.report.training import read_training
 from multicsr.storage.versions import Snapshot
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def summary(snapshot: Snapshot) -> "Group":
         _stages(stages),
         *(f"{stage.title}: {line}" for stage in stages for line in stage.findings),
         *_scores(snapshot),
+        *_choice(snapshot),
         *([render(evaluation)] if evaluation else []),
+        *(verdicts(evaluation) if evaluation else []),
     )
 
 
@@ -42,6 +45,27 @@ def _scores(snapshot: Snapshot) -> Iterator[str]:
     curation = Curation.stored(curated)
     if curation is not None and curation.calibration is not None:
         yield f"Calibration: {curation.calibration}"
+
+
+def _choice(snapshot: Snapshot) -> "Iterator[Table | str]":
+    """Yield the candidates between the encoder as it was and the trained one, and the choice among them."""
+    from rich.table import Table
+
+    training = read_training(snapshot)
+    if training is None or training.merges is None:
+        return
+    merges = training.merges
+    tasks = [*merges.candidates[0].kept]
+    table = Table(title="Trained encoder and the one before", title_justify="left")
+    for name in ("trained parameters", merges.chosen_on, *tasks, "same order of similarities"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for each in merges.candidates:
+        scores = (each.dev, *(each.kept[task] for task in tasks), each.same_similarities)
+        note = "chosen" if each is merges.winner else "" if each.is_allowed else "loses too much"
+        table.add_row(f"{each.weight:.0%}", *(f"{score:.2f}" for score in scores), note)
+    yield table
+    yield merges.sentence()
 
 
 def _stages(stages: list[StageSummary]) -> "Table":

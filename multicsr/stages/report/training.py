@@ -5,7 +5,18 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from multicsr.artifacts import HISTOGRAM, LOG, MASKED_PAIRS, DevScore, Histogram, MaskedPair, Step, parse_log
+from multicsr.artifacts import (
+    HISTOGRAM,
+    LOG,
+    MASKED_PAIRS,
+    MERGES,
+    DevScore,
+    Histogram,
+    MaskedPair,
+    Merges,
+    Step,
+    parse_log,
+)
 from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import Snapshot
 
@@ -21,6 +32,8 @@ class TrainingReport:
     dev: list[DevScore]
     masked_pairs: list[MaskedPair]
     similarities: Histogram | None
+    merges: Merges | None
+    """Candidates from which dev chose when the training was done; None: there was no such choice."""
 
     @property
     def best(self) -> DevScore | None:
@@ -46,6 +59,7 @@ def read_training(snapshot: Snapshot) -> TrainingReport | None:
         [line for line in lines if isinstance(line, DevScore)],
         _read(store, entries.get(MASKED_PAIRS), TypeAdapter(list[MaskedPair])) or [],
         _read(store, entries.get(HISTOGRAM), TypeAdapter(Histogram)),
+        _read(store, entries.get(MERGES), TypeAdapter(Merges)),
     )
 
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from multicsr.errors import DamagedFileError, MissingFileError, RunError, SchemaError
+from multicsr.errors import DamagedFileError, MissingFileError, SchemaError
 from multicsr.storage.store import Store
-from multicsr.storage.versions import ARTIFACTS, Snapshot, Version, versions
+from multicsr.storage.versions import ARTIFACTS, Snapshot, Version, published_versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +20,7 @@ def table(store: Store) -> "Table":
     """
     from rich.table import Table
 
-    known = _known(store)
+    known = published_versions(store)
     lines = Table(
         title=store.uri(), title_justify="left", box=None
     )  # borders would leave too little width for numbers
@@ -42,7 +42,7 @@ def records(store: Store) -> list[dict[str, object]]:
     Raises:
         RunError: there is no version.
     """
-    known = _known(store)
+    known = published_versions(store)
     return [
         {
             "number": version.number,
@@ -56,13 +56,6 @@ def records(store: Store) -> list[dict[str, object]]:
         }
         for version in known
     ]
-
-
-def _known(store: Store) -> list[Version]:
-    known = versions(store)
-    if not known:
-        raise RunError(f"nothing was published in {store.uri()} yet; run `multicsr run CONFIG` first")
-    return known
 
 
 def _cells(store: Store, version: Version) -> list[str]:

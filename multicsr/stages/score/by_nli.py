@@ -15,8 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from multicsr.errors import ConfigError, RunError
 from multicsr.llm.base import Rejection
-from multicsr.models.encoder import num_positions
+from multicsr.models.published_encoder import num_positions
 from multicsr.models.resolve import loading_model, resolve_model
+from multicsr.models.trust import loading_trusted
 from multicsr.stages.score.nli_labels import NliLabels, nli_labels
 from multicsr.stages.score.scorer import COLUMNS, DECIMALS, PairScore
 
@@ -29,17 +30,19 @@ class NliScorer:
 
     column = COLUMNS["nli"]
 
-    def __init__(self, name: str, device: str) -> None:
-        """Load the classifier on a device.
+    def __init__(self, name: str, device: str, *, trust_remote_code: bool = False) -> None:
+        """Load the classifier on a device; `trust_remote_code`: run code that comes with it.
 
         Raises:
             ConfigError: there is no such model, it has no classifier or other labels, or its tokenizer has no
                 padding token.
         """
         path = resolve_model(name, "score.model")
-        with loading_model(name, "score.model"):
-            self._tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)
+        with loading_trusted(name, "score.model", trust_remote_code), loading_model(name, "score.model"):
+            self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
         self._labels = nli_labels(name, model.config.id2label)
         if self._tokenizer.pad_token_id is None:
             raise ConfigError(

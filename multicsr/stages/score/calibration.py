@@ -8,9 +8,10 @@ order of two pairs is never inverted, but scores on one step become equal.
 import numpy as np
 from numpy.typing import NDArray
 
+from multicsr import labelled_files
 from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError, RunError
-from multicsr.labelled_files import StsTask, read_task
+from multicsr.labelled_files import PAIR_COLUMNS, ScoredPairs
 from multicsr.stages.score.intervals import spearman_interval
 
 MIN_PAIRS = 50
@@ -65,26 +66,25 @@ class ScoreMap(FileRecord):
         )
 
 
-def read_pairs(path: str) -> StsTask:
+def read_pairs(path: str) -> ScoredPairs:
     """Read the pairs of `score.calibrate`.
 
     Raises:
         ConfigError: the file cannot be read, has no pairs, too few of them, or scores outside [0, 5].
     """
     try:
-        task = read_task(path)
+        columns = labelled_files.read_columns(path)
+        if missing := [column for column in PAIR_COLUMNS if column not in columns]:
+            raise ConfigError(f"{path} has no {missing[0]}; it needs the columns {', '.join(PAIR_COLUMNS)}")
+        pairs = labelled_files.read_pairs(path)
     except ConfigError as error:
         raise ConfigError(f"{_SETTING}: {error}") from error
-    if not isinstance(task, StsTask):
-        raise ConfigError(
-            f"{_SETTING}: {path} holds triplets; it needs the columns score, sentence1, sentence2"
-        )
-    if len(task.scores) < MIN_PAIRS:
-        raise ConfigError(f"{_SETTING}: {path} has {len(task.scores)} pairs; give at least {MIN_PAIRS}")
-    if not 0 <= min(task.scores) <= max(task.scores) <= _TOP:
-        span = f"{min(task.scores):g} to {max(task.scores):g}"
+    if len(pairs.scores) < MIN_PAIRS:
+        raise ConfigError(f"{_SETTING}: {path} has {len(pairs.scores)} pairs; give at least {MIN_PAIRS}")
+    if not 0 <= min(pairs.scores) <= max(pairs.scores) <= _TOP:
+        span = f"{min(pairs.scores):g} to {max(pairs.scores):g}"
         raise ConfigError(f"{_SETTING}: the scores of {path} lie in {span}; bring them to the scale 0 to 5")
-    return task
+    return pairs
 
 
 def fit_map(scores_N: NDArray[np.float64], people_N: NDArray[np.float64]) -> ScoreMap:

@@ -62,8 +62,11 @@ def _model_scorer(config: Config) -> Scorer:
     if config.score.method == "nli":
         from multicsr.stages.score.by_nli import NliScorer
 
-        return NliScorer(name, device)
+        return NliScorer(name, device, trust_remote_code=config.scorer_runs_code)
     from multicsr.models.frozen_encoder import FrozenEncoder
     from multicsr.stages.score.by_encoder import EncoderScorer
 
-    return EncoderScorer(FrozenEncoder(name, setting, device, config.scoring_prompt))
+    encoder = FrozenEncoder(
+        name, setting, device, config.scoring_prompt, trust_remote_code=config.scorer_runs_code
+    )
+    return EncoderScorer(encoder)

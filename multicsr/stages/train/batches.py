@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multicsr.stages.train import distributed
 from multicsr.stages.train.data.loader import Batch
 from multicsr.stages.train.data.plan import Plan
+from multicsr.stages.train.data.source import RowNumbers
 from multicsr.stages.train.job import TrainingJob
 from multicsr.stages.train.mask_model.batch_masks import BatchMasks
 from multicsr.stages.train.mask_model.vector_cache import PendingBatch
@@ -24,6 +27,10 @@ class LossBatch(NamedTuple):
     """Mask of this worker's anchors, bool, True = the cell stays; None: no mask."""
     score_N2: Tensor | None
     """Scores a and b of this worker's rows; None if the objective does not use them."""
+    weight_G: Tensor | None
+    """Weight of each row of the global batch; None: all rows have the same."""
+    has_negative_G: Tensor | None
+    """False for a row without a hard negative, bool; None: all rows have one."""
 
 
 class BatchStream:
@@ -45,7 +52,15 @@ class BatchStream:
     def ready(self, timer: StepTimer) -> Iterator[LossBatch]:
         """Yield every batch, after the vectors of the next one were requested; `timer` counts the waiting."""
         for batch, pending in self._asked_ahead(timer):
-            yield LossBatch(batch, self._keep(batch, pending, timer), self._scores(batch))
+            keep_NC, index = self._keep(batch, pending, timer), self._job.index
+            own_N = batch.row_G[distributed.own_rows(len(batch.row_G))]
+            yield LossBatch(
+                batch,
+                keep_NC,
+                self._values(index.score_R2, own_N),
+                self._values(index.weight_R, batch.row_G),
+                self._values(index.has_negative_R, batch.row_G),
+            )
 
     def _asked_ahead(self, timer: StepTimer) -> Iterator[tuple[Batch, PendingBatch | None]]:
         """Yield every batch with its request to P, after the next batch was requested too."""
@@ -67,9 +82,6 @@ class BatchStream:
         is_first_epoch = bool(self._plan.epoch_B[batch.number] == 1)
         return self._masks.keep(batch, vector_GSD, is_counted=is_first_epoch)
 
-    def _scores(self, batch: Batch) -> Tensor | None:
-        """Return a and b of this worker's rows, [N, 2]; None if the objective does not use them."""
-        if self._job.index.score_R2 is None:
-            return None
-        own_N = batch.row_G[distributed.own_rows(len(batch.row_G))]
-        return torch.from_numpy(self._job.index.score_R2[own_N]).to(self._job.device)
+    def _values(self, value_R: NDArray[np.generic] | None, rows: RowNumbers) -> Tensor | None:
+        """Return the values of some rows on the device of the loss; None if there are none."""
+        return None if value_R is None else torch.from_numpy(value_R[rows]).to(self._job.device)

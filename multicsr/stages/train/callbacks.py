@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from multicsr.artifacts import DevScore, Step
+from multicsr.artifacts import CandidateScore, DevScore, Step
 from multicsr.stages.train.checkpoint import Checkpoint
 
 
@@ -11,7 +11,7 @@ class TrainingCallback(Protocol):
     """A receiver of the events of a training on one worker.
 
     A subclass overrides the methods that concern it. Evaluations and checkpoints are reported on worker 0
-    only, so these methods must not communicate with other workers.
+    only, candidates too, so these methods must not communicate with other workers.
     """
 
     def on_step(self, step: Step) -> None:
@@ -20,6 +20,10 @@ class TrainingCallback(Protocol):
 
     def on_evaluation(self, score: DevScore) -> None:
         """Handle a finished evaluation on dev."""
+        return
+
+    def on_candidate(self, score: CandidateScore) -> None:
+        """Handle a measured candidate between the encoder as it was and the trained one."""
         return
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -43,6 +47,11 @@ class CallbackList(TrainingCallback):
         """Implement `TrainingCallback.on_evaluation`."""
         for callback in self._callbacks:
             callback.on_evaluation(score)
+
+    def on_candidate(self, score: CandidateScore) -> None:
+        """Implement `TrainingCallback.on_candidate`."""
+        for callback in self._callbacks:
+            callback.on_candidate(score)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Implement `TrainingCallback.on_checkpoint`."""

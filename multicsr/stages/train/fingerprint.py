@@ -1,15 +1,21 @@
 """The settings and files that decide a model, so that another model gets another fingerprint."""
 
 import hashlib
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from multicsr.config import TrainConfig
+from multicsr.config import Config, TrainConfig
 from multicsr.models.resolve import identify_weights
-from multicsr.stages.evaluate import digest_task, read_task
+from multicsr.stages.evaluate import find_tasks, read_task
+from multicsr.stages.ingest.overlap import KnownTexts
+from multicsr.stages.train.data.extra_rows import digest_triplets
 from multicsr.stages.train.data.index import Index
+from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.storage.manifest import fingerprint
 
+EXTRA_TRIPLETS = "extra_triplets"
+"""Key of the labelled triplets among the settings of a model."""
 NO_RESULT = {
     "cpus_per_worker",
     "nodes",
@@ -22,10 +28,20 @@ NO_RESULT = {
     "max_restarts",
     "tensorboard",
     "mlflow",
+    "trust_remote_code",
+    "gradient_checkpointing",
 }
 """Settings of `train` that do not affect the trained model, so a run may resume with other values."""
-NO_RESULT_OF_MASK = {"place", "cache_gib"}
+BY_CONTENT = {EXTRA_TRIPLETS, "keep"}
+"""Settings of `train` that name files of which `deciding_files` has only the content."""
+IF_SET = {"matryoshka", "merge", "keep_tolerance"}
+"""Settings of `train` that are part of the fingerprint only where they differ from their default: they were
+added when there were models already."""
+NO_RESULT_OF_MASK = {"place", "cache_gib", "trust_remote_code"}
 """Settings of `train.mask` that do not affect the trained model."""
+
+ROW_SETTINGS = ("held_out", "leaks")
+"""Names of what `deciding_rows` returns."""
 
 
 def identity(config: TrainConfig, index: Index, seed: int) -> str:
@@ -36,6 +52,8 @@ def identity(config: TrainConfig, index: Index, seed: int) -> str:
     """
     digest = hashlib.blake2b(index.row_R.tobytes())
     digest.update(index.sentence_T[index.text_RS].tobytes())
+    if index.score_R2 is not None:
+        digest.update(index.score_R2.tobytes())
     return fingerprint(
         {
             "train": deciding_settings(config),
@@ -62,12 +80,53 @@ def deciding_files(config: TrainConfig, start: str | None = None) -> dict[str, J
     if config.mask is not None:
         files["mask_weights"] = identify_weights(config.mask.model, "train.mask.model")
     if config.dev is not None:
-        files["dev"] = digest_task(read_task(config.dev))
-    return files
+        files["dev"] = read_task(config.dev).digest()
+    if config.keep:
+        files["keep"] = [*sorted(find_tasks(config.keep).digests.values())]
+    return files | deciding_triplets(config)
+
+
+def deciding_triplets(config: TrainConfig) -> dict[str, JsonValue]:
+    """Return the number of labelled triplets and a hash of them; nothing if there are none.
+
+    Raises:
+        ConfigError, RunError: see `digest_triplets`.
+    """
+    if not config.extra_triplets:
+        return {}
+    num_rows, digest = digest_triplets(config.extra_triplets)
+    return {EXTRA_TRIPLETS: f"{num_rows}:{digest}"}
+
+
+def num_triplets(settings: Mapping[str, JsonValue]) -> int:
+    """Return the number of labelled triplets in the settings of a model; see `deciding_triplets`."""
+    return int(str(settings.get(EXTRA_TRIPLETS, "0")).partition(":")[0])
+
+
+def deciding_rows(config: Config, known: KnownTexts | None = None) -> dict[str, JsonValue]:
+    """Return what decides which curated rows are trained on, besides `train`; empty if all of them are.
+
+    Args:
+        config: the configuration of the run.
+        known: texts of the labelled sets.
+    """
+    rows: dict[str, JsonValue] = {"held_out": config.evaluate.held_out} if config.evaluate.held_out else {}
+    if config.evaluate.drop_leaks and known is not None:
+        rows["leaks"] = known.digest()
+    return rows
 
 
 def deciding_settings(config: TrainConfig) -> dict[str, JsonValue]:
-    """Return the settings of `train` that decide the model."""
+    """Return the settings of `train` that decide the model, with those that depend on the encoder.
+
+    Raises:
+        ConfigError: see `resolve_recipe`.
+    """
+    config = resolve_recipe(config)
+    at_default = {
+        name for name in IF_SET if getattr(config, name) in (TrainConfig.model_fields[name].get_default(), [])
+    }
     return config.model_dump(
-        mode="json", exclude={**dict.fromkeys(NO_RESULT, True), "mask": NO_RESULT_OF_MASK}
+        mode="json",
+        exclude={**dict.fromkeys(NO_RESULT | BY_CONTENT | at_default, True), "mask": NO_RESULT_OF_MASK},
     )

@@ -1,6 +1,7 @@
 """The gradient of a batch: embed sentences by G, gather candidates, mask, compute the loss, differentiate.
 
-N own rows     G rows of the global batch     C = 2G candidates     S sentences a row     D width
+N own rows     G rows of the global batch     C candidates     S sentences a row     D width
+H hard negatives: C = G + H, and H = G unless rows have none
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,10 @@ from torch import Tensor
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.stages.train import distributed
+from multicsr.stages.train.batches import LossBatch
 from multicsr.stages.train.data.loader import Batch, Chunk
 from multicsr.stages.train.engines.base import TrainEngine
-from multicsr.stages.train.objectives.losses import OBJECTIVES, LossInputs
+from multicsr.stages.train.objectives.losses import OBJECTIVES, LossInputs, mean_over_widths
 
 _SHORTEST = 1e-6
 """Length below which a vector counts as zero. Encoders give lengths of 1 to 30; float32 has seven digits."""
@@ -39,9 +41,7 @@ class Gradients:
         self._config, self._engine = config, engine
         self._objective = OBJECTIVES[config.objective]
 
-    def add(
-        self, batch: Batch, keep_NC: Tensor | None, score_N2: Tensor | None, signal: float = 0
-    ) -> BatchLoss:
+    def add(self, ready: LossBatch, signal: float = 0) -> BatchLoss:
         """Add the gradient of a global batch, divided by `accumulate`. All workers call this method together.
 
         With `grad_cache`, the sentences pass through the encoder twice: first without gradient, to
@@ -49,26 +49,25 @@ class Gradients:
         parameters.
 
         Args:
-            batch: the global batch.
-            keep_NC: the mask from `mask_model/read_mask.py`, on the engine's device; None: no mask.
-            score_N2: a and b of this worker's rows, on the same device; None if the objective uses no scores.
+            ready: the global batch with its mask, scores and weights on the engine's device.
             signal: a number that is summed over the workers in the same exchange.
 
         Raises:
             RunError: the loss is not finite, or a vector is zero. All workers raise it; it names the rows.
             ConfigError: the mask removes all other rows' hypotheses of the first batch.
         """
+        chunks = ready.batch.chunks
         if self._config.grad_cache:
             with torch.no_grad():
-                embedding_SND = self._embed(batch.chunks)
+                embedding_SND = self._embed(chunks)
             embedding_SND.requires_grad_()
-            result, share = self._loss(batch, embedding_SND, keep_NC, score_N2, signal)
+            result, share = self._loss(ready, embedding_SND, signal)
             torch.autograd.backward(share)
-            for chunk, gradient_SMD in self._with_gradients(batch.chunks, embedding_SND):
+            for chunk, gradient_SMD in self._with_gradients(chunks, embedding_SND):
                 self._engine.backward((self._embed([chunk]) * gradient_SMD).sum())
         else:
-            embedding_SND = self._embed(batch.chunks)
-            result, share = self._loss(batch, embedding_SND, keep_NC, score_N2, signal)
+            embedding_SND = self._embed(chunks)
+            result, share = self._loss(ready, embedding_SND, signal)
             self._engine.backward(share)
         return result
 
@@ -86,40 +85,56 @@ class Gradients:
             raise AssertionError("the loss was not differentiated")
         return zip(chunks, torch.split(embedding_SND.grad, [c.num_rows for c in chunks], dim=1), strict=True)
 
-    def _loss(
-        self,
-        batch: Batch,
-        embedding_SND: Tensor,
-        keep_NC: Tensor | None,
-        score_N2: Tensor | None,
-        signal: float,
-    ) -> tuple[BatchLoss, Tensor]:
+    def _loss(self, ready: LossBatch, embedding_SND: Tensor, signal: float) -> tuple[BatchLoss, Tensor]:
         """Return the loss of the global batch, and this worker's share of it, which is differentiated."""
+        batch, has_negative_G = ready.batch, ready.has_negative_G
         num_rows = len(batch.row_G)
         candidate_GSD = distributed.gather(embedding_SND[1:].transpose(0, 1), num_rows)
-        share = self._objective.loss(
-            LossInputs(
-                anchor_ND=embedding_SND[0],
-                positive_GD=candidate_GSD[:, 0],
-                negative_GD=candidate_GSD[:, 1] if candidate_GSD.shape[1] > 1 else None,
-                temperature=self._config.temperature,
-                anchor_offset=distributed.own_rows(num_rows).start,
-                keep_NC=keep_NC,
-                score_N2=score_N2,
-            )
+        negative_HD = candidate_GSD[:, 1] if candidate_GSD.shape[1] > 1 else None
+        keep_NC = ready.keep_NC
+        if has_negative_G is not None and negative_HD is not None:
+            # Another sentence stands where a hard negative is missing: it is no candidate of any anchor.
+            negative_HD = negative_HD[has_negative_G]
+            if keep_NC is not None:
+                keep_NC = keep_NC[:, torch.cat([torch.ones_like(has_negative_G), has_negative_G])]
+        inputs = LossInputs(
+            anchor_ND=embedding_SND[0],
+            positive_GD=candidate_GSD[:, 0],
+            negative_GD=negative_HD,
+            temperature=self._config.temperature,
+            anchor_offset=distributed.own_rows(num_rows).start,
+            keep_NC=keep_NC,
+            score_N2=ready.score_N2,
+            weight_G=ready.weight_G,
         )
+        share = mean_over_widths(self._objective.loss, inputs, self._config.matryoshka)
+        num_candidates = num_rows + (0 if negative_HD is None else len(negative_HD))
         masked = 0 if keep_NC is None else int((~keep_NC).sum())
         is_broken = not torch.isfinite(share) or bool(_is_zero(embedding_SND).any())
-        loss, all_masked, broken, signals = distributed.add_numbers(share.item(), masked, is_broken, signal)
+        is_equal = self._is_unaugmented(batch.number, embedding_SND)
+        loss, all_masked, broken, equal, signals = distributed.add_numbers(
+            share.item(), masked, is_broken, is_equal, signal
+        )
         if broken:
             raise RunError(_blame(batch, embedding_SND, is_broken))
-        self._check_mask(batch.number, int(all_masked), num_rows)
-        result = BatchLoss(loss, all_masked / (2 * num_rows**2), signals)
+        if batch.number == 0 and all_masked >= num_candidates * (num_rows - 1):
+            self._raise_nothing_left()
+        if equal:
+            raise ConfigError(
+                "train.objective: simcse_unsup takes a second pass with other dropout as the positive, and "
+                f"{self._config.encoder} has no dropout; take another encoder or objective"
+            )
+        result = BatchLoss(loss, all_masked / (num_rows * num_candidates), signals)
         return result, share / self._config.accumulate
 
-    def _check_mask(self, number: int, masked: int, num_rows: int) -> None:
-        """Raise ConfigError if the mask removes all other rows' hypotheses of the first batch."""
-        if number == 0 and masked >= 2 * num_rows * (num_rows - 1) and self._config.mask is not None:
+    def _is_unaugmented(self, number: int, embedding_SND: Tensor) -> bool:
+        """Return True if both passes over the first batch's premises give the same vectors."""
+        is_encoded_twice = self._objective.sentences == ("text",)
+        return number == 0 and is_encoded_twice and torch.equal(embedding_SND[0], embedding_SND[1])
+
+    def _raise_nothing_left(self) -> None:
+        """Raise ConfigError because the mask removes all other rows' hypotheses of the first batch."""
+        if self._config.mask is not None:
             raise ConfigError(
                 f"train.mask.sigma: at {self._config.mask.sigma:g} the mask removes every other row of the "
                 "first batch, so there is nothing to learn from; raise it"

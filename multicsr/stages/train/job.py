@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from multicsr.artifacts import Merges
 from multicsr.config import TrainConfig
 from multicsr.stages.train.data.index import Index
 
@@ -41,14 +42,17 @@ class FitResult:
     steps: int
     """Number of optimizer steps done."""
     best_step: int
-    """Step whose parameters were kept; the last step if there is no dev evaluation."""
+    """Step whose parameters are the trained ones; the last step if there is no dev evaluation."""
     best_dev: float | None
     """Dev score of these parameters; None if there is no dev evaluation."""
     num_left_out: int
     """Number of triplets left out because they contain the same sentence twice."""
+    merges: Merges | None = None
+    """Candidates from which dev chose, on worker 0; None: the trained parameters are kept."""
 
     def summary(self) -> str:
         """Return one line about the training."""
-        if self.best_dev is None:
-            return f"{self.steps:,} steps"
-        return f"{self.steps:,} steps, best dev {self.best_dev:.2f} at step {self.best_step:,}"
+        best = f"{self.steps:,} steps"
+        if self.best_dev is not None:
+            best += f", best dev {self.best_dev:.2f} at step {self.best_step:,}"
+        return f"{best}. {self.merges.sentence()}" if self.merges else best

@@ -2,12 +2,18 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from statistics import fmean
 
+import numpy as np
 from safetensors import SafetensorError
 
-from multicsr.artifacts import LOG, Step
+from multicsr.artifacts import LOG, MERGES, Step
+from multicsr.config import TrainConfig
+from multicsr.errors import ConfigError
+from multicsr.execution.profiling import loading, working
+from multicsr.models.encoder import Encoder
 from multicsr.observability.progress import Progress
 from multicsr.stages.train import distributed
 from multicsr.stages.train.batches import BatchStream, LossBatch
@@ -22,6 +28,7 @@ from multicsr.stages.train.gradient import BatchLoss, Gradients
 from multicsr.stages.train.job import FitResult, TrainingJob
 from multicsr.stages.train.mask_model.batch_masks import BatchMasks
 from multicsr.stages.train.mask_model.statistics import MaskStatistics
+from multicsr.stages.train.merging import NUM_PREMISES, choose_merge
 from multicsr.stages.train.monitoring.reporters import ProgressReporter, open_reporters
 from multicsr.stages.train.monitoring.step_timer import StepTimer
 from multicsr.stages.train.schedule import learning_rate
@@ -29,6 +36,8 @@ from multicsr.stages.train.selection import ModelSelection
 from multicsr.stages.train.services import TrainingServices
 
 logger = logging.getLogger(__name__)
+WORKER = "training worker"
+"""Role of the process in profiles."""
 
 
 def run_training(job: TrainingJob, services: TrainingServices, progress: Progress) -> FitResult:
@@ -41,24 +50,42 @@ def run_training(job: TrainingJob, services: TrainingServices, progress: Progres
     """
     try:
         job.out.mkdir(parents=True, exist_ok=True)
-        loop = TrainingLoop(job, services)
+        with loading(WORKER):
+            loop = TrainingLoop(job, services)
         progress.start("train", loop.num_steps, "steps")
         progress.skip(loop.done)
         with open_reporters(job, loop.num_steps, loop.done, loop.log_bytes) as reporters:
             writer = CheckpointWriter(job.out, services.keep)
-            loop.run(CallbackList([*reporters, writer, ProgressReporter(progress)]))
-            result = loop.write_model()
+            callbacks = CallbackList([*reporters, writer, ProgressReporter(progress)])
+            with working(WORKER, loop.done):
+                loop.run(callbacks)
+                result = loop.write_model(callbacks)
     except (OSError, SafetensorError) as error:
         raise cannot_write(job.out, error) from error
     progress.finish(result.summary())
     return result
 
 
+def _check_widths(config: TrainConfig, encoder: Encoder) -> None:
+    """Raise ConfigError if a width of `train.matryoshka` is not below the encoder's."""
+    width = int(encoder.model.get_embedding_dimension() or 0)
+    for shortened in config.matryoshka:
+        if shortened >= width:
+            raise ConfigError(
+                f"train.matryoshka: vectors of {config.encoder} have {width} entries; take widths below, "
+                f"not {shortened}"
+            )
+
+
 class TrainingLoop:
     """One training, resumed from its checkpoint if there is one. All workers make and use it together."""
 
     def __init__(self, job: TrainingJob, services: TrainingServices) -> None:
-        """Load the checkpoint, the encoder and the engine; start P and the evaluation if the job has them."""
+        """Load the checkpoint, the encoder and the engine; start P and the evaluation if the job has them.
+
+        Raises:
+            ConfigError, RunError: one of them cannot be used, or nothing can choose among merges.
+        """
         config, index = job.config, job.index
         if index.num_left_out:
             logger.warning("%d triplets repeat a sentence within themselves: left out", index.num_left_out)
@@ -71,8 +98,18 @@ class TrainingLoop:
         self.log_bytes = checkpoint.log.size if checkpoint else 0
         """Size of the part of the log that describes the steps before the start."""
         self._job, self._plan, self._source = job, plan, services.source
+        # Worker 0 reads the task now, so that nothing is trained if there is none.
+        is_merged = bool(config.merge) and distributed.rank() == 0
+        self._choosing_task = services.chooser() if is_merged and services.chooser else None
         # The encoder is loaded in eval mode, in which it would train without dropout.
         encoder = new_encoder(job).train().to(job.device)
+        _check_widths(config, encoder)
+        if distributed.rank() == 0 and 0 < config.warmup * plan.steps < 1.5:
+            logger.warning(
+                "train.warmup: %g of %d steps is no more than one step, so there is no warm-up",
+                config.warmup,
+                plan.steps,
+            )
         batches = feed(services.source, plan, self.done, encoder.tokenize, config, job.seed)
         self._mask_statistics = (
             checkpoint.mask_statistics if checkpoint and distributed.rank() == 0 else MaskStatistics()
@@ -126,8 +163,8 @@ class TrainingLoop:
                 **timer.read(),
             )
 
-    def write_model(self) -> FitResult:
-        """Write the best parameters, or the last ones if there is no dev evaluation, as `model/`."""
+    def write_model(self, callbacks: TrainingCallback) -> FitResult:
+        """Write the parameters that are chosen, or the last ones if nothing chooses, as `model/`."""
         weights, mask_statistics, best = (
             self._engine.weights(),
             self._mask_statistics.of_all_workers(),
@@ -140,16 +177,30 @@ class TrainingLoop:
             best_dev=best.dev if best else None,
             num_left_out=self._job.index.num_left_out,
         )
-        if distributed.rank() == 0:
-            if self._masks:
-                mask_statistics.write(self._job.out, self._source)
-                self._masks.write_vectors()
-            write_model(self._job, best.model if best else weights, result)
+        if distributed.rank() != 0:
+            return result
+        if self._masks:
+            mask_statistics.write(self._job.out, self._source)
+            self._masks.write_vectors()
+        weights = best.model if best else weights
+        if self._choosing_task:
+            weights, merges = choose_merge(
+                self._job, weights, self._choosing_task, self._some_premises(), callbacks.on_candidate
+            )
+            (self._job.out / MERGES).write_text(merges.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            result = replace(result, merges=merges)
+        write_model(self._job, weights, result)
         return result
+
+    def _some_premises(self) -> list[str]:
+        """Return premises of rows that the ids of all rows choose."""
+        rows = np.argsort(self._job.index.row_R, kind="stable")[:NUM_PREMISES]
+        (chosen,) = self._source([[rows]])
+        return chosen.sentences[0]
 
     def _add_gradient(self, ready: LossBatch) -> BatchLoss:
         """Add the gradient of a batch, and take note if worker 0 signals that a checkpoint is due."""
-        result = self._gradients.add(*ready, self._checkpoint_schedule.signal())
+        result = self._gradients.add(ready, self._checkpoint_schedule.signal())
         self._checkpoint_schedule.receive(result.signal)
         return result
 

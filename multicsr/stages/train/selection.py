@@ -52,7 +52,8 @@ class ModelSelection:
             return None
         (step, weights), self._pending = self._pending, None
         dev = self._evaluator.result()
-        # The score at step 0 is for comparison only: a training run never returns the untrained encoder.
+        # The encoder as it was (step 0) competes when the training is done (`merging.py`). Until then it must
+        # neither end the run nor be kept as its best state.
         is_best = step > 0 and (self.best is None or dev > self.best.dev)
         if is_best:
             self.best, self.num_not_better = Best(step, dev, weights), 0

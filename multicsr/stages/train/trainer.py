@@ -1,4 +1,4 @@
-"""The training stage under Ray Train: curated rows to a model, on any number of workers.
+"""The training stage under Ray Train: curated and labelled rows to a model, on any number of workers.
 
 This is the only module that starts Ray Train. The checkpoint that worker 0 writes is the only state of a run:
 Ray's own run state is discarded, so that an old run is never resumed unnoticed. Every worker gets the same
@@ -8,13 +8,16 @@ task and finds its part by its number.
 import logging
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import cast
 
+import pyarrow as pa
 from pydantic import JsonValue
 
-from multicsr.artifacts import LOG, DevScore, Step, parse_log
+from multicsr.artifacts import LABELLED_ROWS, LOG, DevScore, Step, parse_log
 from multicsr.config import Config
 from multicsr.errors import ConfigError, RunError
 from multicsr.execution.materialise import Artifact, materialise
@@ -26,14 +29,25 @@ from multicsr.execution.stage_runner import PartShard, commit, map_shards
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.observability.progress import Progress
 from multicsr.rows import Reason
-from multicsr.stages.train.data.index import columns_of, digest_rows
+from multicsr.stages.ingest.leaks import Leaks, report_leaks
+from multicsr.stages.ingest.overlap import KnownTexts
+from multicsr.stages.train.data.extra_rows import write_triplets
+from multicsr.stages.train.data.index import columns_of, digest_labelled, digest_rows, with_negatives
+from multicsr.stages.train.data.withheld import withheld_reasons
 from multicsr.stages.train.failures import Failures
-from multicsr.stages.train.fingerprint import deciding_files, deciding_settings
+from multicsr.stages.train.fingerprint import (
+    deciding_files,
+    deciding_rows,
+    deciding_settings,
+    num_triplets,
+)
 from multicsr.stages.train.monitoring.log_follower import followed_in
-from multicsr.stages.train.worker import INDEX, Task, TrainedModel, work
+from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.recipe import resolved
+from multicsr.stages.train.worker import INDEX, LABELLED_INDEX, TrainedModel, TrainingTask, work
 from multicsr.storage.collected import unused
-from multicsr.storage.manifest import Contents, Manifest, base_fingerprint
-from multicsr.storage.store import Store
+from multicsr.storage.manifest import Contents, Manifest, add_digests, base_fingerprint
+from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import Snapshot
 
 _ARTIFACT = "model"
@@ -45,7 +59,13 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
-def train(config: Config, snapshot: Snapshot, progress: Progress, start: str | None = None) -> Manifest:
+def train(
+    config: Config,
+    snapshot: Snapshot,
+    progress: Progress,
+    start: str | None = None,
+    known: KnownTexts | None = None,
+) -> Manifest:
     """Train on the curated rows under Ray Train and write the artifact `model`.
 
     A model that exists already for the same settings and the same rows is reused. A killed training resumes
@@ -57,6 +77,8 @@ def train(config: Config, snapshot: Snapshot, progress: Progress, start: str | N
         progress: receives the steps.
         start: fingerprint of an artifact `model` whose encoder is trained further; None: `train.encoder` is
             trained.
+        known: texts of the labelled sets. Rows with a sentence that they have too are reported and, with
+            `evaluate.drop_leaks`, are not trained on.
 
     Returns:
         The manifest of the artifact `model`.
@@ -65,33 +87,62 @@ def train(config: Config, snapshot: Snapshot, progress: Progress, start: str | N
         ConfigError: a model or dev file cannot be used, there are too few rows, or more workers than GPUs.
         RunError: there are no curated rows, a loss is not finite, or workers died more often than allowed.
     """
-    artifact = _artifact(config, snapshot, start)
-    manifest = materialise(artifact, progress, lambda: _trained(config, snapshot, artifact, progress, start))
+    config = resolved(config)
+    artifact = _artifact(config, snapshot, start, known)
+    manifest = materialise(
+        artifact, progress, lambda: _trained(config, snapshot, artifact, progress, start, known)
+    )
     # A model that is reused may have such a folder, too, if its job died at this line.
     snapshot.store.delete(f"training/{artifact.fingerprint}")
     return manifest
 
 
-def model_fingerprint(config: Config, snapshot: Snapshot, start: str | None = None) -> str:
+def model_fingerprint(
+    config: Config, snapshot: Snapshot, start: str | None = None, known: KnownTexts | None = None
+) -> str:
     """Return the fingerprint that the artifact `model` has after `train` with the same arguments."""
-    return _artifact(config, snapshot, start).fingerprint
+    return _artifact(resolved(config), snapshot, start, known).fingerprint
 
 
-def _artifact(config: Config, snapshot: Snapshot, start: str | None) -> Artifact:
+def _artifact(config: Config, snapshot: Snapshot, start: str | None, known: KnownTexts | None) -> Artifact:
     """Return the artifact `model` that `train` makes with the same arguments."""
-    settings = unused(snapshot.store, _settings(config, snapshot.manifest("curated"), start))
+    settings = unused(snapshot.store, _settings(config, snapshot.manifest("curated"), start, known))
     return Artifact(snapshot.store, "train", _ARTIFACT, config.name, settings, unit=None, summarise=_summary)
 
 
 def _summary(model: Manifest) -> str:
     """Return the result of a training in one line."""
     counters = model.counters
-    best = f", best dev {counters['best_dev']:.2f}" if "best_dev" in counters else ""
-    return f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}"
+    chosen_on = "dev" if "dev" in model.settings else "held-out triplets"
+    is_chosen = "best_dev" in counters or "merge_weight" in counters
+    best = "" if is_chosen else ", the last parameters: without train.dev nothing chose"
+    if "best_dev" in counters:
+        best = f", best dev {counters['best_dev']:.2f}"
+    return (
+        f"{int(counters['steps']):,} steps, loss {counters['loss']:.3f}{best}{_choice(counters, chosen_on)}"
+    )
+
+
+def _choice(counters: Mapping[str, float], chosen_on: str) -> str:
+    """Return which candidate was published, and on what data it was chosen, if there were several."""
+    if "merge_weight" not in counters:
+        return ""
+    weight, before = counters["merge_weight"], counters["dev_before"]
+    if weight == 0:
+        helped_not = f"; the training did not help ({chosen_on} before {before:.2f})"
+        return f"{helped_not}: the encoder is published unchanged"
+    what = "trained" if weight == 1 else f"merged {weight:.0%} trained"
+    chance = " (within chance)" if counters.get("merge_low", 1.0) <= 0 else ""
+    return f"; published: {what}, {chosen_on} {counters['merge_dev']:.2f}, before {before:.2f}{chance}"
 
 
 def _trained(
-    config: Config, snapshot: Snapshot, artifact: Artifact, progress: Progress, start: str | None
+    config: Config,
+    snapshot: Snapshot,
+    artifact: Artifact,
+    progress: Progress,
+    start: str | None,
+    known: KnownTexts | None,
 ) -> Contents:
     """Train, and return the contents of the artifact.
 
@@ -100,24 +151,49 @@ def _trained(
     """
     store, source = snapshot.store, snapshot.manifest("curated")
     training = f"training/{artifact.fingerprint}"
-    batches = config.train.epochs * (source.rows_out // config.train.global_batch)
+    labelled = _labelled(config, artifact)
+    rows = round(source.rows_out * (1 - config.evaluate.held_out)) + labelled.rows_out
+    batches = config.train.epochs * (rows // config.train.global_batch)
     progress.start("train", config.train.steps or batches // config.train.accumulate, "steps")
     with start_ray(config.train.workers * config.train.cpus_per_worker):
         check_resources(config)
-        _make_index(config, store, source, f"{training}/{INDEX}")
+        leaks = _make_indexes(config, store, source, labelled, training, known)
+        of_all = f"{source.rows_out + labelled.rows_out:,} triplets"
+        report_leaks("train", of_all, leaks, config.evaluate.drop_leaks, progress)
         progress.announce(f"starting {config.train.workers} worker{'s' if config.train.workers > 1 else ''}")
         with followed_in(store, f"{training}/{LOG}", progress):
-            trained = _run_workers(config, snapshot, artifact.fingerprint, start)
+            trained = _run_workers(config, snapshot, artifact.fingerprint, start, labelled.files)
     log = next(entry for entry in trained.files if entry.path == f"{artifact.folder}/{LOG}")
-    counters = _counters(store.read_verified(log).decode()) | {"workers": float(trained.num_workers)}
+    counters = _counters(store.read_verified(log).decode()) | {"workers": float(trained.num_workers)} | leaks
+    if trained.merges:
+        merges = trained.merges
+        counters |= {"merge_weight": merges.chosen, "merge_dev": merges.winner.dev}
+        counters["dev_before"] = merges.candidates[0].dev
+        if merges.low is not None:
+            counters["merge_low"] = merges.low
+    if labelled.files:
+        counters[LABELLED_ROWS] = float(labelled.rows_out)
+    rejected = Counter(labelled.rejected) + Counter(trained.withheld)
+    if trained.num_left_out:
+        rejected[Reason.SAME_HYPOTHESES.value] += trained.num_left_out
+    rows_in = source.rows_out + labelled.rows_in
     return Contents(
-        rows_in=source.rows_out,
-        rows_out=source.rows_out - trained.num_left_out,
-        rejected={Reason.SAME_HYPOTHESES.value: trained.num_left_out} if trained.num_left_out else {},
-        rows_digest=source.rows_digest,
-        files=trained.files,
+        rows_in=rows_in,
+        rows_out=rows_in - rejected.total(),
+        rejected=dict(rejected),
+        rows_digest=add_digests([source.rows_digest, labelled.rows_digest]),
+        files=[*trained.files, *labelled.files],
+        reject_files=labelled.reject_files,
         counters=counters,
     )
+
+
+def _labelled(config: Config, artifact: Artifact) -> Contents:
+    """Write the labelled triplets of `train.extra_triplets` into the artifact, if there are any."""
+    if not config.train.extra_triplets:
+        return Contents()
+    num_rows = num_triplets(artifact.settings)
+    return write_triplets(config.train.extra_triplets, num_rows, artifact.store, artifact.folder)
 
 
 def check_resources(config: Config) -> None:
@@ -147,24 +223,66 @@ def check_resources(config: Config) -> None:
         )
 
 
-def _settings(config: Config, source: Manifest, start: str | None) -> dict[str, JsonValue]:
+def _settings(
+    config: Config, source: Manifest, start: str | None, known: KnownTexts | None = None
+) -> dict[str, JsonValue]:
     """Return everything that decides the model; models and the dev file are included as content hashes."""
     return {
         "train": deciding_settings(config.train),
         "seed": config.seed,
         "input": f"{base_fingerprint(source.fingerprint)}:{source.rows_digest}",
+        **deciding_rows(config, known),
         **deciding_files(config.train, start and base_fingerprint(start)),
     }
 
 
-def _make_index(config: Config, store: Store, source: Manifest, folder: str) -> None:
-    """Write one part of the index for every curated file into `folder`; existing parts are reused."""
+def _make_indexes(
+    config: Config,
+    store: Store,
+    source: Manifest,
+    labelled: Contents,
+    training: str,
+    known: KnownTexts | None,
+) -> Counter[str]:
+    """Write the index of all rows into the folder of the training, and return the counters of their leaks."""
     objective = config.train.objective
     columns = ["row_id", *columns_of(objective)]
+    texts_read = ["row_id", *OBJECTIVES[objective].sentences]
+
+    def curated_part(entry: FileEntry) -> tuple[pa.Table, Leaks]:
+        """Return the part of the index of a curated file."""
+        rows = store.read_table(entry, columns)
+        texts = rows.select(texts_read)
+        held_out, drops = config.evaluate.held_out, config.evaluate.drop_leaks
+        reason_R, leaks = withheld_reasons(texts, held_out, known, drops)
+        return digest_rows(rows, objective, reason_R), leaks
+
+    def labelled_part(entry: FileEntry) -> tuple[pa.Table, Leaks]:
+        """Return the part of the index of a labelled file, of which no row is held out."""
+        rows = store.read_table(entry)
+        texts = with_negatives(rows).select(texts_read)
+        reason_R, leaks = withheld_reasons(texts, 0.0, known, config.evaluate.drop_leaks)
+        return digest_labelled(rows, objective, reason_R), leaks
+
+    leaks = _make_index(store, source.files, curated_part, f"{training}/{INDEX}")
+    return leaks + _make_index(store, labelled.files, labelled_part, f"{training}/{LABELLED_INDEX}")
+
+
+def _make_index(
+    store: Store,
+    files: Sequence[FileEntry],
+    make_part: Callable[[FileEntry], tuple[pa.Table, Leaks]],
+    folder: str,
+) -> Counter[str]:
+    """Write one part of the index for every file of rows into `folder`; existing parts are reused.
+
+    Returns:
+        Counters of the leaks in all files.
+    """
 
     def work(shard: PartShard) -> ShardReport:
-        """Write the part of one curated file."""
-        part = digest_rows(store.read_table(shard.entry, columns), objective)
+        """Write the part of one file."""
+        part, leaks = make_part(shard.entry)
         return commit(
             store,
             folder,
@@ -172,16 +290,21 @@ def _make_index(config: Config, store: Store, source: Manifest, folder: str) -> 
                 key=shard.key,
                 rows_in=part.num_rows,
                 rows_out=part.num_rows,
+                counters=leaks.counters(),
                 files=[store.write_table(f"{folder}/rows/{shard.key}.parquet", part)],
             ),
         )
 
-    shards = [PartShard(entry) for entry in source.files]
-    for _ in map_shards("train", lambda: work, store, folder, shards, Pool(shards_per_task=8)):
-        pass
+    shards = [*map(PartShard, files)]
+    counters: Counter[str] = Counter()
+    for report in map_shards("train", lambda: work, store, folder, shards, Pool(shards_per_task=8)):
+        counters.update(report.counters)
+    return counters
 
 
-def _run_workers(config: Config, snapshot: Snapshot, key: str, start: str | None) -> TrainedModel:
+def _run_workers(
+    config: Config, snapshot: Snapshot, key: str, start: str | None, labelled: list[FileEntry]
+) -> TrainedModel:
     """Train in Ray Train's workers and return the result of worker 0.
 
     Raises:
@@ -198,7 +321,15 @@ def _run_workers(config: Config, snapshot: Snapshot, key: str, start: str | None
     failures = Failures(store, key)
     failures.clear()
     resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
-    task = Task(config=config, store=store, snapshot=snapshot, key=key, start=start, folder=Path.cwd())
+    task = TrainingTask(
+        config=config,
+        store=store,
+        snapshot=snapshot,
+        key=key,
+        start=start,
+        labelled=labelled,
+        folder=Path.cwd(),
+    )
     # A local directory is enough: only Ray's controller, which runs on this machine, writes to it.
     with tempfile.TemporaryDirectory(prefix="multicsr-") as ray_state:
         trainer = TorchTrainer(

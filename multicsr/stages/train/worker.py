@@ -1,7 +1,7 @@
 """The function that runs in every worker of Ray Train."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 
-from multicsr.artifacts import ENCODER, HISTOGRAM, LOG, MASKED_PAIRS
+from multicsr.artifacts import ENCODER, HISTOGRAM, LOG, MASKED_PAIRS, MERGES, Merges
 from multicsr.config import Config, MaskConfig, TrainConfig
 from multicsr.errors import MulticsrError
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.stage_runner import finished
 from multicsr.observability.progress import Progress, SilentProgress
 from multicsr.stages.train.failures import Failures
-from multicsr.storage.manifest import read_manifest
+from multicsr.storage.manifest import Manifest, read_manifest
 from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import Snapshot
 
 if TYPE_CHECKING:
+    from multicsr.stages.evaluate import Task as EvaluationTask
     from multicsr.stages.train.mask_model.model import Embedder
     from multicsr.stages.train.monitoring.dev_evaluation import Dev
 
-INDEX = "index"
-"""Folder of the parts of the index, in the folder of the training."""
+INDEX, LABELLED_INDEX = "index", "index-labelled"
+"""Folders of the parts of the index of curated and of labelled rows, in the folder of the training."""
 
 
-class Task(TypedDict):
+class TrainingTask(TypedDict):
     """The arguments of `work`, the same for every worker."""
 
     config: Config
@@ -40,6 +41,8 @@ class Task(TypedDict):
     """Fingerprint of the model that the training makes."""
     start: str | None
     """Fingerprint of the model that is trained further; None: `train.encoder` is trained."""
+    labelled: list[FileEntry]
+    """Files of the labelled triplets of `train.extra_triplets`."""
     folder: Path
     """Working directory of the command. Paths in the configuration are relative to it."""
 
@@ -52,8 +55,12 @@ class TrainedModel:
     """Files of the artifact, from worker 0; empty on other workers."""
     num_left_out: int
     """Number of rows left out because they contain the same sentence twice."""
+    withheld: Mapping[str, int]
+    """Number of rows that are kept from training, by reason."""
     num_workers: int
     """Number of workers that finished the training."""
+    merges: Merges | None
+    """Candidates from which dev chose, from worker 0; None: the trained parameters are kept."""
 
 
 class _StepCounter(SilentProgress):
@@ -72,7 +79,7 @@ class _StepCounter(SilentProgress):
         self.steps += amount
 
 
-def work(task: Task) -> Outcome[TrainedModel]:
+def work(task: TrainingTask) -> Outcome[TrainedModel]:
     """Train; worker 0 uploads the model and the data for the report to the folder `model/<key>` of the store.
 
     An error that ends the run is returned as an outcome, because Ray would restart the workers after an
@@ -107,7 +114,7 @@ def work(task: Task) -> Outcome[TrainedModel]:
         raise
 
 
-def _train(task: Task, progress: Progress) -> TrainedModel:
+def _train(task: TrainingTask, progress: Progress) -> TrainedModel:
     """Run the job in the workspace of this worker and upload the model on worker 0."""
     import ray.train.torch
     import torch
@@ -132,7 +139,8 @@ def _train(task: Task, progress: Progress) -> TrainedModel:
     train = config.train.model_copy(update={"encoder": start}) if start else config.train
     mask = train.mask
     curated = task["snapshot"].manifest("curated")
-    index = join_index([*_index_parts(store, f"training/{task['key']}/{INDEX}")])
+    folders = (f"training/{task['key']}/{name}" for name in (INDEX, LABELLED_INDEX))
+    index = join_index([part for folder in folders for part in _index_parts(store, folder)])
     device = str(ray.train.torch.get_device())
     make_dev = partial(_make_dev, train, store, start)
     with workspace.mirrored(LOG), _start_from(store, start) as encoder:
@@ -149,32 +157,44 @@ def _train(task: Task, progress: Progress) -> TrainedModel:
             encoder=encoder,
         )
         services = TrainingServices(
-            source=from_files(store, curated, index, train.objective),
+            source=from_files(store, [*curated.files, *task["labelled"]], index, train.objective),
             embedder=None if mask is None else lambda: _embedder(mask, device, threads),
             evaluator=None if train.dev is None else lambda: ActorEvaluator(make_dev, str(task["folder"])),
+            chooser=lambda: _chooser(config, store, curated),
             vectors=store,
             keep=workspace.keep,
         )
         result = run_training(job, services, progress)
     files = [] if distributed.rank() else [*_upload(store, f"model/{task['key']}", workspace.path)]
     workspace.clear()
-    return TrainedModel(files, result.num_left_out, distributed.size())
+    return TrainedModel(files, result.num_left_out, index.withheld, distributed.size(), result.merges)
 
 
 def _upload(store: Store, folder: str, out: Path) -> Iterator[FileEntry]:
     """Upload the model, the log and the mask statistics, and yield the entry of each file."""
     yield from store.upload(f"{folder}/{ENCODER}", out / "model")
-    for name in (LOG, MASKED_PAIRS, HISTOGRAM):
+    for name in (LOG, MASKED_PAIRS, HISTOGRAM, MERGES):
         if (out / name).exists():
             yield store.upload_file(f"{folder}/{name}", out / name)
 
 
 def _make_dev(train: TrainConfig, store: Store, start: str | None) -> "Dev":
     """Return the dev evaluation, on any machine: an encoder from the store is copied to it for loading."""
+    from multicsr.stages.evaluate import read_task
     from multicsr.stages.train.monitoring.dev_evaluation import Dev
 
     with _start_from(store, start) as encoder:
-        return Dev(train, encoder)
+        return Dev(train, read_task(str(train.dev)), encoder)
+
+
+def _chooser(config: Config, store: Store, curated: Manifest) -> "EvaluationTask":
+    """Return the task that chooses among merges: dev, or the first part of the held-out triplets."""
+    from multicsr.stages.evaluate import read_task
+    from multicsr.stages.evaluate.held_out import CHOOSING_PART, read_held_out
+
+    if config.train.dev is not None:
+        return read_task(config.train.dev)
+    return read_held_out(store, curated, CHOOSING_PART * config.evaluate.held_out).tasks()[0]
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def start(path):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.cluster
 def test_killed_job_that_is_started_again_uploads_nothing_twice(endpoint, make_tree, tmp_path):
     """It is killed once in each of its batches: as soon as it is made, or when it was answered."""
     path = tmp_path / "t.yaml"

@@ -10,8 +10,7 @@ from multicsr.llm.fake import FakeEngine
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.rows import Reason
-from multicsr.stages.generate import fingerprint
-from multicsr.stages.generate import run as run_module
+from multicsr.stages.generate import fingerprint, planning, writing
 from multicsr.stages.generate import triplets as stage_module
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
@@ -63,8 +62,8 @@ def in_process(monkeypatch):
         for item in items:
             yield work(item)
 
-    monkeypatch.setattr(stage_runner, "map_items", map_items)
-    monkeypatch.setattr(run_module, "map_items", map_items)
+    for module in (stage_runner, planning, writing):
+        monkeypatch.setattr(module, "map_items", map_items)
 
     def use(engine):
         monkeypatch.setattr(stage_module, "load_engine", lambda config: engine)
@@ -151,7 +150,7 @@ def test_a_worker_that_takes_over_a_shard_does_only_what_is_missing(config, in_p
     """The plan was made before the other worker wrote, so it does not know of these rows."""
     engine = in_process(Failing(rows_per_commit=4))
     committed, lives = [], []
-    commit = run_module._commit
+    commit = writing._commit
 
     def commit_or_die(store, cache_key, todo, rows):
         commit(store, cache_key, todo, rows)
@@ -168,8 +167,8 @@ def test_a_worker_that_takes_over_a_shard_does_only_what_is_missing(config, in_p
                 lives.append(len(engine.written))
                 yield work(item)
 
-    monkeypatch.setattr(run_module, "_commit", commit_or_die)
-    monkeypatch.setattr(run_module, "map_items", map_items)
+    monkeypatch.setattr(writing, "_commit", commit_or_die)
+    monkeypatch.setattr(writing, "map_items", map_items)
     assert generate(config)[0] == healthy
     ids = [row_id for rows in committed for row_id in rows["row_id"].to_pylist()]
     assert len(lives) == 1

@@ -36,6 +36,8 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
     stated = {"score": {"method": "llm_stated"}}
     rules = [settings("m", **endpoint)[1]["rules"], settings(causal_dir, **stated)[1]["rules"]]
     assert [scoring["rules"].keys() - rule.keys() for rule in rules] == [{"labels"}] * 2
+    pairs = {**endpoint, "generate": {"omega": 0.3}}
+    assert settings("m", **pairs)[1]["rules"].keys() == scoring["rules"].keys()
     other = settings(causal_dir, generate={"prompts": "reference"})
     assert other[0] != writing
     assert other[1] != scoring
@@ -64,7 +66,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             fingerprint._VLLM,
             {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
         ),
-        (ScoreConfig, fingerprint._SCORING, {"model", "calibrate"}),
+        (ScoreConfig, fingerprint._SCORING, {"model", "calibrate", "trust_remote_code"}),
         (
             GenerateConfig,
             fingerprint._DECODING | {"prompts"},

@@ -6,7 +6,7 @@ from multicsr.config import Config
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.rows import WRITTEN
-from multicsr.stages.generate.run import joined
+from multicsr.stages.generate.assembling import joined
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current

@@ -166,15 +166,15 @@ def test_words_are_balanced_through_the_stage(run, monkeypatch):
 
 def test_files_from_before_a_column_was_added_are_read(run, tmp_path, monkeypatch):
     """Written by an earlier version, scored rows have no columns for the scores of other models."""
-    from multicsr.stages.generate import run as generate_run
+    from multicsr.stages.generate import assembling
 
     early = SCORED
     for name in ("entailment_model", "contradiction_model"):
         early = early.remove(early.get_field_index(name))
     with monkeypatch.context() as patch:
-        contract = generate_run.Contract("generate", "scored", generate_run.SENTENCE, early)
-        patch.setattr(generate_run, "_CONTRACT", contract)
-        patch.setattr(generate_run, "SCORED", early)
+        contract = assembling.Contract("generate", "scored", assembling.SENTENCE, early)
+        patch.setattr(assembling, "CONTRACT", contract)
+        patch.setattr(assembling, "SCORED", early)
         patch.setattr("multicsr.rows.SCORED", early)
         old, _ = run()
     assert "entailment_model" not in next(iter(old.values()))

@@ -3,9 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from multicsr.llm.base import Rejection
 from multicsr.llm.fake import FakeEngine
+from multicsr.prompts import load_prompts
 from multicsr.rows import SCORE_COLUMNS, SCORED, WRITTEN, Reason, rejects
 from multicsr.stages.generate import triplets as stage_module
 from multicsr.stages.generate.triplets import TripletStage
@@ -161,3 +163,34 @@ def test_hypotheses_that_are_there_are_scored_and_not_written_again(premises, mo
     engine.written, engine.scored = [], 0
     assert both(sentences, anew).rows.equals(anew), "what has its scores costs nothing"
     assert (engine.written, engine.scored) == ([], 0)
+
+
+def test_row_is_written_with_the_prompts_of_its_language_and_names_them(scripted, tmp_path):
+    """A row whose language was another one when it was written is written again."""
+    prompts = {**load_prompts("syncse").model_dump(), "name": "mine"}
+    prompts["languages"] = {
+        "tl": {"entailment": ["Sabihin ito nang iba."], "contradiction": ["Kontrahin ito."]}
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(prompts))
+    stage, engine = scripted({}, generate={"prompts": str(path)})
+    english = make_sentences(["It rains today.", "Umuulan ngayon."])
+    mixed = english.set_column(
+        english.column_names.index("language"), "language", pa.array(["en", "tl"], pa.string())
+    )
+    rows = stage(mixed).rows
+    asked = {pair.premise: pair.entailment for pair in engine.pairs}
+    assert "Sabihin ito nang iba." in asked["Umuulan ngayon."]
+    assert "Sabihin" not in asked["It rains today."]
+    assert rows["prompts"].to_pylist() == ["mine", "mine:tl"]
+    assert rows["entailment_prompt"][1].as_py() == 0
+    engine.pairs.clear()
+    assert stage(english, rows).rows["prompts"].to_pylist() == ["mine", "mine"]
+    assert [pair.premise for pair in engine.pairs] == ["Umuulan ngayon."]
+
+
+def test_example_of_another_language_that_was_copied_is_a_reason(scripted):
+    copied = done("Niemand füttert am Teich die Enten.")
+    stage, _ = scripted({"Es regnet.": (done("Wasser fällt."), copied)}, generate={"prompts": "fewshot"})
+    [row] = triplets(stage, make_sentences(["Es regnet."])).rejects.to_pylist()
+    assert row["reason"] == "demonstration copied"

@@ -8,11 +8,13 @@ from threading import Thread
 
 import pytest
 
-from multicsr.artifacts import HISTOGRAM
+from multicsr.artifacts import HISTOGRAM, DevScore, MergeCandidate, Merges
 from multicsr.errors import RunError
 from multicsr.stages.curate.curation import Curation
 from multicsr.stages.report import collect, to_html, write_report
+from multicsr.stages.report.html import _dev_caption
 from multicsr.stages.report.lexical_bias import WordUse
+from multicsr.stages.report.training import TrainingReport
 from multicsr.stages.score.calibration import ScoreMap
 from tests.stages.report.conftest import SCRIPT
 
@@ -140,6 +142,35 @@ def test_training_shows_its_charts_and_the_kept_checkpoint(page):
     labels = [a.get("aria-label") for tag, a in page.tags if tag == "svg"]
     assert labels[3:6] == ["Training loss by step", "Dev metric by step", "Mask rate by step"]
     assert labels[6:] == ["Cosines of premises with other rows' hypotheses under the mask model"]
+
+
+def dev_caption(merges: Merges | None, before: float | None = 93.2) -> str:
+    dev = [] if before is None else [DevScore(step=0, dev=before, best=False)]
+    dev += [DevScore(step=25, dev=91.71, best=True), DevScore(step=50, dev=91.0, best=False)]
+    return _dev_caption(TrainingReport([], dev, [], None, merges))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "published"),
+    [
+        (0, "the encoder as it was, 93.20"),
+        (0.5, "a merge of both, 50% trained, 93.40"),
+        (1, "step 25, 91.71"),
+    ],
+)
+def test_caption_of_the_dev_curve_names_best_before_and_what_was_published(chosen, published):
+    scores = {0: 93.2, 0.5: 93.4, 1: 91.71}
+    candidates = [MergeCandidate(weight=w, dev=dev, same_similarities=99) for w, dev in scores.items()]
+    assert dev_caption(Merges(candidates=candidates, chosen=chosen)) == (
+        "Score on dev while training: best 91.71 at step 25; before the training 93.20; "
+        f"published: {published}"
+    )
+
+
+def test_caption_of_the_dev_curve_without_candidates_names_the_step():
+    assert dev_caption(None, before=None) == (
+        "Score on dev while training: best 91.71 at step 25; published: step 25"
+    )
 
 
 def test_cells_from_sigma_on_count_as_removed(made, page):

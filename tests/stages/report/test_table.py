@@ -24,7 +24,7 @@ def test_summary_shows_every_count_and_the_encoder_before_and_after(made, shown)
     for part in ("645", "560", "9 duplicate", "14 copied hypothesis", str(len(made.curated))):
         assert part in text
     assert "Ingest: languages: en 500, tl 100\nIngest: replaced: email 12\n" in text
-    for part in ("before training", "after training", "61.25", "83.75 +22.50", "57.25 -1.25"):
+    for part in ("before training", "after training", "61.25", "83.75", "+22.50", "57.25", "-1.25"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 80
 

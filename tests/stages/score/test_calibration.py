@@ -111,8 +111,8 @@ def _map(spearman):
     [
         ("score\tsentence1\tsentence2", ["1\ta\tb", "2\ta\tc"] * 24, r"has 48 pairs; give at least 50"),
         ("score\tsentence1\tsentence2", ["1\ta\tb", "80\ta\tc"] * 30, r"lie in 1 to 80; bring them to"),
-        ("anchor\tpositive\tnegative", ["a\tb\tc"] * 60, r"holds triplets; it needs the columns score"),
-        ("one\ttwo", ["a\tb"], r"is no evaluation file"),
+        ("anchor\tpositive\tnegative", ["a\tb\tc"] * 60, r"has no score; it needs the columns score"),
+        ("one\ttwo", ["a\tb"], r"has no score; it needs the columns score"),
     ],
 )
 def test_pairs_that_cannot_be_used_are_one_line(tmp_path, header, rows, words):

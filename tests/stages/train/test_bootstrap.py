@@ -27,6 +27,8 @@ def test_unsupervised_simcse_beats_its_start_and_serves_as_p(shared_data, tmp_pa
     wikipedia = pa.table({"row_id": [f"w{n}" for n in range(len(sentences))], "text": sentences})
     config = TrainConfig(
         pooling="cls",
+        mlp_head=True,
+        max_length=32,
         objective="simcse_unsup",
         mask=None,
         steps=25,
@@ -47,7 +49,6 @@ def test_unsupervised_simcse_beats_its_start_and_serves_as_p(shared_data, tmp_pa
     masked = TrainConfig(
         layers=2,
         pooling="mean",
-        mlp_head=False,
         mask=MaskConfig(model=str(result.model_dir), sigma=0.6),
         steps=10,
         global_batch=64,

@@ -25,11 +25,11 @@ class FailingWork:
 
     kind: str
 
-    def __call__(self, task: worker.Task) -> object:
+    def __call__(self, task: worker.TrainingTask) -> object:
         worker._train = self._fail
         return worker.work(task)
 
-    def _fail(self, task: worker.Task, progress: SilentProgress) -> None:
+    def _fail(self, task: worker.TrainingTask, progress: SilentProgress) -> None:
         if self.kind == KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
         raise MAKERS[self.kind]()
@@ -38,10 +38,12 @@ class FailingWork:
 @pytest.mark.parametrize(
     ("kind", "workers", "words"),
     [
-        ("full", 1, ["same error came twice", "No space left on device"]),
         ("key", 2, ["same error came twice", "KeyError"]),
-        ("runtime", 1, ["same error came twice", "RuntimeError: KeyError"]),
-        ("exit", 1, ["train: "]),
+        pytest.param("full", 1, ["same error came twice", "No space left on device"], marks=pytest.mark.slow),
+        pytest.param(
+            "runtime", 1, ["same error came twice", "RuntimeError: KeyError"], marks=pytest.mark.slow
+        ),
+        pytest.param("exit", 1, ["train: "], marks=pytest.mark.slow),
         (KILLED, 1, ["train: ", "there is no checkpoint yet"]),
     ],
 )

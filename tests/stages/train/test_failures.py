@@ -9,7 +9,7 @@ import torch.distributed as dist
 from multicsr.errors import ConfigError, RunError, WorkerLost
 from multicsr.stages.train import distributed, worker
 from multicsr.stages.train.failures import Failures
-from multicsr.stages.train.worker import Task, work
+from multicsr.stages.train.worker import TrainingTask, work
 from multicsr.storage.store import Store
 
 KEY = "a1"
@@ -25,7 +25,7 @@ def failing(store, monkeypatch):
     """From an error and the step that it comes at to what a worker gives back, of one or of several."""
 
     def run(error: Exception, step: int, workers: int = 1) -> object:
-        def train(task: Task, progress) -> None:
+        def train(task: TrainingTask, progress) -> None:
             progress.advance(step)
             raise error
 

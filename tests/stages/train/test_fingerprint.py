@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,19 @@ def test_a_runs_identity(config, triplets):
     assert identity(config.model_copy(update={"workers": 4, "grad_cache": True}), index, 3) == known
     elsewhere = config.mask.model_copy(update={"place": "worker", "cache_gib": 1.0})
     assert identity(config.model_copy(update={"mask": elsewhere}), index, 3) == known
+
+
+@pytest.mark.parametrize("objective", ["claif", "clhaif"])
+def test_other_scores_are_another_run_where_the_objective_reads_them(objective, config, triplets):
+    scored = triplets.append_column("a", pa.array([4.0] * len(triplets)))
+    one, other = (scored.append_column("b", pa.array([b] * len(triplets))) for b in (1.0, 2.0))
+    by_scores = config.model_copy(update={"objective": objective, "mask": None})
+    indices = [join_index([digest_rows(table, objective)]) for table in (one, one, other)]
+    first, same, changed = (identity(by_scores, index, 3) for index in indices)
+    assert first == same
+    assert first != changed
+    indices = [join_index([digest_rows(table, config.objective)]) for table in (one, other)]
+    assert len({identity(config, index, 3) for index in indices}) == 1
 
 
 @pytest.mark.parametrize("file", ["encoder", "mask", "dev"])

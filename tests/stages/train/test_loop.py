@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from multicsr.artifacts import DevScore, Step, read_log
-from multicsr.config import MaskConfig, TrainConfig
+from multicsr.config import MaskConfig, TrainConfig, TripletFile
 from multicsr.errors import ConfigError, RunError
-from multicsr.stages.evaluate import measure, read_task
+from multicsr.stages.evaluate import encoding, read_task
 from multicsr.stages.train import encoder
 from multicsr.stages.train.data.index import digest_rows, join_index
 from multicsr.stages.train.data.plan import make_plan
@@ -31,6 +31,8 @@ def config(tiny_bert, dev_file) -> TrainConfig:
     """Nine steps of a few milliseconds, dropout on."""
     return TrainConfig(
         encoder=str(tiny_bert),
+        pooling="cls",
+        mlp_head=True,
         mask=MaskConfig(model=str(tiny_bert), sigma=0.9),
         learning_rate=3e-3,
         global_batch=16,
@@ -69,7 +71,7 @@ def test_a_run_learns_and_keeps_its_best_checkpoint(config, triplets, dev_file, 
     assert (result.best_step, result.best_dev) == (best.step, best.dev)
     assert [line for line in devs if line.best][-1] == best
     model = SentenceTransformer(str(result.model_dir), device="cpu")
-    assert measure(read_task(dev_file), model.encode).value == pytest.approx(best.dev)
+    assert read_task(dev_file).measure(encoding(model))[0].score.value == pytest.approx(best.dev)
     assert f"after step {best.step}" in (result.model_dir / "README.md").read_text()
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("checkpoint*"))
 
@@ -120,9 +122,28 @@ fit(config, triplets, seed=3, out=Path(out), progress=Slow())
 """
 
 
-def test_killed_and_resumed_ends_with_the_same_bits(config, triplets, tmp_path):
+def with_labelled(config: TrainConfig, triplets: pa.Table, folder: Path) -> TrainConfig:
+    """The configuration with a file of labelled triplets of weight 2, every other one a pair."""
+    lines = ["anchor\tpositive\tnegative"]
+    for number, row in enumerate(triplets.slice(30, 40).to_pylist()):
+        negative = row["contradiction"] if number % 2 else ""
+        lines.append(f"{row['entailment']} ba\t{row['text']} ba\t{negative}")
+    (folder / "labelled.tsv").write_text("\n".join(lines))
+    file = TripletFile(path=str(folder / "labelled.tsv"), weight=2)
+    return config.model_copy(update={"extra_triplets": [file]})
+
+
+def test_labelled_triplets_are_trained_on_together_with_the_curated_ones(config, triplets, tmp_path):
+    alone = fit(config, triplets, seed=3, out=tmp_path / "alone")
+    joined = fit(with_labelled(config, triplets, tmp_path), triplets, seed=3, out=tmp_path / "joined")
+    assert (alone.steps, joined.steps) == (3 * (96 // 16), 3 * (136 // 16))
+
+
+@pytest.mark.parametrize("is_labelled", [pytest.param(False, marks=pytest.mark.cluster), True])
+def test_killed_and_resumed_ends_with_the_same_bits(is_labelled, config, triplets, tmp_path):
     config = config.model_copy(update={"epochs": 6, "checkpoint_every_s": 0.25})
-    (tmp_path / "config.json").write_text(config.model_dump_json(exclude={"steps", "patience"}))
+    config = with_labelled(config, triplets, tmp_path) if is_labelled else config
+    (tmp_path / "config.json").write_text(config.model_dump_json(exclude_unset=True))
     pq.write_table(triplets, tmp_path / "triplets.parquet")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-c", _KILLED]
@@ -163,6 +184,38 @@ def test_unsupervised_simcse_lowers_its_loss(config, triplets, tmp_path):
     steps = steps_of(tmp_path)
     assert sum(line.loss for line in steps[-6:]) < 0.8 * sum(line.loss for line in steps[:6])
     assert (result.best_step, result.best_dev) == (result.steps, None)
+
+
+def test_unsupervised_simcse_without_dropout_is_rejected(tiny, config, triplets, tmp_path):
+    update = {"objective": "simcse_unsup", "mask": None, "dev": None, "pooling": "mean"}
+    config = config.model_copy(update={**update, "encoder": str(tiny("llama"))})
+    with pytest.raises(ConfigError, match=r"train\.objective: .* has no dropout; take another"):
+        fit(config, triplets.select(["row_id", "text"]), seed=3, out=tmp_path)
+
+
+def test_matryoshka_makes_shortened_vectors_better(config, triplets, dev_file, tmp_path):
+    """Eight of 32 entries, on the triplets that it was trained on."""
+    config = config.model_copy(update={"epochs": 12, "dev": None})
+    losses = {}
+    for name, widths in (("whole", []), ("shortened", [8, 16])):
+        fit(config.model_copy(update={"matryoshka": widths}), triplets, seed=3, out=tmp_path / name)
+        model = SentenceTransformer(str(tmp_path / name / "model"), device="cpu", truncate_dim=8)
+        losses[name] = read_task(dev_file).measure(encoding(model))[0].score.value
+    assert losses["shortened"] > losses["whole"]
+
+
+def test_matryoshka_width_that_is_not_below_the_encoder_s_is_rejected(config, triplets, tmp_path):
+    config = config.model_copy(update={"matryoshka": [16, 32]})
+    with pytest.raises(ConfigError, match=r"train\.matryoshka: vectors of .* have 32 entries; .* not 32"):
+        fit(config, triplets, seed=3, out=tmp_path)
+
+
+def test_warm_up_of_no_more_than_a_step_is_said(config, triplets, tmp_path, caplog):
+    fit(config.model_copy(update={"warmup": 0.05, "epochs": 1}), triplets, seed=3, out=tmp_path / "none")
+    assert "train.warmup: 0.05 of 6 steps is no more than one step" in caplog.text
+    caplog.clear()
+    fit(config.model_copy(update={"warmup": 0.5, "epochs": 1}), triplets, seed=3, out=tmp_path / "three")
+    assert "warmup" not in caplog.text
 
 
 def test_a_loss_that_is_not_finite_names_the_row(tiny_bert, config, triplets, tmp_path):

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from multicsr.artifacts import Step, read_log
-from multicsr.config import Config, MaskConfig
+from multicsr.config import Config, EvaluateConfig, MaskConfig
 from multicsr.errors import ConfigError, RunError
+from multicsr.hashing import hash_64
 from multicsr.observability.progress import SilentProgress
 from multicsr.rows import CURATED, row_id
 from multicsr.stages.train.fit import fit
-from multicsr.stages.train.trainer import check_resources, train
+from multicsr.stages.train.trainer import check_resources, model_fingerprint, train
 from multicsr.storage.manifest import Manifest, rows_digest
 from multicsr.storage.store import FileEntry, Store, checksum
 from multicsr.storage.versions import Snapshot, current
@@ -194,6 +195,26 @@ def test_a_model_is_trained_further(config, store, snapshot):
     assert further.counters["dev_before"] != pytest.approx(first.counters["dev_before"], abs=1e-3)
     card = store.read_text(f"model/{further.fingerprint}/encoder/README.md")
     assert f"Started from `model/{first.fingerprint}/encoder`" in card
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_training_leaves_held_out_rows_out_and_counts_them(config, store, snapshot, triplets, tmp_path):
+    rows = curated(triplets)
+    is_trained_on = [hash_64(name) / 2**64 >= 0.3 for name in rows["row_id"].to_pylist()]
+    held_out = config.model_copy(update={"evaluate": EvaluateConfig(held_out=0.3)})
+    model = train(held_out, snapshot, SilentProgress())
+    num_held_out = is_trained_on.count(False)
+    assert 0 < num_held_out < 48
+    assert (model.rows_in, model.rows_out) == (96, 96 - num_held_out)
+    assert model.rejected == {"held out": num_held_out}
+    assert model.settings["held_out"] == 0.3
+    assert model.fingerprint != model_fingerprint(config, snapshot)
+
+    fit(config.train, rows.filter(pa.array(is_trained_on)), seed=config.seed, out=tmp_path / "bare")
+    same = SentenceTransformer(str(tmp_path / "bare" / "model"), device="cpu")
+    path = store.directory / "model" / model.fingerprint / "encoder"
+    encoder = SentenceTransformer(str(path), device="cpu")
+    np.testing.assert_allclose(encoder.encode(["ba de fi"]), same.encode(["ba de fi"]), atol=1e-4)
 
 
 @pytest.mark.usefixtures("ray_cluster")

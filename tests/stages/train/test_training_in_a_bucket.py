@@ -13,7 +13,7 @@ from multicsr.artifacts import Step, parse_log
 from multicsr.config import Config
 from multicsr.models.encoder import load_encoder
 from multicsr.observability.progress import SilentProgress
-from multicsr.stages.evaluate import evaluate_run, measure, read_task
+from multicsr.stages.evaluate import encoding, evaluate_run, read_task
 from multicsr.stages.train.trainer import train
 from multicsr.stages.train.workspace import Workspace
 from multicsr.storage.manifest import write_manifest
@@ -107,7 +107,7 @@ def test_a_model_in_a_bucket_is_trained_further(make_config, bucket, triplets, t
     for parameter in encoder.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     encoder.save(str(tmp_path / "encoder"))
-    dev = measure(read_task(dev_file), encoder.encode).value
+    dev = read_task(dev_file).measure(encoding(encoder))[0].score.value
 
     config = make_config(f"{bucket.uri}/corpus", endpoint=bucket.endpoint)
     config, store = changed(config, workers=1, mask=None, steps=2), Store.of(config)

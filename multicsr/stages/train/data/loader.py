@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from multicsr.config import TrainConfig
-from multicsr.models.encoder import TokenIds
+from multicsr.models.text_input import TokenIds
 from multicsr.stages.train import distributed
 from multicsr.stages.train.data.plan import Plan, chunk_seed
 from multicsr.stages.train.data.source import OwnRows, RowNumbers, Source

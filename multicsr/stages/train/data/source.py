@@ -1,4 +1,4 @@
-"""Sources of the sentences of planned batches: a table in memory, or curated files through Ray Data.
+"""Sources of the sentences of planned batches: a table in memory, or files of rows through Ray Data.
 
 Both return the same rows in the same order, which is the order of the plan.
 """
@@ -12,10 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from multicsr.execution.row_stream import rows_in_order
-from multicsr.stages.train.data.index import Index, digest
+from multicsr.stages.train.data.index import Index, digest, with_negatives
 from multicsr.stages.train.objectives.losses import OBJECTIVES
-from multicsr.storage.manifest import Manifest
-from multicsr.storage.store import Store
+from multicsr.storage.store import FileEntry, Store
 
 RowNumbers = NDArray[np.int64]
 """Numbers of rows in an `Index`."""
@@ -30,7 +29,7 @@ class OwnRows:
     row_ids: list[str]
     """N row ids."""
     sentences: list[list[str]]
-    """S lists of N texts."""
+    """S lists of N texts. The positive stands in the place of a hard negative that is missing."""
 
 
 Epochs = Sequence[Sequence[RowNumbers]]
@@ -43,7 +42,7 @@ def from_table(table: pa.Table, index: Index, objective: str) -> Source:
     """Return a source that reads from a table in memory.
 
     Args:
-        table: curated rows.
+        table: curated rows, and labelled ones.
         index: the index that was made from `table`.
         objective: name of the objective, which decides the columns.
     """
@@ -60,8 +59,8 @@ def from_table(table: pa.Table, index: Index, objective: str) -> Source:
     return read
 
 
-def from_files(store: Store, curated: Manifest, index: Index, objective: str) -> Source:
-    """Return a source that reads a published artifact by Ray Data, one window at a time.
+def from_files(store: Store, files: Sequence[FileEntry], index: Index, objective: str) -> Source:
+    """Return a source that reads files of rows by Ray Data, one window at a time.
 
     While the rows of one window train, the next window is read. A window reads every file once and holds a
     part of one epoch, so memory does not grow with the corpus. If a worker has less than a million rows, an
@@ -69,12 +68,12 @@ def from_files(store: Store, curated: Manifest, index: Index, objective: str) ->
 
     Args:
         store: the store.
-        curated: manifest of the artifact.
+        files: files of curated rows, and of labelled ones.
         index: the index of its rows.
         objective: name of the objective, which decides the columns.
     """
     columns = ["row_id", *OBJECTIVES[objective].sentences]
-    entries = {entry.path: entry for entry in curated.files}
+    entries = {entry.path: entry for entry in files}
 
     def window(batches: Sequence[RowNumbers]) -> list[pa.Table]:
         """Return the rows of each batch of a window."""
@@ -111,5 +110,5 @@ def _windows(epochs: Epochs) -> Iterator[list[RowNumbers]]:
 
 def _own_rows(table: pa.Table) -> OwnRows:
     """Return the rows of a table whose first column is the row id and whose other columns are sentences."""
-    row_ids, *sentences = (column.to_pylist() for column in table.columns)
+    row_ids, *sentences = (column.to_pylist() for column in with_negatives(table).columns)
     return OwnRows(row_ids, sentences)

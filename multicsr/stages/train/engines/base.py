@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from multicsr.config import TrainConfig
 from multicsr.errors import RunError
-from multicsr.models.encoder import Encoder, TokenIds
+from multicsr.models.encoder import Encoder
+from multicsr.models.text_input import TokenIds
 
 Tensors = dict[str, Tensor]
 """Tensors by name."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from multicsr.config import DeepSpeedConfig, TrainConfig
 from multicsr.errors import ConfigError
-from multicsr.models.encoder import Encoder, TokenIds
+from multicsr.models.encoder import Encoder
+from multicsr.models.text_input import TokenIds
 from multicsr.stages.train import distributed
 from multicsr.stages.train.engines.base import (
     Tensors,
@@ -39,7 +40,7 @@ _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class DeepSpeedEngine:
-    """An `Engine` on DeepSpeed."""
+    """A `TrainEngine` on DeepSpeed."""
 
     def __init__(
         self, encoder: Encoder, config: TrainConfig, deepspeed: DeepSpeedConfig, state: TrainState | None
@@ -57,6 +58,9 @@ class DeepSpeedEngine:
         self._zero = deepspeed.zero
         self._dtype = config.dtype
         self._steps = 0
+        self._aliases = _aliases(encoder)
+        # DeepSpeed would round all of it to the data type of the computation.
+        start = on_cpu(encoder.state_dict()) if config.dtype != "float32" else {}
         optimizer = adamw(encoder, config)
         _prepare(on_gpu)
         import deepspeed as library
@@ -65,22 +69,28 @@ class DeepSpeedEngine:
             model=encoder, optimizer=optimizer, config=_settings(config, deepspeed)
         )
         self._names = trained_parameters(self._engine.module)
+        self._fixed = {
+            name: t for name, t in start.items() if name not in self._names and name not in self._aliases
+        }
+        if start:
+            for name, parameter in self._names.items():
+                _set_fragments(parameter, start[name], {})
         if state is not None:
             self._restore(state)
 
     def embed(self, sequences: Sequence[TokenIds], seed: int) -> Tensor:
-        """Implement `Engine.embed`."""
+        """Implement `TrainEngine.embed`."""
         torch.manual_seed(seed)
         embedding_BD: Tensor = self._engine(sequences)
         return embedding_BD
 
     def backward(self, loss: Tensor) -> None:
-        """Implement `Engine.backward`."""
+        """Implement `TrainEngine.backward`."""
         # DeepSpeed averages gradients over the workers, but here they must be summed.
         self._engine.backward(loss * distributed.size())
 
     def step(self, rate: float) -> None:
-        """Implement `Engine.step`. A step that the loss scaler of float16 skips is not counted.
+        """Implement `TrainEngine.step`. A step that the loss scaler of float16 skips is not counted.
 
         Raises:
             RunError: a gradient is not finite; the state must be discarded.
@@ -98,7 +108,7 @@ class DeepSpeedEngine:
         self._steps += 1
 
     def state(self) -> TrainState:
-        """Implement `Engine.state`."""
+        """Implement `TrainEngine.state`."""
         if not self._is_sharded:
             return basic_state(self.encoder, self._engine.optimizer, self._steps)
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -111,7 +121,7 @@ class DeepSpeedEngine:
         return TrainState(self._whole(""), **moments, steps=self._steps, loss_scale=self._loss_scale())
 
     def weights(self) -> Tensors:
-        """Implement `Engine.weights`."""
+        """Implement `TrainEngine.weights`."""
         if not self._is_sharded:
             return on_cpu(self.encoder.model.state_dict())
         return self._whole("model.")
@@ -124,19 +134,24 @@ class DeepSpeedEngine:
     def _whole(self, prefix: str) -> Tensors:
         """Return the complete tensors whose name begins with `prefix`, named without it.
 
-        Trained parameters are in full precision.
+        All of them are in full precision. A tensor that two modules share is there under both names.
         """
-        import deepspeed
         from deepspeed.utils import safe_get_full_fp32_param
+
+        whole = dict(self._fixed) or self._frozen()
+        for name, parameter in self._names.items():
+            whole[name] = safe_get_full_fp32_param(parameter).to("cpu", copy=True)
+        whole |= {alias: whole[name] for alias, name in self._aliases.items()}
+        return {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)}
+
+    def _frozen(self) -> Tensors:
+        """Return the parameters that are not trained, and the buffers."""
+        import deepspeed
 
         frozen = [parameter for parameter in self.encoder.parameters() if not parameter.requires_grad]
         with deepspeed.zero.GatheredParameters(frozen, enabled=self._zero == 3):
-            whole = on_cpu(
-                {name: t for name, t in self.encoder.state_dict().items() if name not in self._names}
-            )
-        for name, parameter in self._names.items():
-            whole[name] = safe_get_full_fp32_param(parameter).to("cpu", copy=True)
-        return {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)}
+            tensors = self.encoder.state_dict().items()
+            return on_cpu({name: t for name, t in tensors if name not in {*self._names, *self._aliases}})
 
     def _restore(self, state: TrainState) -> None:
         """Overwrite the state of the optimizer and of the loss scaler."""
@@ -183,6 +198,13 @@ class DeepSpeedEngine:
         return {key: getattr(scaler, key) for key in _SCALER if hasattr(scaler, key)}
 
 
+def _aliases(encoder: nn.Module) -> dict[str, str]:
+    """Return the further names of parameters that several modules share: name -> name of the parameter."""
+    first = {id(parameter): name for name, parameter in encoder.named_parameters()}
+    named = encoder.named_parameters(remove_duplicate=False)
+    return {name: first[id(parameter)] for name, parameter in named if first[id(parameter)] != name}
+
+
 def check_settings(config: TrainConfig, deepspeed: DeepSpeedConfig, workers: int, *, on_gpu: bool) -> None:
     """Check that DeepSpeed supports the settings.
 
@@ -195,8 +217,6 @@ def check_settings(config: TrainConfig, deepspeed: DeepSpeedConfig, workers: int
     Raises:
         ConfigError: DeepSpeed does not support the settings, or would wait without end.
     """
-    if config.dtype == "float16" and deepspeed.zero == 0:
-        raise ConfigError("train.dtype: float16 needs train.deepspeed.zero 1, 2 or 3")
     if deepspeed.offload and not on_gpu:
         raise ConfigError("train.deepspeed.offload has no effect on a CPU: set it to false")
     # ZeRO 2 communicates in every backward pass, ZeRO 3 also in every forward pass, so all workers must make

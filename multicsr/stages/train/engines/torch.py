@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from multicsr.config import TrainConfig
-from multicsr.models.encoder import Encoder, TokenIds
+from multicsr.models.encoder import Encoder
+from multicsr.models.text_input import TokenIds
 from multicsr.stages.train import distributed
 from multicsr.stages.train.engines.base import (
     Tensors,
@@ -21,7 +22,7 @@ from multicsr.stages.train.engines.base import (
 
 
 class TorchEngine:
-    """An `Engine` on plain torch: a full copy on every worker, gradients summed in one exchange a step."""
+    """A `TrainEngine` on plain torch: a full copy on every worker, one exchange of gradients a step."""
 
     def __init__(self, encoder: Encoder, config: TrainConfig, state: TrainState | None = None) -> None:
         """Start the engine, from `state` if it is given."""
@@ -41,7 +42,7 @@ class TorchEngine:
         self._steps = state.steps if state else 0
 
     def embed(self, sequences: Sequence[TokenIds], seed: int) -> Tensor:
-        """Implement `Engine.embed`."""
+        """Implement `TrainEngine.embed`."""
         torch.manual_seed(seed)
         device = self.encoder.model.device
         is_half = self._config.dtype == "bfloat16"
@@ -50,11 +51,11 @@ class TorchEngine:
         return embedding_BD
 
     def backward(self, loss: Tensor) -> None:
-        """Implement `Engine.backward`."""
+        """Implement `TrainEngine.backward`."""
         torch.autograd.backward(loss)
 
     def step(self, rate: float) -> None:
-        """Implement `Engine.step`.
+        """Implement `TrainEngine.step`.
 
         Raises:
             RunError: a gradient is not finite; nothing was updated.
@@ -68,11 +69,11 @@ class TorchEngine:
         self._steps += 1
 
     def state(self) -> TrainState:
-        """Implement `Engine.state`."""
+        """Implement `TrainEngine.state`."""
         return basic_state(self.encoder, self._optimizer, self._steps)
 
     def weights(self) -> Tensors:
-        """Implement `Engine.weights`."""
+        """Implement `TrainEngine.weights`."""
         return on_cpu(self.encoder.model.state_dict())
 
     def _add_gradients(self) -> None:

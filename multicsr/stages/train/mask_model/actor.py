@@ -13,6 +13,7 @@ import torch
 from multicsr.config import MaskConfig
 from multicsr.errors import RunError
 from multicsr.execution.outcome import Outcome
+from multicsr.execution.profiling import loading, working
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.models.frozen_encoder import Vectors
 from multicsr.stages.train.mask_model.model import MaskModel
@@ -20,6 +21,8 @@ from multicsr.stages.train.mask_model.model import MaskModel
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+_ROLE = "mask model"
+"""Role of the process in profiles."""
 _RETRIES = 5
 """Number of retries of a batch whose scorer died. A batch that kills the scorer every time must end in an
 error, not in an endless wait."""
@@ -47,14 +50,14 @@ class ActorEmbedder:
 
 
 class ActorAnswer:
-    """An `Answer` that the actor computes."""
+    """A `PendingVectors` that the actor computes."""
 
     def __init__(self, reference: "ObjectRef[Outcome[Vectors]]") -> None:
         """Set up the answer; `reference` is the result of the actor."""
         self._reference = reference
 
     def take(self) -> Vectors:
-        """Implement `Answer.take`."""
+        """Implement `PendingVectors.take`."""
         vectors: Vectors = _outcome(self._reference).take()
         return vectors
 
@@ -74,11 +77,18 @@ class _Scorer:
 
     def embed(self, texts: list[str]) -> Outcome[Vectors]:
         """Return the vectors [len(texts), D]."""
-        return Outcome.of(lambda: self._loaded().embed(texts))
+        return Outcome.of(lambda: self._embedded(texts))
+
+    def _embedded(self, texts: list[str]) -> Vectors:
+        model = self._loaded()
+        with working(_ROLE):
+            return model.embed(texts)
 
     def _loaded(self) -> MaskModel:
         """Load P at the first call, which in a restarted actor may be any, and return it."""
-        self._model = self._model or MaskModel(self._config, self._device)
+        if self._model is None:
+            with loading(_ROLE):
+                self._model = MaskModel(self._config, self._device)
         return self._model
 
 

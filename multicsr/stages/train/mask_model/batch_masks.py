@@ -55,7 +55,9 @@ class BatchMasks:
         # 512 x 1,024 cells.
         mask = read_mask(self._job.config, vector_GSD.to(self._job.device))
         if is_counted:
-            self.mask_statistics.add(batch.row_G, mask, self._job.index.row_R)
+            index = self._job.index
+            has_negative_G = None if index.has_negative_R is None else index.has_negative_R[batch.row_G]
+            self.mask_statistics.add(batch.row_G, mask, index.row_R, has_negative_G)
         return mask.keep_NC
 
     def write_vectors(self) -> None:

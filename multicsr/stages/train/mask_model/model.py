@@ -42,7 +42,13 @@ class MaskModel(FrozenEncoder):
         Raises:
             ConfigError: there is no such model, or it has no weights.
         """
-        super().__init__(config.model, "train.mask.model", device, config.prompt)
+        super().__init__(
+            config.model,
+            "train.mask.model",
+            device,
+            config.prompt,
+            trust_remote_code=config.trust_remote_code,
+        )
 
 
 class InsideEmbedder:
@@ -59,14 +65,14 @@ class InsideEmbedder:
 
 
 class InsideAnswer:
-    """An `PendingVectors` that is computed in the worker when it is taken."""
+    """A `PendingVectors` that is computed in the worker when it is taken."""
 
     def __init__(self, model: MaskModel, texts: Sequence[str]) -> None:
         """Keep the sentences for `take`."""
         self._model, self._texts = model, texts
 
     def take(self) -> Vectors:
-        """Implement `Answer.take`: compute the vectors."""
+        """Implement `PendingVectors.take`: compute the vectors."""
         return self._model.embed(self._texts)
 
 

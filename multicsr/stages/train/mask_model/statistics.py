@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -38,17 +39,29 @@ class MaskStatistics:
     cells: list[Cell] = field(default_factory=list)
     """Sample of masked cells: those with the lowest drawn numbers, in their order."""
 
-    def add(self, row_G: RowNumbers, mask: Mask, digest_R: Digests) -> None:
+    def add(
+        self,
+        row_G: RowNumbers,
+        mask: Mask,
+        digest_R: Digests,
+        has_negative_G: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Count the cells of this worker's anchors with other rows.
 
         Args:
             row_G: row numbers of the global batch.
             mask: the mask of this worker's anchors.
             digest_R: digest of every row's id.
+            has_negative_G: False for the rows without a hard negative, whose cells are no cells; None: all
+                rows have one.
         """
         num_rows, own = len(row_G), distributed.own_rows(len(row_G))
         cosine_NC, keep_NC = mask.cosine_NC.cpu(), mask.keep_NC.cpu()
         others_NC = ~own_row(own.stop - own.start, 2 * num_rows, own.start, keep_NC.device)
+        if has_negative_G is not None:
+            is_candidate_C = torch.from_numpy(np.concatenate([np.ones_like(has_negative_G), has_negative_G]))
+            others_NC &= is_candidate_C
+            keep_NC = keep_NC | ~is_candidate_C
         self.counts += np.histogram(cosine_NC[others_NC].clamp(-1, 1).numpy(), _EDGES)[0]
         anchor_M, candidate_M = (~keep_NC).nonzero().numpy().T
         sign_M, at_M = np.divmod(candidate_M, num_rows)

@@ -1,6 +1,7 @@
 """A cache of P's vectors, which gives the vectors of a global batch on every worker.
 
-    G rows of the global batch     S sentences a row     T sentences of the corpus     D width of P's vectors
+    G rows of the global batch     S sentences a row     U distinct sentences of the batch
+    T sentences of the corpus      D width of P's vectors
 
 A worker has only the texts of its own rows, so each worker requests the vectors of the new sentences among
 them from P, and all workers exchange the results. Every worker keeps all vectors while memory lasts: a known
@@ -68,15 +69,16 @@ class MaskVectors:
         """Request the vectors of a global batch that are not in the cache.
 
         Args:
-            text_GS: numbers of the sentences of all rows; no sentence occurs twice.
+            text_GS: numbers of the sentences of all rows. No sentence occurs in two rows.
             own_texts: S lists with the texts of this worker's rows.
         """
         num_rows = len(text_GS)
         parts = [
             text_GS[distributed.rows_of(worker, num_rows)].T.ravel() for worker in range(distributed.size())
         ]
-        new_by_worker = [part[self._slot_T[part] == _UNKNOWN] for part in parts]
-        is_new = self._slot_T[parts[distributed.rank()]] == _UNKNOWN
+        is_new_by_worker = [self._is_new(part) for part in parts]
+        new_by_worker = [part[is_new] for part, is_new in zip(parts, is_new_by_worker, strict=True)]
+        is_new = is_new_by_worker[distributed.rank()]
         texts = [
             text for text, new in zip((t for part in own_texts for t in part), is_new, strict=True) if new
         ]
@@ -98,15 +100,15 @@ class MaskVectors:
         fresh_N = np.flatnonzero(self._slot_T[new_N] == _UNKNOWN)
         num_free = min(len(fresh_N), len(self._vector_KD) - self._filled)
         self._keep(new_N[fresh_N[:num_free]], new_ND[fresh_N[:num_free]])
-        text_B = asked.text_GS.ravel()
-        slot_B = torch.from_numpy(self._slot_T[text_B]).long()
-        is_kept_B = slot_B != _UNKNOWN
-        vector_BD = torch.empty(len(text_B), self._embedder.width, dtype=torch.float16)
-        vector_BD[is_kept_B] = self._vector_KD[slot_B[is_kept_B]]
+        # A sentence has two places in a row without a hard negative, so vectors are filled in by sentence.
+        number_U, sentence_B = np.unique(asked.text_GS.ravel(), return_inverse=True)
+        slot_U = torch.from_numpy(self._slot_T[number_U]).long()
+        is_kept_U = slot_U != _UNKNOWN
+        vector_UD = torch.empty(len(number_U), self._embedder.width, dtype=torch.float16)
+        vector_UD[is_kept_U] = self._vector_KD[slot_U[is_kept_U]]
         if num_free < len(fresh_N):
-            place = {number: index for index, number in enumerate(text_B.tolist())}
-            vector_BD[[place[number] for number in new_N.tolist()]] = new_ND
-        return vector_BD.view(*asked.text_GS.shape, -1)
+            vector_UD[np.searchsorted(number_U, new_N)] = new_ND
+        return vector_UD[sentence_B].view(*asked.text_GS.shape, -1)
 
     def read(self, store: Store, model: str, sentence_T: Digests) -> None:
         """Fill the cache with the vectors that earlier runs with the same P wrote to the store.
@@ -155,6 +157,13 @@ class MaskVectors:
             table = pa.table({"sentence": sentences, "vector": vectors})
             store.write_named_table(f"{MASK_VECTORS}/{model}/{uuid4().hex}", table)
             self._written = end
+
+    def _is_new(self, text_N: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return bool [N], True for a sentence that is not in the cache; only the first of equal ones is."""
+        _, first = np.unique(text_N, return_index=True)
+        is_new_N = np.zeros(len(text_N), dtype=bool)
+        is_new_N[first] = self._slot_T[text_N[first]] == _UNKNOWN
+        return is_new_N
 
     def _keep(self, number_N: NDArray[np.int32], vector_ND: Tensor) -> None:
         """Put the vectors of some sentences into the next slots; there must be enough free slots."""

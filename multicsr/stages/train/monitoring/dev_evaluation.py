@@ -4,22 +4,29 @@ A score is reported when it is ready, and at the latest before the next evaluati
 of the best checkpoint and early stopping do not depend on timing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from multicsr.config import TrainConfig
 from multicsr.errors import RunError
+from multicsr.execution.profiling import loading, working
 from multicsr.messages.foreign_errors import explain_error
-from multicsr.models.encoder import load_encoder
-from multicsr.stages.evaluate import measure, read_task
+from multicsr.models.encoder import load_for_training
+from multicsr.models.published_encoder import with_prompt
+from multicsr.stages.evaluate import Measurement, Task, encoding, read_task, similarity_of
 from multicsr.stages.train.engines.base import Tensors
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from sentence_transformers import SentenceTransformer
+
+_ROLE = "dev evaluation"
+"""Role of the process in profiles."""
 
 
 class Evaluator(Protocol):
@@ -45,30 +52,37 @@ class Evaluator(Protocol):
 class Dev:
     """The dev task and an encoder to measure with, which is not the encoder in training but a copy."""
 
-    def __init__(self, config: TrainConfig, encoder: Path | None = None) -> None:
-        """Load the dev file and the encoder.
+    def __init__(self, config: TrainConfig, task: Task, encoder: Path | None = None) -> None:
+        """Load the encoder.
 
         Args:
-            config: the settings of the training; `dev` must be set.
+            config: the settings of the training.
+            task: the task on which parameters are measured.
             encoder: see `TrainingJob`.
 
         Raises:
-            ConfigError: the dev file or the encoder cannot be used.
+            ConfigError: the encoder cannot be used.
         """
-        self._task = read_task(str(config.dev))
-        self._model: SentenceTransformer = load_encoder(
-            str(encoder or config.encoder),
-            pooling=config.pooling,
-            layers=config.layers,
-            max_length=config.max_length,
-            lora=config.lora,
-        ).eval()
+        self._task = task
+        model = load_for_training(config, name=str(encoder or config.encoder))
+        self._model: SentenceTransformer = with_prompt(model, config.prompt)
 
     def measure(self, weights: Tensors) -> float:
         """Return 100 x Spearman correlation, or the percentage of triplets that are ordered correctly."""
+        return self.examine(weights).score.value
+
+    def examine(self, weights: Tensors) -> Measurement:
+        """Return the score of these parameters with its examples."""
         self._model.load_state_dict(weights)
-        encode = self._model.encode
-        return measure(self._task, lambda texts: encode(texts, show_progress_bar=False)).value
+        return self._task.measure(encoding(self._model), similarity_of(self._model))[0]
+
+    def measure_also(self, task: Task) -> float:
+        """Return the score of the parameters that were measured last, on another task."""
+        return task.measure(encoding(self._model), similarity_of(self._model))[0].score.value
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors [N, D] of N texts, by the parameters that were measured last."""
+        return encoding(self._model)([*texts])
 
 
 class InsideEvaluator:
@@ -76,7 +90,7 @@ class InsideEvaluator:
 
     def __init__(self, config: TrainConfig) -> None:
         """Load the dev file and the encoder; for the exceptions see `Dev`."""
-        self._dev = Dev(config)
+        self._dev = Dev(config, read_task(str(config.dev)))
         self._result = 0.0
 
     def start(self, weights: Tensors) -> None:
@@ -146,5 +160,8 @@ class _DevActor:
 
     def measure(self, weights: Tensors) -> float:
         """Return the score of these parameters; see `Dev.measure`."""
-        self._dev = self._dev or self._make()
-        return self._dev.measure(weights)
+        if self._dev is None:
+            with loading(_ROLE):
+                self._dev = self._make()
+        with working(_ROLE):
+            return self._dev.measure(weights)

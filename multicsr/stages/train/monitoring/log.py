@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from multicsr.artifacts import DevScore, Step
+from multicsr.artifacts import CandidateScore, DevScore, Step
 from multicsr.stages.train.callbacks import TrainingCallback
 
 
@@ -43,7 +43,11 @@ class TrainLog(TrainingCallback):
         """Append the record of an evaluation."""
         self.write_all([score])
 
-    def write_all(self, records: Sequence[Step | DevScore]) -> None:
+    def on_candidate(self, score: CandidateScore) -> None:
+        """Append the record of a candidate."""
+        self.write_all([score])
+
+    def write_all(self, records: Sequence[Step | DevScore | CandidateScore]) -> None:
         """Append these records, one line each, and flush."""
         self._file.writelines(record.model_dump_json() + "\n" for record in records)
         self._file.flush()

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from multicsr.artifacts import CandidateScore
 from multicsr.errors import MulticsrError
 from multicsr.observability.progress import Progress
 from multicsr.periodic import run_periodically
@@ -88,10 +89,10 @@ class _Follower:
         self._file: BinaryIO | None = None
         self._incomplete = b""
         self._latest: dict[str, float] = {}
-        self._reported = 0
+        self._reported, self._reported_note = 0, ""
 
     def look(self) -> None:
-        """Report the new steps to the progress."""
+        """Report the new steps and candidates to the progress; nothing if there are none."""
         self._reopen_if_replaced()
         if self._file is None:
             return
@@ -99,15 +100,23 @@ class _Follower:
         for line in lines:
             # A damaged line is skipped here; the code that resumes or reports from the log raises an error.
             with suppress(ValueError, TypeError):
-                self._latest |= json.loads(line)
-        done = max(self._reported, int(self._latest.get("step", 0)))
-        self._progress.advance(done - self._reported, self._note())
-        self._reported = done
+                self._take(json.loads(line))
+        done, note = max(self._reported, int(self._latest.get("step", 0))), self._note()
+        if (done, note) != (self._reported, self._reported_note):
+            self._progress.advance(done - self._reported, note)
+        self._reported, self._reported_note = done, note
 
     def close(self) -> None:
         """Close the log."""
         if self._file is not None:
             self._file.close()
+
+    def _take(self, record: dict[str, float]) -> None:
+        """Take the figures of a line, or announce the candidate that it is: no step is done for it."""
+        if "candidate" in record:
+            self._progress.announce(str(CandidateScore.model_validate(record)))
+        else:
+            self._latest |= record
 
     def _note(self) -> str:
         """Return the latest loss and score as a short text."""

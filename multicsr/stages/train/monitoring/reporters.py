@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
-from multicsr.artifacts import LOG, DevScore, Step
+from multicsr.artifacts import LOG, CandidateScore, DevScore, Step
 from multicsr.observability.progress import Progress
 from multicsr.stages.train import distributed
 from multicsr.stages.train.callbacks import TrainingCallback
@@ -23,6 +23,10 @@ class ProgressReporter(TrainingCallback):
     def on_step(self, step: Step) -> None:
         """Report a step with its loss."""
         self._progress.advance(1, f"loss {step.loss:.3f}")
+
+    def on_candidate(self, score: CandidateScore) -> None:
+        """Report a candidate in a line of its own: no step is done."""
+        self._progress.announce(str(score))
 
 
 class TrackerReporter(TrainingCallback):

@@ -1,15 +1,19 @@
 """The training objectives, as pure functions of embeddings, and `OBJECTIVES`, the table of them.
 
-    N anchors of this worker     G rows of the global batch     C = 2G candidates     D width
+    N anchors of this worker     G rows of the global batch     C candidates     D width
+    H hard negatives: C = G + H, and H = G unless rows have none
 
 Each function returns this worker's share of the loss of the global batch. The shares of all workers add up to
-that loss, also if the workers own different numbers of rows. Candidates are the positives of all rows, then
-the hard negatives of all rows. The target of anchor i is candidate `anchor_offset + i`, the positive of its
+that loss, also if the workers own different numbers of rows. The loss is the mean of the anchors' losses; if
+rows have weights, the weighted mean: the sum of weight x loss over the G anchors, divided by the sum of the G
+weights. The weight of a row decides how much its anchor counts, not how much its hypotheses count among the
+candidates of others. Candidates are the positives of all rows, then the hard negatives of all rows that have
+one. The target of anchor i is candidate `anchor_offset + i`, the positive of its
 own row.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,12 +38,14 @@ class LossInputs:
     anchor_offset: int = 0
     """Row of the first anchor in the global batch."""
     negative_GD: Tensor | None = None
-    """Embeddings of the hard negatives of all rows; None if the objective has none."""
+    """Embeddings [H, D] of the hard negatives of all rows that have one; None if the objective has none."""
     keep_NC: Tensor | None = None
     """Mask, bool, True = the cell stays, from `mask`; True at every anchor's own positive. None: all cells
     stay."""
     score_N2: Tensor | None = None
     """The LLM's scores a = (x, x+) and b = (x, x-) of this worker's rows, in [0, 5]."""
+    weight_G: Tensor | None = None
+    """Weights of all rows, positive; None: all rows count the same."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,12 @@ def masked_infonce(inputs: LossInputs) -> Tensor:
     logits_NC = _logits(inputs)
     if inputs.keep_NC is not None:
         logits_NC = logits_NC.masked_fill(~inputs.keep_NC, -torch.inf)
-    return _nll(inputs, logits_NC).sum() / len(inputs.positive_GD)
+    return _share(inputs, _nll(inputs, logits_NC))
 
 
 def simcse_sup(inputs: LossInputs) -> Tensor:
     """Compute supervised SimCSE (MultiCSR Eq. 5): every other hypothesis of the batch is a negative."""
-    return _nll(inputs, _logits(inputs)).sum() / len(inputs.positive_GD)
+    return _share(inputs, _nll(inputs, _logits(inputs)))
 
 
 def simcse_unsup(inputs: LossInputs) -> Tensor:
@@ -98,7 +104,7 @@ def multicsr_reference(inputs: LossInputs) -> Tensor:
     target_NC = F.one_hot(_target(inputs), p_NC.shape[1])
     # Both terms are computed in every cell. The NaN is the 0 * log(0) of the term that does not count.
     entropy_NC = -(target_NC * p_NC.log() + (1 - target_NC) * (1 - p_NC).log())
-    return entropy_NC.mean(dim=-1).sum() / len(inputs.positive_GD)
+    return _share(inputs, entropy_NC.mean(dim=-1))
 
 
 def claif(inputs: LossInputs) -> Tensor:
@@ -129,7 +135,24 @@ def clhaif(inputs: LossInputs) -> Tensor:
         ValueError: `score_N2` is missing.
     """
     label_N = _needed(inputs.score_N2, "score_N2")[:, 0] / _TOP_SCORE
-    return (label_N * _nll(inputs, _logits(inputs))).sum() / len(inputs.positive_GD)
+    return _share(inputs, label_N * _nll(inputs, _logits(inputs)))
+
+
+def mean_over_widths(
+    loss: Callable[[LossInputs], Tensor], inputs: LossInputs, widths: Sequence[int]
+) -> Tensor:
+    """Return the mean of a loss over the whole vectors and over their first entries (Matryoshka).
+
+    Kusupati et al. 2022, Eq. 1, with equal weights, divided by their sum, so that the learning rate and the
+    norm at which gradients are clipped keep their meaning.
+
+    Args:
+        loss: one of this module.
+        inputs: embeddings of width D.
+        widths: numbers of first entries, each below D.
+    """
+    whole = loss(inputs)
+    return torch.stack([whole, *(loss(_shortened(inputs, width)) for width in widths)]).mean()
 
 
 _TRIPLET = ("text", "entailment", "contradiction")
@@ -146,8 +169,27 @@ OBJECTIVES: dict[str, Objective] = {
 """Objectives by name, for `TrainConfig.objective`."""
 
 
+def _share(inputs: LossInputs, loss_N: Tensor) -> Tensor:
+    """Return this worker's share of the mean over all G anchors, given the losses of its own."""
+    if inputs.weight_G is None:
+        return loss_N.sum() / len(inputs.positive_GD)
+    own = slice(inputs.anchor_offset, inputs.anchor_offset + len(loss_N))
+    return (inputs.weight_G[own] * loss_N).sum() / inputs.weight_G.sum()
+
+
+def _shortened(inputs: LossInputs, width: int) -> LossInputs:
+    """Return the inputs with the first `width` entries of every embedding."""
+    negative_GD = inputs.negative_GD
+    return replace(
+        inputs,
+        anchor_ND=inputs.anchor_ND[:, :width],
+        positive_GD=inputs.positive_GD[:, :width],
+        negative_GD=None if negative_GD is None else negative_GD[:, :width],
+    )
+
+
 def _logits(inputs: LossInputs) -> Tensor:
-    """Return cosines divided by the temperature, [N, C]; [N, G] without hard negatives."""
+    """Return cosines divided by the temperature, [N, C]."""
     negatives = [] if inputs.negative_GD is None else [inputs.negative_GD]
     anchor_ND, candidate_CD = _unit(inputs.anchor_ND), _unit(torch.cat([inputs.positive_GD, *negatives]))
     # Autocast would compute the product in bfloat16, in which a logit of 20 has a resolution of 0.125.

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from multicsr.errors import RunError
-from multicsr.stages.train.data.index import digest, digest_rows, join_index
+from multicsr.stages.train.data.index import digest, digest_labelled, digest_rows, join_index
 
 TABLE = pa.table(
     {
@@ -60,6 +60,15 @@ def test_a_row_that_repeats_a_sentence_is_left_out(same):
     assert len(index) == len(index.text_RS) == len(index.key_RS) == 3
 
 
+def test_withheld_rows_are_left_out_and_counted_by_reason():
+    reasons = pa.array([None, "held out", None, "leaked", "held out"], pa.string())
+    index = join_index([digest_rows(TABLE, "masked_infonce", reasons)])
+    assert dict(index.withheld) == {"held out": 2, "leaked": 1}
+    assert index.row_R.tolist() == [digest("r0"), digest("r2")]
+    assert len(index.sentence_T) == 6
+    assert index.num_left_out == 0
+
+
 @pytest.mark.parametrize("cuts", [[0, 2, 5], [0, 0, 1, 4, 5]])
 def test_parts_in_order_make_the_whole(cuts):
     parts = [TABLE.slice(start, end - start) for start, end in pairwise(cuts)]
@@ -95,3 +104,53 @@ def test_a_missing_column_and_an_empty_value_are_named_in_one_line(column):
     holed = TABLE.set_column(TABLE.column_names.index(column), column, pa.array(values))
     with pytest.raises(RunError, match=f"^column '{column}' of the triplets has 1 empty rows$"):
         digest_rows(holed, "claif")
+
+
+LABELLED = pa.table(
+    {
+        "row_id": ["s0", "s1", "s2"],
+        "text": ["A cat sits.", "It snows.", "It rains."],
+        "entailment": ["An animal rests.", "It is cold.", "Water falls."],
+        "contradiction": ["It runs.", None, None],
+        "weight": pa.array([1.0, 0.5, 2.0], pa.float32()),
+    }
+)
+
+
+def joined(*tables: pa.Table):
+    """The index of curated and labelled rows."""
+    curated = [digest_rows(TABLE, "masked_infonce")]
+    return join_index([*curated, *(digest_labelled(table, "masked_infonce") for table in tables)])
+
+
+def test_labelled_rows_follow_the_curated_ones_with_weight_and_missing_negatives():
+    index = joined(LABELLED)
+    assert index.row_R.tolist() == [digest(f"r{row}") for row in WHOLE] + [digest(f"s{n}") for n in range(3)]
+    assert index.weight_R.tolist() == [1.0] * 4 + [1.0, 0.5, 2.0]
+    assert index.has_negative_R.tolist() == [True] * 5 + [False, False]
+    assert index.num_left_out == 1
+    assert index.text_RS[5, 1] == index.text_RS[5, 2], "its positive stands in the place of the negative"
+    assert index.key_RS[6, 0] == index.key_RS[2, 0], "the premise of a curated row is the same sentence"
+
+
+def test_without_labelled_rows_there_are_no_weights():
+    index = joined()
+    assert index.weight_R is None
+    assert index.has_negative_R is None
+    plain = joined(LABELLED.slice(0, 1))
+    assert plain.weight_R is None
+    assert plain.has_negative_R is None
+
+
+def test_an_objective_that_reads_premises_alone_takes_pairs_too():
+    parts = [digest_rows(TABLE, "simcse_unsup"), digest_labelled(LABELLED, "simcse_unsup")]
+    index = join_index(parts)
+    assert (len(index), index.num_left_out, index.has_negative_R) == (8, 0, None)
+
+
+def test_a_labelled_pair_of_one_sentence_is_left_out():
+    rows = LABELLED.to_pylist()
+    rows[1]["entailment"] = " it SNOWS."
+    index = joined(pa.Table.from_pylist(rows, LABELLED.schema))
+    assert index.num_left_out == 2
+    assert index.has_negative_R.tolist() == [True] * 5 + [False]

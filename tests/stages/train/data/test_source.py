@@ -90,7 +90,7 @@ def test_files_give_exactly_what_the_table_gives(
     monkeypatch.setattr(source, "_ROWS_PER_WINDOW", rows_per_window)
     parts = [triplets.slice(60), triplets.slice(0, 0), triplets.slice(0, 11), triplets.slice(11, 49)]
     epochs = epochs_of(num_epochs, [7, 23, 1, 49])
-    batches = [*from_files(store, artifact(store, *parts), index, OBJECTIVE)(epochs)]
+    batches = [*from_files(store, artifact(store, *parts).files, index, OBJECTIVE)(epochs)]
     assert batches == planned(triplets, epochs)
 
 
@@ -109,7 +109,7 @@ def test_a_window_holds_a_part_of_one_epoch(rows_per_window, expected, triplets,
 
     monkeypatch.setattr(source, "rows_in_order", rows_in_order)
     epochs = epochs_of(2, [7, 23, 1, 49])
-    batches = from_files(store, artifact(store, triplets), index, OBJECTIVE)(epochs)
+    batches = from_files(store, artifact(store, triplets).files, index, OBJECTIVE)(epochs)
     sizes = [len(row_N) for batches in epochs for row_N in batches]
     ends = np.cumsum(expected).tolist()
     for number, batch in enumerate(batches):
@@ -122,7 +122,7 @@ def test_a_window_holds_a_part_of_one_epoch(rows_per_window, expected, triplets,
 def test_premises_alone(triplets, store):
     index = join_index([digest_rows(triplets, "simcse_unsup")])
     epochs = epochs_of(1, [5, 4])
-    batches = [*from_files(store, artifact(store, triplets), index, "simcse_unsup")(epochs)]
+    batches = [*from_files(store, artifact(store, triplets).files, index, "simcse_unsup")(epochs)]
     assert batches == [OwnRows(rows.row_ids, rows.sentences[:1]) for rows in planned(triplets, epochs)]
 
 
@@ -131,7 +131,8 @@ def test_the_callers_settings_of_ray_data_stay(triplets, index, store):
     from ray.data import DataContext
 
     before = DataContext.get_current()
-    assert len([*from_files(store, artifact(store, triplets), index, OBJECTIVE)(epochs_of(2, [50, 40]))]) == 4
+    files = artifact(store, triplets).files
+    assert len([*from_files(store, files, index, OBJECTIVE)(epochs_of(2, [50, 40]))]) == 4
     assert DataContext.get_current() is before
 
 
@@ -140,7 +141,7 @@ def test_the_callers_settings_of_ray_data_stay(triplets, index, store):
 def test_rows_that_are_missing_are_one_line_and_no_row_takes_their_place(there, triplets, index, store):
     """Even if it is the last row of the last batch alone."""
     curated = artifact(store, triplets.slice(there.start, there.stop - there.start))
-    batches = from_files(store, curated, index, OBJECTIVE)([[np.arange(32), np.arange(32, 96)]])
+    batches = from_files(store, curated.files, index, OBJECTIVE)([[np.arange(32), np.arange(32, 96)]])
     message = (
         f"^96 rows were planned for and {there.stop - there.start} are in the files; run the stage again$"
     )
@@ -152,7 +153,7 @@ def test_rows_that_are_missing_are_one_line_and_no_row_takes_their_place(there, 
 def test_a_row_in_two_files_is_rejected(triplets, index, store):
     curated = artifact(store, triplets, triplets.slice(5, 1))
     with pytest.raises(RunError, match=r"^96 rows were planned for and 97 are in the files"):
-        next(from_files(store, curated, index, OBJECTIVE)(epochs_of(1, [96])))
+        next(from_files(store, curated.files, index, OBJECTIVE)(epochs_of(1, [96])))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -161,7 +162,7 @@ def test_a_damaged_file_is_one_line(triplets, index, store):
     path = store.directory / curated.files[1].path
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(RunError, match=rf"{curated.files[1].path} is damaged; delete it and run") as caught:
-        next(from_files(store, curated, index, OBJECTIVE)(epochs_of(1, [96])))
+        next(from_files(store, curated.files, index, OBJECTIVE)(epochs_of(1, [96])))
     assert "\n" not in str(caught.value)
 
 

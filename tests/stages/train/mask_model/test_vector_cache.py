@@ -200,6 +200,21 @@ def test_what_does_not_fit_the_cache_is_asked_for_again(corpus):
     assert len(set(embedder.asked)) == corpus.num_sentences - 40
 
 
+@pytest.mark.parametrize("capacity", [0, 1, 2, None])
+def test_a_row_without_a_negative_has_its_positives_vector_in_both_places(capacity, monkeypatch):
+    """Whether or not the positive fits into the cache; and no memory is left as it was."""
+    texts = [["a", "b", "b"], ["c", "d", "e"]]
+    numbers = {text: number for number, text in enumerate("abcde")}
+    text_GS = np.array([[numbers[text] for text in row] for row in texts], dtype=np.int32)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **kind: empty(*size, **kind).fill_(torch.nan))
+    vectors = MaskVectors(Fake(), 5, (5 if capacity is None else capacity) * 2 * WIDTH / 2**30)
+    expected = torch.from_numpy(fake_embed([text for row in texts for text in row])).view(2, 3, WIDTH)
+    for _ in range(2):
+        asked = vectors.ask(text_GS, [list(texts_of_rows) for texts_of_rows in zip(*texts, strict=True)])
+        assert torch.equal(vectors.take(asked), expected)
+
+
 # The store
 
 
@@ -332,6 +347,7 @@ def folder(tmp_path_factory, corpus) -> Path:
     return folder
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("capacity", [None, 40])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_every_worker_ends_with_the_vectors_of_one(workers, capacity, corpus, folder):
@@ -342,6 +358,7 @@ def test_every_worker_ends_with_the_vectors_of_one(workers, capacity, corpus, fo
         assert torch.equal(result["vectors"], expected)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("workers", [2, 3])
 def test_each_sentence_is_asked_for_by_one_worker_and_exchanged_once(workers, corpus, folder, tmp_path):
     """Known ones are not sent, and a batch of known sentences sends nothing."""

@@ -6,7 +6,7 @@ import torch
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.models.encoder import load_encoder
-from multicsr.stages.evaluate import measure, read_task
+from multicsr.stages.evaluate import encoding, read_task
 from multicsr.stages.train.monitoring.dev_evaluation import ActorEvaluator, Dev, InsideEvaluator
 from tests.support.tiny_encoders import WORDS
 
@@ -29,7 +29,7 @@ def parameters(config, noise: float) -> tuple[dict[str, torch.Tensor], float]:
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data += noise * torch.randn_like(parameter)
-    return model.state_dict(), measure(read_task(config.dev), model.encode).value
+    return model.state_dict(), read_task(config.dev).measure(encoding(model))[0].score.value
 
 
 def test_inside_the_worker_the_score_is_that_of_evaluate(config):
@@ -45,7 +45,7 @@ def test_inside_the_worker_the_score_is_that_of_evaluate(config):
 @pytest.mark.usefixtures("ray_cluster")
 def test_in_an_actor_too_and_the_dev_file_lies_where_the_command_was_given(config, tmp_path):
     relative = config.model_copy(update={"dev": "dev.tsv"})
-    evaluator = ActorEvaluator(lambda: Dev(relative), str(tmp_path))
+    evaluator = ActorEvaluator(lambda: Dev(relative, read_task(relative.dev)), str(tmp_path))
     for noise in (0.0, 0.1):
         weights, score = parameters(config, noise)
         evaluator.start(weights)
@@ -63,7 +63,7 @@ def test_a_broken_dev_file_is_one_line_that_states_what_is_wrong(config, tmp_pat
     (tmp_path / "dev.tsv").write_text("score\tsentence1\tsentence2\nhigh\tba\tde\n")
     with pytest.raises(ConfigError, match="line 2"):
         InsideEvaluator(config)
-    evaluator = ActorEvaluator(lambda: Dev(config), str(tmp_path))
+    evaluator = ActorEvaluator(lambda: Dev(config, read_task(config.dev)), str(tmp_path))
     evaluator.start({})
     with pytest.raises(RunError, match=r"^train\.dev: [^\n]*line 2[^\n]*$"):
         evaluator.result()

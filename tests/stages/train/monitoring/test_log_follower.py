@@ -1,13 +1,14 @@
 """The follower against logs that are written as a training writes them."""
 
+import io
 import json
 import threading
 
 import pytest
 
-from multicsr.artifacts import DevScore, Step
+from multicsr.artifacts import CandidateScore, DevScore, Step, read_log
 from multicsr.config import S3Config
-from multicsr.observability.progress import SilentProgress
+from multicsr.observability.progress import LineProgress, SilentProgress
 from multicsr.stages.train.monitoring import log_follower
 from multicsr.stages.train.monitoring.log import TrainLog
 from multicsr.stages.train.monitoring.log_follower import followed, followed_in
@@ -61,6 +62,24 @@ def test_steps_are_reported_as_they_come_with_the_latest_figures(tmp_path):
         progress.wait_for(2, "loss 0.900, dev 64.46")
         log.write_all([step(3), dev(3, 71.2)])
         progress.wait_for(3, "loss 0.500, dev 71.20")
+
+
+def test_candidates_have_a_line_each_and_nothing_is_repeated_meanwhile(tmp_path):
+    path, stream = tmp_path / "train.jsonl", io.StringIO()
+    progress = LineProgress(stream, interval_s=0)
+    progress.start("train", 1, "steps")
+    reads = threading.Semaphore(0)
+    with followed(path, progress, reads.release), TrainLog(path) as log:
+        log.on_step(step(1))
+        for number, weight in enumerate((0.0, 0.5), start=1):
+            log.on_candidate(CandidateScore(candidate=number, candidates=2, weight=weight, dev=80.5))
+            for _ in range(3):
+                reads.acquire()
+    shown = stream.getvalue()
+    assert shown.count("100%, 1 steps") == 1
+    assert "train     candidate 1 of 2, 0% trained parameters: 80.50 on the data that choose\n" in shown
+    assert shown.count("candidate 2 of 2, 50% trained") == 1
+    assert read_log(path) == [step(1)], "merges.json has the candidates"
 
 
 def test_without_dev_the_loss_alone_is_reported(tmp_path):

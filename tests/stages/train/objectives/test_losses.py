@@ -16,6 +16,7 @@ from multicsr.stages.train.objectives.losses import (
     claif,
     clhaif,
     masked_infonce,
+    mean_over_widths,
     multicsr_reference,
     simcse_sup,
     simcse_unsup,
@@ -400,3 +401,107 @@ def test_at_sigma_1_equal_texts_are_masked_and_no_others(seed):
     bare_NC = keep_cells(similarity(anchor_ND, candidate_CD), 1.0)
     assert (bare_NC[equal_NC]).any(), "the last bits would decide"
     assert torch.equal(~keep_cells(similarity(anchor_ND, candidate_CD, equal_NC), 1.0), equal_NC)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_over_widths_is_the_mean_of_the_losses_of_shortened_vectors(name, inputs, p_ND, p_CD):
+    objective, inputs = OBJECTIVES[name], prepared(name, inputs, p_ND, p_CD)
+    expected = 0.0
+    for width in (D, 4, 2):
+        negative_GD = None if inputs.negative_GD is None else inputs.negative_GD[:, :width]
+        expected += objective.loss(
+            LossInputs(
+                inputs.anchor_ND[:, :width],
+                inputs.positive_GD[:, :width],
+                TAU,
+                negative_GD=negative_GD,
+                keep_NC=inputs.keep_NC,
+                score_N2=inputs.score_N2,
+            )
+        )
+    torch.testing.assert_close(mean_over_widths(objective.loss, inputs, [4, 2]), expected / 3)
+    assert mean_over_widths(objective.loss, inputs, []) == objective.loss(inputs)
+
+
+# Labelled rows: weights, and rows without a hard negative
+
+WEIGHT_G = torch.tensor([1.0, 0.25, 3.0, 1.0, 0.5, 2.0, 1.0])
+HAS_NEGATIVE = [True, False, True, True, False, False, True]
+
+
+def with_labelled_rows(inputs: LossInputs, keep_NC: torch.Tensor | None) -> LossInputs:
+    """The batch with weights, and without the hard negatives that rows have not."""
+    column = [*range(N), *(N + k for k in range(N) if HAS_NEGATIVE[k])]
+    return replace(
+        inputs,
+        negative_GD=inputs.negative_GD[HAS_NEGATIVE],
+        keep_NC=None if keep_NC is None else keep_NC[:, column],
+        weight_G=WEIGHT_G,
+    )
+
+
+def plain_labelled(inputs: LossInputs, keep) -> torch.Tensor:
+    """The weighted mean of Eq. 7 over anchors; a hard negative that is missing is in no denominator."""
+    total, weights = torch.zeros((), dtype=torch.float64), 0.0
+    for i in range(N):
+        own = torch.exp(cosine(inputs.anchor_ND[i], inputs.positive_GD[i]) / TAU)
+        denominator = torch.zeros((), dtype=torch.float64)
+        for k in range(N):
+            for sign, h_s in (("+", inputs.positive_GD), ("-", inputs.negative_GD)):
+                if (sign == "+" or HAS_NEGATIVE[k]) and keep[i, k, sign]:
+                    denominator = denominator + torch.exp(cosine(inputs.anchor_ND[i], h_s[k]) / TAU)
+        total = total - float(WEIGHT_G[i]) * torch.log(own / denominator)
+        weights += float(WEIGHT_G[i])
+    return total / weights
+
+
+@pytest.mark.parametrize("name", ["masked_infonce", "simcse_sup"])
+def test_weights_and_missing_negatives_equal_a_slow_loop(inputs, p_ND, p_CD, name):
+    everything = dict.fromkeys(((i, k, sign) for i in range(N) for k in range(N) for sign in "+-"), True)
+    table = plain_keep(p_ND, p_CD[:N], p_CD[N:], SIGMA) if name == "masked_infonce" else everything
+    keep_NC = keep_cells(similarity(p_ND, p_CD), SIGMA) if name == "masked_infonce" else None
+    labelled = with_labelled_rows(inputs, keep_NC)
+    assert_same(OBJECTIVES[name].loss(labelled), plain_labelled(inputs, table), inputs)
+
+
+def test_the_reference_takes_the_mean_over_the_cells_that_exist(inputs, p_ND, p_CD):
+    table = plain_keep_reference(p_ND, p_CD[:N], p_CD[N:], SIGMA)
+    cells = [(k, sign) for sign in "+-" for k in range(N) if sign == "+" or HAS_NEGATIVE[k]]
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(N):
+        logits = [
+            cosine(inputs.anchor_ND[i], (inputs.positive_GD if sign == "+" else inputs.negative_GD)[k])
+            / TAU
+            * (1 if table[i, k, sign] else 0)
+            for k, sign in cells
+        ]
+        p = [torch.exp(logit) / sum(map(torch.exp, logits)) for logit in logits]
+        terms = [
+            -torch.log(each) if cell == (i, "+") else -torch.log(1 - each)
+            for cell, each in zip(cells, p, strict=True)
+        ]
+        total = total + float(WEIGHT_G[i]) * sum(terms) / len(cells)
+    expected = total / float(WEIGHT_G.sum())
+    labelled = with_labelled_rows(inputs, keep_cells_reference(similarity(p_ND, p_CD), SIGMA))
+    assert_same(multicsr_reference(labelled), expected, inputs)
+
+
+@pytest.mark.parametrize("sizes", [[7], [1] * 7, [3, 4], [1, 4, 2]])
+def test_weighted_shares_add_up_to_the_whole(inputs, p_ND, p_CD, sizes):
+    keep_NC = keep_cells(similarity(p_ND, p_CD), SIGMA)
+    whole = with_labelled_rows(inputs, keep_NC)
+    shares, start = [], 0
+    for size in sizes:
+        own = slice(start, start + size)
+        part = replace(
+            whole, anchor_ND=inputs.anchor_ND[own], keep_NC=whole.keep_NC[own], anchor_offset=start
+        )
+        shares.append(masked_infonce(part))
+        start += size
+    assert_same(sum(shares), masked_infonce(whole), inputs)
+
+
+def test_equal_weights_are_the_plain_mean(inputs):
+    for weight in (1.0, 0.3):
+        weighted = replace(inputs, weight_G=torch.full((N,), weight))
+        assert masked_infonce(weighted).item() == pytest.approx(masked_infonce(inputs).item(), rel=1e-6)

@@ -1,0 +1,259 @@
+"""Labelled triplets in files as people have them: TSV, CSV, JSONL or Parquet, with or without negatives."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from multicsr.config import TripletFile
+from multicsr.errors import ConfigError, RunError
+from multicsr.messages.error_chain import first_line
+from multicsr.rows import Reason, labelled_row_id, normalise
+from multicsr.stages.ingest import streams
+from multicsr.stages.ingest.files import InputFile
+from multicsr.stages.ingest.formats import COLUMNS, LeftOut, format_of
+from multicsr.stages.ingest.record import text_record
+from multicsr.stages.ingest.separated import separated_rows
+from multicsr.stages.train.data.triplet_columns import Columns, find_columns
+from multicsr.storage.local_copy import local_copy
+
+_SETTING = "train.extra_triplets"
+_BATCH_ROWS = 8192
+"""Number of rows that are read of a Parquet file at a time."""
+_LOOK_FOR_ROWS = 1000
+"""Number of records that `check_triplet_file` reads at most."""
+
+
+class LabelledTriplet(NamedTuple):
+    """One row to train on."""
+
+    row_id: str
+    text: str
+    """The anchor, normalised."""
+    entailment: str
+    """The positive."""
+    contradiction: str | None
+    """The hard negative; None: the row has none."""
+    weight: float
+
+
+class LabelledReject(NamedTuple):
+    """A record or row that is not trained on."""
+
+    reason: Reason
+    detail: str
+    """File and line, and what is wrong there."""
+    triplet: LabelledTriplet | None = None
+    """The row, if the record could be read."""
+
+
+class _Record(NamedTuple):
+    """The texts of one record, before they are checked."""
+
+    line: int
+    anchor: list[str]
+    positives: list[str]
+    negatives: list[str]
+
+
+class _Unreadable(NamedTuple):
+    """A record whose texts cannot be read."""
+
+    line: int
+    reason: Reason
+    detail: str
+
+
+class _NotText(ValueError):
+    """A value that is neither a text nor a list of texts."""
+
+
+def read_triplets(file: TripletFile) -> Iterator[LabelledTriplet | LabelledReject]:
+    """Yield the triplets of a file in order.
+
+    A record with several positives or negatives gives as many rows as there are of the more frequent kind:
+    row k has positive k and negative k, counted again from the first where there are fewer. They share the
+    weight of the record, so that a record counts the same however many negatives it has.
+
+    Raises:
+        ConfigError: there is no such file, its format is not known, or it has no columns of triplets.
+        RunError: the file cannot be read or decompressed.
+    """
+    source = _open(file)
+    try:
+        for record in _records(source, file):
+            if isinstance(record, _Unreadable):
+                detail = f"{source.name}, line {record.line:,}: {record.detail}"
+                yield LabelledReject(record.reason, detail)
+            else:
+                yield from _triplets(record, file.weight, f"{source.name}, line {record.line:,}")
+    except streams.DAMAGED as error:
+        raise RunError(f"{_SETTING}: cannot read {source.shown}: {first_line(error)}") from error
+
+
+def check_triplet_file(file: TripletFile) -> None:
+    """Read the first records of a file.
+
+    Raises:
+        ConfigError, RunError: see `read_triplets`; or none of the first records is a triplet.
+    """
+    first: LabelledReject | None = None
+    for row in islice(read_triplets(file), _LOOK_FOR_ROWS):
+        if isinstance(row, LabelledTriplet):
+            return
+        first = first or row
+    found = f"{first.detail} ({first.reason})" if first else "it has no rows"
+    raise ConfigError(f"{_SETTING}: {file.path} has no triplet at its beginning: {found}")
+
+
+def _open(file: TripletFile) -> InputFile:
+    """Return the file to read; one in a bucket is copied to this machine first."""
+    path = local_copy(file.path)
+    if not path.is_file():
+        raise ConfigError(f"{_SETTING}: no file {file.path}")
+    format = format_of(path.name, "auto", "und")
+    if isinstance(format, LeftOut) or format not in COLUMNS:
+        raise ConfigError(
+            f"{_SETTING}: {file.path} is no TSV, CSV, JSONL or Parquet file by the ending of its name; "
+            "rename it"
+        )
+    if not file.header and format not in ("csv", "tsv"):
+        raise ConfigError(f"{_SETTING}: header has no effect on {file.path}, a {format} file; remove it")
+    bytes_ = path.stat().st_size
+    return InputFile(str(path.absolute()), path.name, format, bytes_, "", 0.0, setting=_SETTING)
+
+
+def _records(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
+    """Yield the records of a file of any format."""
+    match source.format:
+        case "parquet":
+            yield from _of_parquet(source, file)
+        case "jsonl":
+            yield from _of_json(source, file)
+        case _:
+            yield from _of_separated(source, file)
+
+
+def _of_separated(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
+    with streams.open_stream(source) as stream:
+        rows = separated_rows(stream, source, header=file.header)
+        first = next(rows, None)
+        if first is None or first.fields is None:
+            return
+        names = first.fields if file.header else [str(number + 1) for number in range(len(first.fields))]
+        columns = find_columns(names, file, f"{source.name}, line {first.line:,}")
+        for row in rows:
+            if row.fields is not None:
+                yield _record(row.line, dict(zip(names, row.fields, strict=True)), columns)
+            elif row.reason is not Reason.EMPTY:  # not a blank line
+                detail = str(row.detail).partition(": ")[2]
+                yield _Unreadable(row.line, row.reason or Reason.MALFORMED, detail)
+
+
+def _of_json(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
+    """Yield the records of a JSON object or array of texts in each line. Objects may differ in their keys."""
+    found: dict[tuple[str, ...], Columns] = {}
+    with streams.open_stream(source) as stream:
+        for line, raw in enumerate(streams.lines(stream), start=1):
+            if not raw.strip():
+                continue
+            text = text_record(raw)
+            if text.reason is not None:
+                yield _Unreadable(line, text.reason, text.detail or "")
+                continue
+            try:
+                value = json.loads(text.text)
+            except (ValueError, RecursionError) as error:
+                yield _Unreadable(line, Reason.MALFORMED, f"not JSON in one line: {first_line(error)}")
+                continue
+            named = _named(value)
+            if named is None:
+                yield _Unreadable(line, Reason.MALFORMED, "neither a JSON object nor an array of texts")
+                continue
+            names = tuple(named)
+            try:
+                in_order = file if isinstance(value, dict) else file.model_copy(update={"header": False})
+                columns = found.get(names) or find_columns(names, in_order, f"{source.name}, line {line:,}")
+            except ConfigError as error:
+                if not found:
+                    raise
+                detail = f"other keys than before: {str(error).rpartition(': ')[2]}"
+                yield _Unreadable(line, Reason.MALFORMED, detail)
+                continue
+            found[names] = columns
+            yield _record(line, named, columns)
+
+
+def _named(value: object) -> Mapping[str, object] | None:
+    """Return the values of a JSON object by key, those of an array by number from 1; None for others."""
+    if isinstance(value, list):
+        return {str(number): each for number, each in enumerate(value, start=1)}
+    return value if isinstance(value, dict) else None
+
+
+def _of_parquet(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
+    with pq.ParquetFile(source.open(), pre_buffer=False) as parquet:
+        columns = find_columns(parquet.schema_arrow.names, file, f"{source.name}, line 1")
+        wanted = [columns.anchor, *columns.positives, *columns.negatives]
+        line = 0
+        for batch in parquet.iter_batches(columns=wanted, batch_size=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                line += 1
+                yield _record(line, row, columns)
+
+
+def _record(line: int, values: Mapping[str, object], columns: Columns) -> _Record | _Unreadable:
+    """Return the texts of a row's columns."""
+    try:
+        anchor, positives, negatives = (
+            [text for name in names for text in _texts(name, values[name])]
+            for names in ([columns.anchor], columns.positives, columns.negatives)
+        )
+    except _NotText as error:
+        return _Unreadable(line, Reason.MALFORMED, str(error))
+    except UnicodeEncodeError:
+        return _Unreadable(line, Reason.UNDECODABLE, "bytes that are not UTF-8, or half a surrogate pair")
+    return _Record(line, anchor, positives, negatives)
+
+
+def _texts(name: str, value: object) -> list[str]:
+    """Return the normalised texts of a cell: a text or a list of texts. Empty ones are left out.
+
+    Raises:
+        _NotText: it is anything else.
+        UnicodeEncodeError: a text has no UTF-8 form.
+    """
+    values = value if isinstance(value, list) else [value]
+    texts = []
+    for each in values:
+        if each is not None and not isinstance(each, str):
+            raise _NotText(f"{name} is {type(each).__name__}, not text")
+        text = normalise(each or "")
+        text.encode()
+        texts += [text] if text else []
+    return texts
+
+
+def _triplets(record: _Record, weight: float, place: str) -> Iterator[LabelledTriplet | LabelledReject]:
+    """Yield the rows of a record; see `read_triplets`."""
+    for kind, texts in (("anchor", record.anchor), ("positive", record.positives)):
+        if not texts:
+            yield LabelledReject(Reason.EMPTY, f"{place}: no {kind}")
+            return
+    if len(record.anchor) > 1:
+        yield LabelledReject(Reason.MALFORMED, f"{place}: {len(record.anchor)} anchors")
+        return
+    positives, negatives = record.positives, record.negatives
+    num_rows = max(len(positives), len(negatives))
+    for number in range(num_rows):
+        anchor, positive = record.anchor[0], positives[number % len(positives)]
+        negative = negatives[number % len(negatives)] if negatives else None
+        row_id = labelled_row_id(anchor, positive, negative)
+        triplet = LabelledTriplet(row_id, anchor, positive, negative, weight / num_rows)
+        sentences = [text.casefold() for text in (anchor, positive, negative) if text is not None]
+        if len(set(sentences)) < len(sentences):
+            yield LabelledReject(Reason.SAME_HYPOTHESES, f"{place}: it has one sentence twice", triplet)
+        else:
+            yield triplet
