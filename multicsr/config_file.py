@@ -67,6 +67,24 @@ def load_with_mistakes(
     return config, list(dict.fromkeys(mistakes))
 
 
+def build_config(tree: dict[str, object], overrides: Sequence[str]) -> Config:
+    """Return the configuration of settings that are in no file, with overrides.
+
+    Args:
+        tree: sections; the overrides are written into it.
+        overrides: `section.key=value` strings.
+
+    Raises:
+        ConfigError: a setting is not valid; one line for each mistake.
+    """
+    for override in overrides:
+        _override(tree, override)
+    config, wrong = _validated(tree)
+    if config is None or wrong:
+        raise ConfigError(*dict.fromkeys(line for _, line in wrong))
+    return config
+
+
 def nearest_source(sources: Mapping[tuple[str, ...], str], keys: tuple[str, ...]) -> str | None:
     """Return where a setting, or the nearest section above it, comes from."""
     places = (keys[:end] for end in range(len(keys), 0, -1))

@@ -80,6 +80,21 @@ CURATED = pa.schema(
 )
 """Schema of the artifact `curated`, which curate writes: the triplets that the encoder is trained on."""
 
+LABELLED = pa.schema(
+    [
+        SENTENCE.field("row_id"),
+        SENTENCE.field("text"),
+        pa.field("entailment", pa.string(), nullable=False),
+        pa.field("contradiction", pa.string()),
+        pa.field("weight", pa.float32(), nullable=False),  # weight of the row in the mean of the loss
+    ]
+)
+"""Schema of the labelled triplets of `train.extra_triplets`, which the artifact `model` keeps.
+
+`row_id` is `labelled_row_id()`, `text` the anchor, `entailment` the positive, `contradiction` the hard
+negative; null: the row has none.
+"""
+
 
 def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return a table with the nullable columns of `schema` that it lacks, as null.
@@ -145,6 +160,11 @@ class Reason(StrEnum):
     LEXICAL_BIAS = "lexical bias"
     """A word that far more contradictions than entailments have, or the other way round, shows the side."""
 
+    LEAKED = "leaked"
+    """A labelled set has a sentence of the row, exactly or with one word changed (`evaluate.drop_leaks`)."""
+    HELD_OUT = "held out"
+    """The premise is kept from training, so that its triplet can be measured (`evaluate.held_out`)."""
+
 
 WRITING_REASONS = frozenset(
     {
@@ -193,3 +213,12 @@ def row_id(text: str, language: str) -> str:
         language: language tag of the corpus; `UNDETERMINED` if languages are detected.
     """
     return checksum(f"{language}\0{text}".encode())
+
+
+def labelled_row_id(text: str, entailment: str, contradiction: str | None) -> str:
+    """Return the id of a labelled triplet: 32 hex digits, a hash of its sentences.
+
+    It depends neither on the file nor on the place in it. The sentences are as `normalise` returns them.
+    """
+    sentences = [text, entailment] if contradiction is None else [text, entailment, contradiction]
+    return checksum("\0".join(["labelled", *sentences]).encode())

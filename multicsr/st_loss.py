@@ -8,7 +8,6 @@ It is used like any other loss of sentence-transformers:
     SentenceTransformerTrainer(model=model, train_dataset=triplets, loss=loss).train()
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +18,8 @@ from sentence_transformers.util import all_gather, all_gather_with_grad, batch_t
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from multicsr.models.published_encoder import bound_length
+from multicsr.models.text_input import length_limit
 from multicsr.stages.train.data.index import digest
 from multicsr.stages.train.objectives.losses import LossInputs, masked_infonce
 from multicsr.stages.train.objectives.mask import keep_cells, similarity
@@ -30,6 +31,14 @@ _COLUMNS = ("anchor", "positive", "negative")
 """Names of the columns, for messages."""
 _SHORTEST = 1e-6
 """Length below which a vector counts as zero; encoders give lengths around 1 to 30."""
+_PROBES = (
+    "A man plays the Guitar, doesn't he?",
+    "ÉCOLE  naïve \u00c5 \u212b",
+    "x",
+    " 42 % of \uff12 tests\n",
+)
+"""Sentences by which tokenizers of equal vocabularies are compared: they differ in case, accents, forms of
+Unicode, blanks and length."""
 _BOUNDS = "cu_seq_lens_q"
 """Name of the feature with the positions at which sentences begin, and the end of the last one. Only a column
 that is packed into one sequence, for flash attention, has this feature."""
@@ -62,8 +71,8 @@ class MaskedInfoNCELoss(nn.Module):
                 one. P never sees the prompts that the trainer puts before G's sentences.
 
         Raises:
-            ValueError: sigma or temperature is out of bounds, P is the same object as G or one of the two has
-                no tokenizer of transformers, or a prompt is given without P.
+            ValueError: sigma or temperature is out of bounds, P is the same object as G, G has no tokenizer
+                of transformers, or a prompt is given without P.
         """
         super().__init__()
         if not 0 < sigma <= 1:
@@ -164,13 +173,18 @@ class _MaskModel:
             prompt: text that is put before every sentence; None: P's default prompt, if it has one.
 
         Raises:
-            ValueError: P is the same object as G, or one of the two has no tokenizer of transformers.
+            ValueError: P is the same object as G or split by ZeRO-3, or G has no tokenizer of transformers.
         """
         if model is trained:
             raise ValueError("mask_model is the model that is trained; load it a second time")
-        for each in (model, trained):
-            if not isinstance(getattr(each, "tokenizer", None), PreTrainedTokenizerBase):
-                raise ValueError("model and mask_model both need a tokenizer of transformers")
+        if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+            raise ValueError(
+                "mask_model is split among the processes by ZeRO-3; load it before the training arguments "
+                "are made"
+            )
+        if not isinstance(getattr(trained[0], "tokenizer", None), PreTrainedTokenizerBase):
+            raise ValueError("model needs a tokenizer of transformers, which turns its tokens into texts")
+        bound_length(model)
         self.model = model.eval().requires_grad_(False)
         self.prompt: str | None = model.prompts.get(model.default_prompt_name) if prompt is None else prompt
         self._trained_tokenizer = trained.tokenizer
@@ -191,7 +205,7 @@ class _MaskModel:
         self.model.to(columns[0]["input_ids"].device)
         own_columns = [self._own_features(*column) for column in zip(columns, texts, strict=True)]
         embeddings: list[Tensor] = embed_columns(self.model, own_columns, separate_first=False)
-        return embeddings
+        return [embedding_ND[:, : self.model.truncate_dim] for embedding_ND in embeddings]
 
     def _own_features(self, features: Features, texts: list[str]) -> Features:
         """Return P's input for a column: G's tokens if P reads the same tokens, otherwise tokenised texts."""
@@ -203,9 +217,20 @@ class _MaskModel:
 
 
 def _reads_tokens_of(trained: SentenceTransformer, model: SentenceTransformer) -> bool:
-    """Return True if `model` can take the tokens of `trained`: equal vocabulary, and no longer sequences."""
-    is_longer = (trained.max_seq_length or math.inf) > (model.max_seq_length or math.inf)
-    return not is_longer and bool(trained.tokenizer.get_vocab() == model.tokenizer.get_vocab())
+    """Return True if `model` can take the tokens of `trained` as its own.
+
+    Both have the same vocabulary and make the same tokens of the probe sentences, with the same padding, and
+    `trained` does not make longer sequences.
+    """
+    if not isinstance(getattr(model[0], "tokenizer", None), PreTrainedTokenizerBase):
+        return False
+    is_longer = length_limit(trained) > length_limit(model)
+    if is_longer or trained.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        return False
+    ours, theirs = (each.preprocess(list(_PROBES), prompt="") for each in (trained, model))
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items() if isinstance(value, Tensor)
+    )
 
 
 def _token_ids(features: Features) -> list[list[int]]:

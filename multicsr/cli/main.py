@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from multicsr import __version__
-from multicsr.cli import cluster, jobs, machine, measure, pipeline, prompts, store
+from multicsr.cli import cluster, jobs, labels, machine, measure, pipeline, prompts, publish, serve, store
 from multicsr.cli.command import run_app
 from multicsr.messages.captured_output import install_hooks
 from multicsr.messages.terminal import echo
@@ -22,8 +22,12 @@ app = typer.Typer(
 app.add_typer(machine.app)
 app.add_typer(pipeline.app)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=pipeline.PANEL)
+app.add_typer(serve.app)
 app.add_typer(measure.app)
+app.add_typer(labels.app)
+app.add_typer(labels.task_app, name="task", rich_help_panel=labels.PANEL)
 app.add_typer(store.app)
+app.add_typer(publish.app)
 app.add_typer(jobs.app)
 app.add_typer(cluster.app, name="cluster", rich_help_panel=jobs.PANEL)
 

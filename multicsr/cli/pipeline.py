@@ -1,4 +1,4 @@
-"""The commands that run stages: preview, run, demo, ingest, generate, curate, train, refresh."""
+"""The commands that run stages: preview, run, demo, ingest, generate, curate, train, profile, refresh."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from multicsr.cli.command import command
 from multicsr.cli.entrypoint import progress_for_terminal
-from multicsr.cli.options import ConfigPath, Overrides, read_settings
+from multicsr.cli.options import ConfigPath, DropLeaks, Overrides, read_settings
 from multicsr.messages.terminal import echo
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def preview(
 
 
 @command(app, PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")
-def run(config: ConfigPath, overrides: Overrides = None) -> None:
+def run(config: ConfigPath, drop_leaks: DropLeaks = False, overrides: Overrides = None) -> None:
     """Run all stages: ingest, generate, curate, train, evaluate, report. Finished work is not redone."""
     from multicsr.artifacts import ENCODER
     from multicsr.pipeline import full_run
@@ -46,7 +46,7 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     from multicsr.stages.report.table import summary
     from multicsr.storage.versions import current
 
-    settings = read_settings(config, overrides)
+    settings = read_settings(config, overrides, drop_leaks)
     with progress_for_terminal() as progress:
         store = full_run.run(settings, progress)
     echo(summary(current(store)))
@@ -63,7 +63,7 @@ def demo(
 
     config = write_demo_config(out)
     echo(f"configuration  {config}")
-    run(config, overrides)
+    run(config, overrides=overrides)
 
 
 @command(app, PANEL, "multicsr ingest runs/demo.yaml --set ingest.max_words=20")
@@ -72,10 +72,15 @@ def ingest(config: ConfigPath, overrides: Overrides = None) -> None:
     _run_stage("ingest", config, overrides)
 
 
-@command(app, PANEL, "multicsr generate runs/demo.yaml --set generate.actors=2")
-def generate(config: ConfigPath, overrides: Overrides = None) -> None:
+@command(
+    app,
+    PANEL,
+    "multicsr generate runs/demo.yaml --set generate.actors=2",
+    "multicsr generate runs/demo.yaml --drop-leaks",
+)
+def generate(config: ConfigPath, drop_leaks: DropLeaks = False, overrides: Overrides = None) -> None:
     """Write an entailment and a contradiction for every sentence, and score both."""
-    _run_stage("generate", config, overrides)
+    _run_stage("generate", config, overrides, drop_leaks)
 
 
 @command(app, PANEL, "multicsr curate runs/demo.yaml --alpha 3.5 --gamma 1.5")
@@ -93,9 +98,35 @@ def curate(
 
 
 @command(app, PANEL, "multicsr train runs/demo.yaml --set train.learning_rate=0.00005")
-def train(config: ConfigPath, overrides: Overrides = None) -> None:
+def train(config: ConfigPath, drop_leaks: DropLeaks = False, overrides: Overrides = None) -> None:
     """Fine-tune the encoder on the curated triplets with the masked loss."""
-    _run_stage("train", config, overrides)
+    _run_stage("train", config, overrides, drop_leaks)
+
+
+@command(
+    app,
+    PANEL,
+    "multicsr profile curate runs/demo.yaml --out profiles/curate --set curate.alpha=2.5",
+    "multicsr profile train runs/demo.yaml --out profiles/train --seconds 60 --set seed=7",
+)
+def profile(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="ingest, generate, curate, train, evaluate.")],
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option(help="New or empty folder for timeline, traces and page.")],
+    seconds: Annotated[
+        float, typer.Option(min=1, max=600, help="Longest recorded time of work of one process.")
+    ] = 30,
+    overrides: Overrides = None,
+) -> None:
+    """Run one stage and show what its time went to: Ray's timeline, torch's traces, a page that reads them.
+
+    Results are kept as after the stage's own command, and finished work is not redone.
+    """
+    from multicsr.tools.profile import profile as run_profiled
+
+    with progress_for_terminal() as progress:
+        page = run_profiled(stage, read_settings(config, overrides), out, seconds, progress)
+    echo(f"{page}\n{out / 'reading.md'}")
 
 
 @command(app, PANEL, "multicsr refresh configs/nightly.yaml")
@@ -109,8 +140,8 @@ def refresh(config: ConfigPath, overrides: Overrides = None) -> None:
     echo(as_table(refresh_run))
 
 
-def _run_stage(name: str, config: ConfigPath, overrides: list[str] | None) -> None:
+def _run_stage(name: str, config: ConfigPath, overrides: list[str] | None, drop_leaks: bool = False) -> None:
     from multicsr.pipeline.full_run import run_step
 
     with progress_for_terminal() as progress:
-        run_step(name, read_settings(config, overrides), progress)
+        run_step(name, read_settings(config, overrides, drop_leaks), progress)

@@ -22,11 +22,11 @@ from multicsr.errors import RunError
 from multicsr.messages.terminal import echo
 
 app = typer.Typer()
-_PANEL = "What was made"
+PANEL = "What was made"
 _S_PER_DAY = 86400
 
 
-@command(app, _PANEL, "multicsr versions runs/demo.yaml", "multicsr versions s3://bucket/corpus")
+@command(app, PANEL, "multicsr versions runs/demo.yaml", "multicsr versions s3://bucket/corpus")
 def versions(store: StorePlace, overrides: Overrides = None, json: AsJson = False) -> None:
     """List what was published, newest last, with the rows of every artifact."""
     from multicsr.stages.report.versions import records, table
@@ -38,7 +38,7 @@ def versions(store: StorePlace, overrides: Overrides = None, json: AsJson = Fals
         echo(table(opened))
 
 
-@command(app, _PANEL, "multicsr rollback runs/demo.yaml", "multicsr rollback runs/demo.yaml --to 3")
+@command(app, PANEL, "multicsr rollback runs/demo.yaml", "multicsr rollback runs/demo.yaml --to 3")
 def rollback(
     config: ConfigPath,
     to: Annotated[int | None, typer.Option(min=1, help="Version; default: the one before.")] = None,
@@ -52,7 +52,7 @@ def rollback(
     echo(f"version {version.number} is what version {version.restores} was")
 
 
-@command(app, _PANEL, "multicsr gc runs/demo.yaml", "multicsr gc runs/demo.yaml --keep 5 --delete")
+@command(app, PANEL, "multicsr gc runs/demo.yaml", "multicsr gc runs/demo.yaml --keep 5 --delete")
 def gc(
     config: ConfigPath,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep, the newest ones.")] = 10,
@@ -82,21 +82,27 @@ def gc(
     echo(found)
 
 
-@command(app, _PANEL, "multicsr fetch s3://bucket/corpus my-encoder")
+@command(app, PANEL, "multicsr fetch s3://bucket/corpus my-encoder")
 def fetch(
     store: StorePlace,
     target: Annotated[Path, typer.Argument(help="Directory that does not exist yet.")],
     version: VersionNumber = None,
     overrides: Overrides = None,
 ) -> None:
-    """Copy a version's encoder to a local directory, for SentenceTransformer(DIRECTORY)."""
+    """Copy a version's encoder to a local directory, for SentenceTransformer(DIRECTORY).
+
+    Its card (README.md) has the data, the figures and the thresholds of the version.
+    """
+    from multicsr.config import CardConfig
     from multicsr.tools.fetch import fetch_encoder
 
-    fetch_encoder(open_version(store, overrides, version), target)
+    is_config = store.endswith((".yaml", ".yml"))
+    card = read_settings(Path(store), overrides).card if is_config else CardConfig()
+    fetch_encoder(open_version(store, overrides, version), target, card)
     echo(str(target))
 
 
-@command(app, _PANEL, "multicsr audit runs/demo.yaml", "multicsr audit s3://bucket/corpus")
+@command(app, PANEL, "multicsr audit runs/demo.yaml", "multicsr audit s3://bucket/corpus")
 def audit(store: StorePlace, version: VersionNumber = None, overrides: Overrides = None) -> None:
     """Recompute every count and checksum of a version from its files; fail on any difference."""
     from multicsr.tools.audit import audit as find_differences
@@ -113,7 +119,7 @@ def audit(store: StorePlace, version: VersionNumber = None, overrides: Overrides
     echo(f"{snapshot.store.uri()}: every count and checksum holds")
 
 
-@command(app, _PANEL, "multicsr explain runs/demo.yaml 5ab1")
+@command(app, PANEL, "multicsr explain runs/demo.yaml 5ab1")
 def explain(
     store: StorePlace,
     row_id: Annotated[str, typer.Argument(help="A row's id, or the first digits of it.")],

@@ -8,14 +8,16 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from multicsr.config.buckets import S3Config
+from multicsr.config.card import CardConfig
 from multicsr.config.corpus import IngestConfig, InputConfig, Redaction
 from multicsr.config.evaluation import EvaluateConfig, RefreshConfig
 from multicsr.config.llm import LLMConfig, VllmConfig
 from multicsr.config.section import Section
-from multicsr.config.training import DeepSpeedConfig, LoraConfig, MaskConfig, TrainConfig
+from multicsr.config.training import DeepSpeedConfig, LoraConfig, MaskConfig, TrainConfig, TripletFile
 from multicsr.config.triplets import CurateConfig, GenerateConfig, ScoreConfig, ScorerName
 
 __all__ = [
+    "CardConfig",
     "Config",
     "Count",
     "CurateConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "ScorerName",
     "Section",
     "TrainConfig",
+    "TripletFile",
     "VllmConfig",
 ]
 
@@ -62,11 +65,15 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     refresh: RefreshConfig = RefreshConfig()
+    card: CardConfig = CardConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Config":
-        if self.llm.engine == "openai" and self.generate.omega > 0:
-            raise ValueError("generate.omega needs logits, which an endpoint has not: set it to 0")
+        if self.llm.batch and self.generate.omega > 0:
+            raise ValueError(
+                "generate.omega above 0 needs an endpoint that offers contrast, and no batch API does: "
+                "set it to 0, or llm.batch to false"
+            )
         if self.llm.engine == "openai" and (self.generate.min_new_tokens or self.generate.bad_words):
             raise ValueError("generate.min_new_tokens and generate.bad_words have no effect at an endpoint")
         if self.llm.batch and "batch_size" in self.generate.model_fields_set:
@@ -80,6 +87,19 @@ class Config(Section):
             raise ValueError(
                 f"generate.gpus_per_actor is {gpus:g}, llm.vllm.tensor_parallel {parallel}: make them equal"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _leaks_agree(self) -> "Config":
+        if self.evaluate.drop_leaks and not self.evaluate.data and self.train.dev is None:
+            raise ValueError("evaluate.drop_leaks has no effect without evaluate.data or train.dev")
+        return self
+
+    @model_validator(mode="after")
+    def _something_chooses(self) -> "Config":
+        for name in ("merge", "keep"):
+            if getattr(self.train, name) and self.train.dev is None and not self.evaluate.held_out:
+                raise ValueError(f"train.{name} has no effect without train.dev or evaluate.held_out")
         return self
 
     @model_validator(mode="after")
@@ -144,5 +164,14 @@ class Config(Section):
 
     @property
     def scoring_prompt(self) -> str | None:
-        """Return the text that is put before sentences if the mask model scores: its own prompt."""
-        return self.train.mask.prompt if self.train.mask is not None and self.score.model is None else None
+        """Return the text that is put before sentences if the mask model or the encoder to train scores."""
+        if self.score.model is not None:
+            return None
+        return self.train.prompt if self.train.mask is None else self.train.mask.prompt
+
+    @property
+    def scorer_runs_code(self) -> bool:
+        """Return True if code that comes with the model that scores by `encoder` or `nli` may be run."""
+        if self.score.model is not None:
+            return self.score.trust_remote_code
+        return (self.train if self.train.mask is None else self.train.mask).trust_remote_code

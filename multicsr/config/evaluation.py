@@ -12,11 +12,20 @@ class EvaluateConfig(Section):
     """Settings of the evaluation of the trained encoder."""
 
     data: list[str] = []
-    """TSV files, by path or URI, or directories of them; the columns decide the kind of task."""
+    """Labelled files, by path or URI, or directories of them; names and columns decide the kind of task."""
     baseline: bool = True
-    """Also measure the encoder before training."""
+    """Also measure the encoder as published, and where training starts from a variant of it (`train.layers`,
+    `train.pooling`, `train.prompt`) that variant before training."""
     batch_size: Count = 128
     """Number of sentences encoded at once."""
+
+    drop_leaks: bool = False
+    """Reject sentences that `evaluate.data` or `train.dev` has too, exactly or with one word changed:
+    premises before they are written for, hypotheses before the training. They are counted in any case."""
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the premises that are never trained on, chosen by a hash of their id. Their curated triplets
+    are a task, `held-out triplets`. It shows whether the encoder learned what the LLM wrote, because the same
+    LLM wrote and scored them; it does not show whether the encoder serves its users."""
 
     @field_validator("data")
     @classmethod

@@ -44,8 +44,8 @@ class LLMConfig(Section):
 
     engine: Literal["transformers", "vllm", "openai", "fake"] = "transformers"
     """`transformers` is the exact reference and runs any causal or encoder-decoder model; `vllm` runs
-    decoder-only models at scale; `openai` uses any OpenAI-compatible endpoint, without stage 1; `fake` is
-    deterministic and for tests."""
+    decoder-only models at scale; `openai` uses any OpenAI-compatible endpoint, and decodes pairs at those
+    that offer them (`multicsr serve`); `fake` is deterministic and for tests."""
     model: str = "tinylm"
     """`tinylm` (ships with the project), a directory, a Hugging Face id, or a GGUF file or the directory that
     holds it. A GGUF model is converted once, into `$HF_HOME/multicsr/gguf`."""

@@ -89,7 +89,8 @@ def _example(place: Sequence[str]) -> str:
     fields = _section(place).model_fields
     values = {name: field.default for name, field in fields.items() if _is_plain(field.default)}
     name, value = next(iter(values.items()))
-    return f"`{place[-1]}: {{{name}: {_shown(value)}}}`"
+    settings = f"{{{name}: {_shown(value)}}}"
+    return f"`{settings}`" if place[-1].isdecimal() else f"`{place[-1]}: {settings}`"
 
 
 def _is_plain(default: object) -> bool:
@@ -141,6 +142,8 @@ def _section(place: Sequence[str]) -> type[Section]:
     """Return the class of the section at a place."""
     section: type[Section] = Config
     for name in place:
+        if name.isdecimal():  # an item of a list, whose type was found with the list
+            continue
         inner = _inner(section.model_fields[name].annotation)
         if inner is None:
             raise KeyError(name)

@@ -19,7 +19,7 @@ class GenerateConfig(Section):
     shipped one that suits the LLM and reports why."""
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,
-    0.4]."""
+    0.4]. Above 0, an endpoint must offer contrast, as `multicsr serve` does."""
     max_new_tokens: Count = 48
     """Maximum length of a hypothesis in tokens."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
@@ -73,6 +73,8 @@ class ScoreConfig(Section):
     labels entailment, neutral and contradiction. `encoder`: a sentence-transformers directory or id; unset:
     `train.mask.model`, without a mask `train.encoder`. Otherwise another LLM for the same engine, at an
     endpoint a name; unset: `llm.model`."""
+    trust_remote_code: bool = False
+    """Run code that comes with `model`; for `encoder` and `nli`."""
     max_new_tokens: Count = 8
     """Maximum length in tokens of the reply to a scoring prompt; used by `llm_stated` and `both`."""
     calibrate: str | None = None
@@ -96,6 +98,8 @@ class ScoreConfig(Section):
             raise ValueError("method: nli needs model, a sequence classifier; set score.model")
         if self.method not in ("llm_stated", "both") and "max_new_tokens" in self.model_fields_set:
             raise ValueError(f"max_new_tokens has no effect with method: {self.method}")
+        if self.trust_remote_code and (self.uses_llm or self.model is None):
+            raise ValueError("trust_remote_code has no effect without model and method: encoder or nli")
         return self
 
     @property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from multicsr.errors import RunError, WorkerLost
 from multicsr.execution.attempts import Attempts
 from multicsr.execution.outcome import Outcome
+from multicsr.execution.profiling import loading, working
 from multicsr.execution.ray_session import start_ray
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.observability.metrics import publish
@@ -55,8 +56,8 @@ class _Worker:
     of the stage is made in the first call, not in the constructor.
     """
 
-    def __init__(self, make: Callable[[], Callable[[Any], object]], attempts: Attempts) -> None:
-        self._make, self._attempts = make, attempts
+    def __init__(self, make: Callable[[], Callable[[Any], object]], attempts: Attempts, role: str) -> None:
+        self._make, self._attempts, self._role = make, attempts, role
         self._making = threading.Lock()
         self._work: Callable[[Any], object] | None = None
 
@@ -71,8 +72,11 @@ class _Worker:
         try:
             self._attempts.begin(number, f"shard {getattr(item, 'key', number)}")
             with self._making:
-                self._work = self._work or self._make()
-            return self._work(item)
+                if self._work is None:
+                    with loading(self._role):
+                        self._work = self._make()
+            with working(self._role):
+                return self._work(item)
         except WorkerLost as error:
             _log.error("%s; this worker ends, another one takes over its shards", error)
             os._exit(1)
@@ -133,13 +137,13 @@ def _results(
             resources["label_selector"] = {**pool.nodes}
         if pool.actors is None:
             return names.map_batches(
-                lambda batch: _Worker(make, attempts)(batch),
+                lambda batch: _Worker(make, attempts, f"{attempts.stage} task")(batch),
                 max_retries=_WITHOUT_END,
                 **resources,
             )
         return names.map_batches(
             _Worker,
-            fn_constructor_args=(make, attempts),
+            fn_constructor_args=(make, attempts, f"{attempts.stage} actor"),
             compute=ray.data.ActorPoolStrategy(
                 size=min(pool.actors, len(items)),
                 max_tasks_in_flight_per_actor=pool.shards_at_once + 1,

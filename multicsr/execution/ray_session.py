@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from multicsr.errors import ConfigError, RunError
+from multicsr.execution.profiling import starting_ray
 from multicsr.execution.signals import install_handlers
 from multicsr.messages.captured_output import take_over_logger
 from multicsr.messages.foreign_errors import cannot_start
@@ -21,6 +22,11 @@ _EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Size of Ray's object store. It holds names and reports of shards, no rows, so that Ray's default of 30% of
 the memory is not needed."""
+
+_STARTS = 3
+_TOO_SLOW = "timed out during startup"
+"""Words of Ray's error if the processes of its node are not there in time."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,16 @@ _lazy_session: ContextVar[_LazySession | None] = ContextVar("at_need", default=N
 def lazy_ray_session(cpus: float, announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Share one Ray among all calls of `start_ray` in the block: from the first call to the end of the block.
 
-    If all work was done before, `start_ray` is not called and Ray is not started.
+    If all work was done before, `start_ray` is not called and Ray is not started. A block inside such a block
+    shares its Ray.
 
     Args:
         cpus: minimum of the argument of `start_ray`.
         announce: called with a line of text before Ray is started, which takes a while.
     """
+    if _lazy_session.get() is not None:
+        yield
+        return
     with ExitStack() as at_end:
         before = _lazy_session.set(_LazySession(at_end, cpus, announce))
         try:
@@ -72,7 +82,8 @@ def start_ray(cpus: float = 0) -> Iterator[None]:
         if not ray.is_initialized():
             session = _lazy_session.get() or _LazySession(now, 0.0, lambda text: None)
             session.announce(_announcement())
-            session.at_end.enter_context(_connected(max(cpus, session.cpus)))
+            with starting_ray():
+                session.at_end.enter_context(_connected(max(cpus, session.cpus)))
         yield
 
 
@@ -91,18 +102,11 @@ def _connected(cpus: float) -> Iterator[None]:
         _require_listener(address)
     take_over_logger("ray")
     try:
-        with _quiet_start():
-            if address:
+        if address:
+            with _quiet_start():
                 ray.init(logging_level="error", log_to_driver=False)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=max(os.cpu_count() or 1, math.ceil(cpus) + 2),
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    logging_level="error",
-                    log_to_driver=False,
-                )
+        else:
+            _start_here(max(os.cpu_count() or 1, math.ceil(cpus) + 2))
     except Exception as error:  # Ray raises a plain Exception if a node does not start in time
         ray.shutdown()
         raise _not_started(address, error) from error
@@ -112,6 +116,29 @@ def _connected(cpus: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(num_cpus: int) -> None:
+    """Start Ray on this machine, again if its node was too slow: Ray waits for it for 30 s."""
+    import ray
+
+    for starts_left in reversed(range(_STARTS)):
+        try:
+            with _quiet_start():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    logging_level="error",
+                    log_to_driver=False,
+                )
+            return
+        except Exception as error:  # Ray raises a plain Exception
+            if not starts_left or _TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+            _log.warning("Ray did not start within 30 s on this busy machine; it is started again")
 
 
 def _require_listener(address: str) -> None:

@@ -72,7 +72,7 @@ def rows_in_order(
         raise RunError(
             f"{len(order_P):,} rows were planned for and {num_rows:,} are in the files; run the stage again"
         )
-    rows = pa.concat_tables(tables)
+    rows = pa.concat_tables(tables, promote_options="default")  # files may differ in what is nullable
     return rows.take(np.argsort(rows[_PLACE].to_numpy())).drop_columns(_PLACE)
 
 

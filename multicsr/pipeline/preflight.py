@@ -5,26 +5,71 @@ is imported and no model is loaded. What only a worker on a cluster can see is n
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from glob import glob
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multicsr.config import Config, LLMConfig
 from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.messages.extras import require_extra
+from multicsr.models.encoder_kind import require_sizes
 from multicsr.models.gguf_file import find_gguf
 from multicsr.models.llm_weights import locate_llm
 from multicsr.models.resolve import require_on_hub, resolve_model
+from multicsr.models.trust import require_trusted_modules
 from multicsr.stages.score.calibration import read_pairs
 from multicsr.stages.score.nli_labels import check_labels_in
+
+if TYPE_CHECKING:
+    from multicsr.stages.evaluate.task import Task
 
 _FILES_READ = 20
 """Number of input files whose start is read: the first ones of every format."""
 _RECORDS_READ = 2000
 """Maximum number of records that are read of a file, up to the first one with text. A reader raises earlier
 if no record has the column."""
+
+
+class LabelledSets:
+    """The labelled data of a configuration; each set is read once, whatever the number of looks at it.
+
+    Its methods raise ConfigError with the setting if a set cannot be read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._read: dict[str, list[Task]] = {}
+
+    def tasks(self) -> "list[Task]":
+        """Return the tasks of `evaluate.data`."""
+        return self._of("evaluate.data", self.config.evaluate.data)
+
+    def dev(self) -> "list[Task]":
+        """Return the task of `train.dev`."""
+        from multicsr.stages.evaluate.tasks import read_task
+
+        return self._once("train.dev", lambda: [read_task(dev)] if (dev := self.config.train.dev) else [])
+
+    def keep(self) -> "list[Task]":
+        """Return the tasks of `train.keep`."""
+        return self._of("train.keep", self.config.train.keep)
+
+    def _of(self, setting: str, data: Sequence[str]) -> "list[Task]":
+        from multicsr.stages.evaluate.tasks import find_tasks
+
+        return self._once(setting, lambda: find_tasks(data).tasks if data else [])
+
+    def _once(self, setting: str, read: "Callable[[], list[Task]]") -> "list[Task]":
+        if setting not in self._read:
+            try:
+                self._read[setting] = read()
+            except ConfigError as error:
+                raise ConfigError(*(f"{setting}: {line}" for line in error.args)) from error
+        return self._read[setting]
 
 
 def find_problems(stages: Iterable[str], config: Config) -> list[MulticsrError]:
@@ -43,12 +88,21 @@ def find_problems(stages: Iterable[str], config: Config) -> list[MulticsrError]:
     except MulticsrError as error:
         return [error]
     problems: dict[str, MulticsrError] = {}
-    for look in (look for stage in names for look in LOOKS.get(stage, ())):
+    sets = LabelledSets(config)
+    for look in (look for stage in names for look in _looks(stage, config, sets)):
         try:
-            look(config)
+            look()
         except MulticsrError as error:
             problems.setdefault(str(error), error)
     return list(problems.values())
+
+
+def _looks(stage: str, config: Config, sets: LabelledSets) -> Iterator[Callable[[], object]]:
+    """Yield the looks at a configuration and at its labelled sets that a stage needs."""
+    for look in LOOKS.get(stage, ()):
+        yield partial(look, config)
+    for look_at_sets in LOOKS_AT_SETS.get(stage, ()):
+        yield partial(look_at_sets, sets)
 
 
 def require_no_problems(stages: Iterable[str], config: Config) -> None:
@@ -124,44 +178,58 @@ def _llm(config: Config) -> None:
         _require_model(locate_llm(config.llm.model), "llm.model", config.llm.revision)
 
 
+def _pairs(config: Config) -> None:
+    """Raise ConfigError if an endpoint offers no contrast. It may be one that only workers reach."""
+    if config.llm.engine == "openai" and config.generate.omega > 0:
+        from multicsr.llm.openai.offer import require_pairs
+
+        with suppress(RunError):
+            require_pairs(config.llm)
+
+
 def _scorer(config: Config) -> None:
     """Look for the model that scores, if it is another one than the LLM that writes."""
     if not config.score.uses_llm:
         name, setting = config.scoring_encoder
         located = resolve_model(name, setting)
-        _require_model(located, setting)
+        _require_encoder(name, setting, config.scorer_runs_code)
         if config.score.method == "nli" and os.path.isdir(located):
             check_labels_in(Path(located), name)
     elif config.scoring_llm != config.llm and config.scoring_llm.loads_weights:
         _require_model(locate_llm(config.scoring_llm.model, "score.model"), "score.model")
 
 
-def _calibration(config: Config) -> None:
+def _calibration(sets: LabelledSets) -> None:
     """Read the pairs of the calibration; they must not be among the data of the evaluation."""
-    from multicsr.labelled_files import digest_task
-    from multicsr.stages.evaluate.tasks import find_tasks
-
-    if config.score.calibrate is None:
+    if sets.config.score.calibrate is None:
         return
-    pairs = read_pairs(config.score.calibrate)
-    digests: dict[str, str] = {}
+    pairs = read_pairs(sets.config.score.calibrate).digest()
+    same: list[str] = []
     with suppress(MulticsrError):  # what is wrong with these data is found by the job that measures on them
-        digests = find_tasks(config.evaluate.data).digests if config.evaluate.data else {}
-    for task, digest in digests.items():
-        if digest == digest_task(pairs):
-            raise ConfigError(
-                f"score.calibrate: evaluate.data has the same pairs, as {task}; calibrate on pairs that are "
-                "not measured"
-            )
+        same += [
+            f"evaluate.data has the same pairs, as {task.name}"
+            for task in sets.tasks()
+            if task.digest() == pairs
+        ]
+    if same:
+        raise ConfigError(f"score.calibrate: {same[0]}; calibrate on pairs that are not measured")
 
 
 def _encoder(config: Config) -> None:
-    _require_model(resolve_model(config.train.encoder, "train.encoder"), "train.encoder")
+    train, setting = config.train, "train.encoder"
+    _require_encoder(train.encoder, setting, train.trust_remote_code)
+    require_sizes(train.encoder, setting, layers=train.layers, max_length=train.max_length)
 
 
 def _mask_model(config: Config) -> None:
-    if config.train.mask is not None:
-        _require_model(resolve_model(config.train.mask.model, "train.mask.model"), "train.mask.model")
+    if (mask := config.train.mask) is not None:
+        _require_encoder(mask.model, "train.mask.model", mask.trust_remote_code)
+
+
+def _require_encoder(name: str, setting: str, is_trusted: bool) -> None:
+    located = resolve_model(name, setting)
+    _require_model(located, setting)
+    require_trusted_modules(located, name, setting, is_trusted)
 
 
 def _require_model(located: str, setting: str, revision: str | None = None) -> None:
@@ -173,24 +241,26 @@ def _require_model(located: str, setting: str, revision: str | None = None) -> N
         require_on_hub(located, setting, revision)
 
 
-def _dev(config: Config) -> None:
-    from multicsr.labelled_files import read_task
+def _recipe(config: Config) -> None:
+    """Raise ConfigError if settings that depend on the encoder do not suit it."""
+    from multicsr.stages.train.recipe import resolved
 
-    if config.train.dev is not None:
-        try:
-            read_task(str(config.train.dev))
-        except ConfigError as error:
-            raise ConfigError(f"train.dev: {error}") from error
+    resolved(config)
 
 
-def _tasks(config: Config) -> None:
-    from multicsr.stages.evaluate.tasks import find_tasks
+def _extra_triplets(config: Config) -> None:
+    """Read the header and the first rows of every file of labelled triplets."""
+    from multicsr.stages.train.data.triplet_files import check_triplet_file
 
-    if config.evaluate.data:
-        try:
-            find_tasks(config.evaluate.data)
-        except ConfigError as error:
-            raise ConfigError(f"evaluate.data: {error}") from error
+    for file in config.train.extra_triplets:
+        check_triplet_file(file)
+
+
+def _leaks(sets: LabelledSets) -> None:
+    """Read the labelled data if rows that they have too are to be dropped."""
+    if sets.config.evaluate.drop_leaks:
+        sets.dev()
+        sets.tasks()
 
 
 def _gpus_of_generate(config: Config) -> None:
@@ -220,8 +290,13 @@ def num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input, _languages),
-    "generate": (_prompts, _llm, _scorer, _calibration, _gpus_of_generate),
-    "train": (_encoder, _mask_model, _dev, _gpus_of_train),
-    "evaluate": (_tasks,),
+    "generate": (_prompts, _llm, _pairs, _scorer, _gpus_of_generate),
+    "train": (_encoder, _recipe, _mask_model, _extra_triplets, _gpus_of_train),
 }
 """Checks by stage."""
+LOOKS_AT_SETS: dict[str, tuple[Callable[[LabelledSets], object], ...]] = {
+    "generate": (_calibration, _leaks),
+    "train": (LabelledSets.dev, LabelledSets.keep, _leaks),
+    "evaluate": (LabelledSets.tasks,),
+}
+"""Checks of labelled sets by stage."""

@@ -18,7 +18,14 @@ from multicsr.pipeline import full_run
 from multicsr.pipeline.diff import Difference, compare, write_removed
 from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import FoundTasks, evaluate_run, find_tasks
-from multicsr.stages.train.fingerprint import deciding_settings
+from multicsr.stages.train.fingerprint import (
+    EXTRA_TRIPLETS,
+    ROW_SETTINGS,
+    deciding_rows,
+    deciding_settings,
+    deciding_triplets,
+)
+from multicsr.stages.train.recipe import resolved
 from multicsr.stages.train.trainer import model_fingerprint, train
 from multicsr.storage import refresh_costs
 from multicsr.storage.collected import unused_name
@@ -60,19 +67,20 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
     """
     if not config.evaluate.data:
         raise ConfigError(
-            "evaluate.data is empty: a refresh needs metrics to decide on a model; name TSV files"
+            "evaluate.data is empty: a refresh needs metrics to decide on a model; name labelled files"
         )
     require_no_problems(full_run.STAGES, config)
     tasks = find_tasks(config.evaluate.data)  # read once, so that both models are measured on the same data
     check_tolerances(config, tasks.digests)
+    known = full_run.labels_of(config)
     started, began_s = now(), time.monotonic()
     with (
         open_transaction(config, "refresh", progress) as transaction,
         lazy_ray_session(full_run.largest_pool(config), progress.announce),
     ):
         before = transaction.snapshot
-        news = _bring_rows_up_to_date(config, transaction, progress)
-        model = _model(config, transaction, before, tasks, progress)
+        news = _bring_rows_up_to_date(config, transaction, known, progress)
+        model = _model(config, transaction, before, known, tasks, progress)
         cost, costs = refresh_costs.booked(transaction.store)
         refresh_run = RefreshRun(
             started=started,
@@ -102,7 +110,9 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
     return refresh_run
 
 
-def _bring_rows_up_to_date(config: Config, transaction: Transaction, progress: Progress) -> Difference:
+def _bring_rows_up_to_date(
+    config: Config, transaction: Transaction, known: full_run.Known, progress: Progress
+) -> Difference:
     """Run ingest, generate and curate.
 
     Returns:
@@ -120,7 +130,7 @@ def _bring_rows_up_to_date(config: Config, transaction: Transaction, progress: P
     elif old is not None and difference.removed:
         transaction.check()
         write_removed(transaction.store, old, new, f"{TOMBSTONES}/{new.fingerprint}")
-    full_run.generate(config, transaction, progress)
+    full_run.generate(config, transaction, progress, known)
     full_run.curate(config, transaction, progress)
     return difference
 
@@ -137,23 +147,37 @@ def _check_removed(config: Config, difference: Difference) -> None:
 
 
 def _model(
-    config: Config, transaction: Transaction, before: Snapshot, tasks: FoundTasks, progress: Progress
+    config: Config,
+    transaction: Transaction,
+    before: Snapshot,
+    known: full_run.Known,
+    tasks: FoundTasks,
+    progress: Progress,
 ) -> _Model:
     """Train if there is a reason, and promote the model if no metric regressed.
 
     If the resulting version was rolled back from earlier, all artifacts stay as they are.
     """
-    model = _new_model(config, transaction, before, tasks, progress)
+    model = _new_model(config, transaction, before, known, tasks, progress)
     return _rejected(transaction, transaction.snapshot.fingerprints, model.changed) or model
 
 
 def _new_model(
-    config: Config, transaction: Transaction, before: Snapshot, tasks: FoundTasks, progress: Progress
+    config: Config,
+    transaction: Transaction,
+    before: Snapshot,
+    known: full_run.Known,
+    tasks: FoundTasks,
+    progress: Progress,
 ) -> _Model:
     if "model" not in before:
-        return _Model("the first model", 1.0, _train(config, transaction, None, tasks, progress))
+        return _Model("the first model", 1.0, _train(config, transaction, None, known, tasks, progress))
     old, curated = before.manifest("model"), transaction.snapshot.manifest("curated")
-    is_other_training = old.settings["train"] != deciding_settings(config.train)
+    rows = deciding_rows(config, known()) | deciding_triplets(config.train)
+    settings = deciding_settings(resolved(config).train)
+    is_other_training = old.settings["train"] != settings or rows != {
+        name: old.settings[name] for name in (*ROW_SETTINGS, EXTRA_TRIPLETS) if name in old.settings
+    }
     changed = _changed_share(transaction.store, _trained_on(before, old), curated)
     if not is_other_training:
         if transaction.snapshot.fingerprints["curated"] == before.fingerprints.get("curated"):
@@ -161,7 +185,7 @@ def _new_model(
         if changed < config.refresh.retrain_share:
             limit = f"refresh.retrain_share is {config.refresh.retrain_share:.1%}"
             return _Model(f"kept: {changed:.1%} of its triplets changed, {limit}", changed)
-    return _challenge(config, transaction, before, changed, tasks, progress)
+    return _challenge(config, transaction, before, changed, known, tasks, progress)
 
 
 def _challenge(
@@ -169,6 +193,7 @@ def _challenge(
     transaction: Transaction,
     before: Snapshot,
     changed: float,
+    known: full_run.Known,
     tasks: FoundTasks,
     progress: Progress,
 ) -> _Model:
@@ -176,12 +201,14 @@ def _challenge(
     start = before.fingerprints["model"] if config.refresh.start == "last" else None
     candidate = {
         **transaction.snapshot.fingerprints,
-        "model": model_fingerprint(config, transaction.snapshot, start),
+        "model": model_fingerprint(config, transaction.snapshot, start, known()),
     }
     if rejected := _rejected(transaction, candidate, changed):
         return rejected
-    ours = _train(config, transaction, start, tasks, progress)
-    theirs = evaluate_run(config, before, progress, tasks).counters
+    ours = _train(config, transaction, start, known, tasks, progress)
+    measured = evaluate_run(config, before, progress, tasks, known).counters
+    # Held-out triplets differ from version to version, so their metrics decide nothing.
+    theirs = {name: value for name, value in measured.items() if name in tasks.digests}
     best = references(theirs, versions(transaction.store), tasks.digests, config)
     worse = regressions(best, ours, config)
     if worse:
@@ -191,12 +218,17 @@ def _challenge(
 
 
 def _train(
-    config: Config, transaction: Transaction, start: str | None, tasks: FoundTasks, progress: Progress
+    config: Config,
+    transaction: Transaction,
+    start: str | None,
+    known: full_run.Known,
+    tasks: FoundTasks,
+    progress: Progress,
 ) -> Mapping[str, float]:
     """Train a model, add it to the transaction, evaluate it and return its metrics."""
     with refresh_costs.book_gpus(transaction.store, config.train.workers * config.train.gpus_per_worker):
-        transaction.add("model", train(config, transaction.snapshot, progress, start=start))
-    return full_run.evaluate(config, transaction, progress, tasks).counters
+        transaction.add("model", train(config, transaction.snapshot, progress, start, known()))
+    return full_run.evaluate(config, transaction, progress, known, tasks).counters
 
 
 def _rejected(transaction: Transaction, artifacts: Mapping[str, str], changed: float) -> _Model | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError
@@ -31,6 +31,17 @@ class PromptPair(NamedTuple):
     entailment_id: int
     contradiction_id: int
     premise: str
+
+
+class LanguagePrompts(FileRecord):
+    """Generation prompts of a set for the sentences of one language."""
+
+    layout: str | None = None
+    """A generation prompt; unset: that of the set."""
+    entailment: NonEmpty
+    """The pool from which an entailment instruction is drawn."""
+    contradiction: NonEmpty
+    """The pool from which a contradiction instruction is drawn."""
 
 
 class PromptSet(FileRecord):
@@ -57,6 +68,31 @@ class PromptSet(FileRecord):
     """Use the chat template of the LLM; false: a chat model continues the prompt as a base model does, unless
     `llm.chat_template` is true. An endpoint applies its template to every prompt."""
 
+    languages: dict[str, LanguagePrompts] = {}
+    """Generation prompts for rows of other languages, by language tag. A row whose language has none gets
+    those of the set. Scores are always asked for by `score`."""
+
+    @field_validator("languages")
+    @classmethod
+    def _lower_case(cls, languages: dict[str, LanguagePrompts]) -> dict[str, LanguagePrompts]:
+        return {tag.lower(): prompts for tag, prompts in languages.items()}
+
+    @field_validator("name")
+    @classmethod
+    def _without_colon(cls, name: str) -> str:
+        if ":" in name:
+            raise ValueError("a name has no colon: NAME:LANGUAGE is the set for a language")
+        return name
+
+    @model_validator(mode="after")
+    def _variants_are_prompt_sets(self) -> "PromptSet":
+        for tag in self.languages:
+            try:
+                PromptSet.model_validate({**self.for_language(tag).model_dump(), "name": self.name})
+            except ValidationError as error:
+                raise ValueError(f"language {tag}: {error.errors()[0]['msg']}") from error
+        return self
+
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":
         for instruction in (*self.entailment, *self.contradiction):
@@ -70,6 +106,24 @@ class PromptSet(FileRecord):
         if "" in labels or len(labels) < len(self.score_labels):
             raise ValueError("score_labels must differ by more than blanks, and none may be blank")
         return self
+
+    def for_language(self, language: str) -> "PromptSet":
+        """Return the set for rows of a language, named such as `fewshot:tl`; the set itself if it has none.
+
+        Args:
+            language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own.
+        """
+        tag = language.lower()
+        while tag and tag not in self.languages:
+            tag = tag.rpartition("-")[0]
+        if not tag:
+            return self
+        prompts = self.languages[tag].model_dump(exclude_none=True)
+        return self.model_copy(update={**prompts, "name": f"{self.name}:{tag}", "languages": {}})
+
+    def variants(self) -> "list[PromptSet]":
+        """Return the set itself, and the set for each of its languages."""
+        return [self, *(self.for_language(tag) for tag in self.languages)]
 
     def pair(self, premise: str, row_id: str, seed: int) -> PromptPair:
         """Draw one instruction from each pool, as a function of (row id, seed) alone (MultiCSR Sec. 3.1)."""
@@ -104,8 +158,11 @@ class PromptSet(FileRecord):
         return self._digest({"score", "score_labels"})
 
     def _digest(self, fields: set[str]) -> str:
+        # Left out at their defaults, so that the digests of older sets stay.
         if not self.chat:
-            fields = fields | {"chat"}  # left out at its default, so that the digests of older sets stay
+            fields = fields | {"chat"}
+        if self.languages and "entailment" in fields:
+            fields = fields | {"languages"}
         return hashlib.blake2b(self.model_dump_json(include=fields).encode(), digest_size=8).hexdigest()
 
 

@@ -17,7 +17,6 @@ from pydantic import JsonValue, TypeAdapter
 
 from multicsr import __version__
 from multicsr.artifacts import FileRecord
-from multicsr.errors import MissingFileError
 from multicsr.storage.store import FileEntry, Store
 
 GENERATION = "generation"
@@ -87,10 +86,7 @@ def read_manifest(store: Store, artifact: str, fingerprint: str) -> Manifest:
     """
     name = manifest_name(artifact, fingerprint)
     remedy = "; `multicsr run CONFIG` makes it again"
-    try:
-        return store.read_json(name, _manifest, remedy)
-    except MissingFileError as error:
-        raise MissingFileError(f"{error}{remedy}") from error
+    return store.read_json(name, _manifest, remedy, remedy)
 
 
 def manifest_name(artifact: str, fingerprint: str) -> str:

@@ -169,13 +169,13 @@ class Store:
         self._files.delete([folder])
         self._files.delete_folder(folder)
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str, if_missing: str = "") -> bytes:
         """Return all bytes of a file; they are not verified.
 
         Raises:
-            MissingFileError: there is no such file.
+            MissingFileError: there is no such file; the message ends with `if_missing`.
         """
-        with self._reading(name):
+        with self._reading(name, if_missing):
             return self._files.read(name)
 
     def read_verified(self, entry: FileEntry) -> bytes:
@@ -201,14 +201,15 @@ class Store:
         """Return the content of a UTF-8 text file; it is not verified."""
         return self.read_bytes(name).decode("utf-8")
 
-    def read_json(self, name: str, kind: TypeAdapter[T], remedy: str) -> T:
+    def read_json(self, name: str, kind: TypeAdapter[T], remedy: str, if_missing: str = "") -> T:
         """Return a record that `write_json` or `create_json` wrote.
 
         Raises:
+            MissingFileError: there is no such file; the message ends with `if_missing`.
             DamagedFileError: its bytes differ from those that were written; the message ends with `remedy`.
             SchemaError: another version of the package wrote it.
         """
-        data = self.read_bytes(name)
+        data = self.read_bytes(name, if_missing)
         try:
             return kind.validate_json(decode_record(name, data, SCHEMA_VERSION))
         except (DamagedFileError, ValidationError) as error:

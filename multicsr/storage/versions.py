@@ -152,6 +152,18 @@ def versions(store: Store) -> list[Version]:
     return [entry for entry in Log(store).entries() if isinstance(entry, Version)]
 
 
+def published_versions(store: Store) -> list[Version]:
+    """Return all versions, oldest first.
+
+    Raises:
+        RunError: there is none yet.
+    """
+    known = versions(store)
+    if not known:
+        raise RunError(f"nothing was published in {store.uri()} yet; run `multicsr run CONFIG` first")
+    return known
+
+
 def find(store: Store, number: int) -> Version:
     """Return version `number`.
 

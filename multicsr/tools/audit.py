@@ -1,18 +1,39 @@
 """Audit of a version: its files are recounted, and compared with the manifests and with each other."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from multicsr.artifacts import ENCODER
+from multicsr.artifacts import ENCODER, LABELLED_ROWS, LABELLED_TRIPLETS
 from multicsr.errors import DamagedFileError, RunError
 from multicsr.execution.shard_report import count_reasons
-from multicsr.rows import CURATED, SCORED, SENTENCE, UNDETERMINED, complete, rejects, row_id
+from multicsr.rows import (
+    CURATED,
+    LABELLED,
+    SCORED,
+    SENTENCE,
+    UNDETERMINED,
+    Reason,
+    complete,
+    labelled_row_id,
+    rejects,
+    row_id,
+)
+from multicsr.stages.curate.held_out import is_held_out
+from multicsr.stages.evaluate.held_out import held_out_share
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
-from multicsr.storage.manifest import Manifest, add_digests, manifest_name, read_manifest, rows_digest
+from multicsr.storage.manifest import (
+    Manifest,
+    add_digests,
+    base_fingerprint,
+    iter_tables,
+    manifest_name,
+    read_manifest,
+    rows_digest,
+)
 from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import MASK_VECTORS, TOMBSTONES, Log, Snapshot, versions
 
@@ -43,7 +64,10 @@ def audit(snapshot: Snapshot) -> list[str]:
     for artifact in ("model", "evaluation"):
         if artifact in snapshot:
             manifests[artifact] = snapshot.manifest(artifact)
-            found = _audit_files(store, manifests[artifact])
+            found = [*_audit_files(store, manifests[artifact])]
+            if artifact == "model":
+                found += _audit_model_rows(store, manifests[artifact])
+                found += _audit_held_out(store, manifests[artifact], manifests.get("curated"))
             differences += [f"{artifact}: {difference}" for difference in found]
     for artifact, manifest in manifests.items():
         differences += [
@@ -69,7 +93,11 @@ def remarks(snapshot: Snapshot) -> list[str]:
     if "model" not in snapshot or "curated" not in snapshot:
         return found
     model, curated = snapshot.manifest("model"), snapshot.manifest("curated")
-    if (model.rows_in, model.rows_digest) != (curated.rows_out, curated.rows_digest):
+    labelled = [snapshot.store.read_table(entry, ["row_id"]) for entry in _labelled_files(model)]
+    digests = [curated.rows_digest, *(rows_digest(table["row_id"]) for table in labelled)]
+    rejects_read = sum(entry.rows for entry in model.reject_files)
+    rows_in = curated.rows_out + sum(table.num_rows for table in labelled) + rejects_read
+    if (model.rows_in, model.rows_digest) != (rows_in, add_digests(digests)):
         found.append(
             "the model was trained on other triplets than this version holds; `multicsr train` makes a new "
             "one"
@@ -80,9 +108,9 @@ def remarks(snapshot: Snapshot) -> list[str]:
 def _audit_artifact(
     store: Store, artifact: str, manifest: Manifest, before: Manifest | None
 ) -> Iterator[str]:
-    rows = _RowTotals()
+    rows = _RowTotals(_sentence_ids)
     yield from rows.read(store, manifest.files, SCHEMAS[artifact])
-    rejected_rows = _RowTotals()
+    rejected_rows = _RowTotals(_sentence_ids)
     yield from rejected_rows.read(store, manifest.reject_files, rejects(SCHEMAS[artifact]))
     rejected = sum(manifest.rejected.values())
     if manifest.rows_in != manifest.rows_out + rejected:
@@ -102,9 +130,47 @@ def _audit_artifact(
 
 
 def _audit_files(store: Store, manifest: Manifest) -> Iterator[str]:
-    """Yield the differences of an artifact that holds no rows: a model or its figures."""
-    for entry in manifest.files:
+    """Yield the damaged files of an artifact that is no artifact of rows: a model or its figures."""
+    for entry in [*manifest.files, *manifest.reject_files]:
         yield from _audit_bytes(store, entry)
+
+
+def _labelled_files(model: Manifest) -> list[FileEntry]:
+    """Return the files of labelled triplets of a model; none if it was trained on curated rows alone."""
+    folder = f"model/{model.fingerprint}/{LABELLED_TRIPLETS}/"
+    return [entry for entry in model.files if entry.path.startswith(folder)]
+
+
+def _audit_model_rows(store: Store, model: Manifest) -> Iterator[str]:
+    """Yield the differences between a model's labelled triplets and its manifest."""
+    rejected = sum(model.rejected.values())
+    if model.rows_in != model.rows_out + rejected:
+        yield f"{model.rows_in:,} rows in, {model.rows_out:,} out and {rejected:,} rejected"
+    rows, rejected_rows = _RowTotals(_labelled_ids), _RowTotals(_labelled_ids)
+    yield from rows.read(store, _labelled_files(model), LABELLED)
+    yield from rejected_rows.read(store, model.reject_files, rejects(LABELLED))
+    if rows.number != (held := model.counters.get(LABELLED_ROWS, 0)):
+        yield f"holds {rows.number:,} labelled triplets, its manifest has {held:,.0f}"
+    # Rows that repeat a sentence are among the rejects only if they are labelled: no file holds the others,
+    # nor those that are kept from the training.
+    unseen = Counter(model.rejected) - rejected_rows.reasons
+    unwritten = {Reason.SAME_HYPOTHESES, Reason.HELD_OUT, Reason.LEAKED}
+    if rejected_rows.reasons - Counter(model.rejected) or set(unseen) - unwritten:
+        yield f"rejects are {dict(rejected_rows.reasons)}, its manifest has {model.rejected}"
+
+
+def _audit_held_out(store: Store, model: Manifest, curated: Manifest | None) -> Iterator[str]:
+    """Yield a difference if a training on these triplets held out another number of them than it should."""
+    if (
+        curated is None
+        or model.settings.get("input") != f"{base_fingerprint(curated.fingerprint)}:{curated.rows_digest}"
+    ):
+        return
+    share = held_out_share(model)
+    tables = iter_tables(store, curated, ["row_id"])
+    held_out = sum(int(is_held_out(table["row_id"].to_pylist(), share).sum()) for table in tables)
+    if held_out != (recorded := model.rejected.get(Reason.HELD_OUT, 0)):
+        yield f"{held_out:,} triplets are held out at {share:g}, its manifest has {recorded:,}"
 
 
 def _strays(store: Store, folder: str, manifest: Manifest) -> Iterator[str]:
@@ -142,7 +208,13 @@ def _audit_other_versions(snapshot: Snapshot) -> Iterator[str]:
 class _RowTotals:
     """Totals of an artifact's files, added up while they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_ids: Callable[[pa.Table], list[bool]]) -> None:
+        """Start with no files.
+
+        Args:
+            own_ids: returns whether the id of each row is that of its texts.
+        """
+        self._own_ids = own_ids
         self.number = 0
         self.reasons: Counter[str] = Counter()
         self._digests: list[str] = []
@@ -171,12 +243,7 @@ class _RowTotals:
         self.number += table.num_rows
         identified = table.filter(pc.is_valid(table["row_id"]))
         self._digests.append(rows_digest(identified["row_id"]))
-        columns = (identified[name].to_pylist() for name in ("row_id", "text", "language"))
-        wrong = sum(
-            # A detected language is no part of the id.
-            id_ not in (row_id(text, language), row_id(text, UNDETERMINED))
-            for id_, text, language in zip(*columns, strict=True)
-        )
+        wrong = self._own_ids(identified).count(False)
         if wrong:
             yield f"{path}: {wrong:,} row ids are not the hash of text and language"
         if "reason" in table.column_names:
@@ -194,6 +261,22 @@ class _RowTotals:
         if repeated:
             yield f"{path}: {repeated:,} row ids are repeated or out of order"
         self._last = ids[-1]
+
+
+def _sentence_ids(table: pa.Table) -> list[bool]:
+    """Return whether the id of each row is that of its sentence."""
+    columns = (table[name].to_pylist() for name in ("row_id", "text", "language"))
+    return [
+        # A detected language is no part of the id.
+        id_ in (row_id(text, language), row_id(text, UNDETERMINED))
+        for id_, text, language in zip(*columns, strict=True)
+    ]
+
+
+def _labelled_ids(table: pa.Table) -> list[bool]:
+    """Return whether the id of each labelled triplet is that of its sentences."""
+    columns = (table[name].to_pylist() for name in ("row_id", "text", "entailment", "contradiction"))
+    return [id_ == labelled_row_id(*sentences) for id_, *sentences in zip(*columns, strict=True)]
 
 
 def _audit_bytes(store: Store, entry: FileEntry) -> Iterator[str]:

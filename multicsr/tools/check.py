@@ -31,7 +31,10 @@ _BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 
 class Finding(NamedTuple):
-    """Result of one check; `remedy` is empty if nothing is wrong."""
+    """Result of one check; `remedy` is empty if nothing is wrong.
+
+    A problem whose remedy is the whole message has nothing in `what` and `seen`.
+    """
 
     what: str
     seen: str
@@ -51,17 +54,20 @@ def examine(config: Config | None, mistakes: Sequence[str] = ()) -> None:
     from rich.text import Text
 
     findings = [*_python(), *dict.fromkeys(_packages()), *_extras(), *_torch(), *_machine()]
-    findings += [Finding("settings", "wrong", line) for line in mistakes]
+    findings += [Finding("", "", line) for line in mistakes]
     if config is not None:
         findings += [*_problems(config), *_labels(config), *_endpoint(config), *_store(config)]
     for finding in findings:
-        mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
-        echo(Text.assemble(mark, f" {one_line(finding.what):<28} {one_line(finding.seen)}"))
-        if finding.remedy:
-            echo(f"      {one_line(finding.remedy)}")
+        if finding.what:
+            mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
+            echo(Text.assemble(mark, f" {one_line(finding.what):<18} {one_line(finding.seen)}"))
+            if finding.remedy:
+                echo(f"      {one_line(finding.remedy)}")
+        else:
+            echo(Text.assemble(("wrong", "red"), f" {one_line(finding.remedy)}"))
     wrong = sum(bool(finding.remedy) for finding in findings)
     if wrong:
-        raise RunError(f"check: {wrong} of {len(findings)} checks failed; the remedies are above")
+        raise RunError(f"check: {wrong} of {len(findings)} checks failed; they are marked `wrong` above")
 
 
 def _python() -> Iterator[Finding]:
@@ -71,10 +77,11 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Yield a finding for every requirement of this project: is a version that fits installed?
+    """Yield a finding for every requirement that is missing or does not fit, and one for all that fit.
 
     A package of an extra may be absent, but a version that does not fit is wrong.
     """
+    fitting = set()
     for line in importlib.metadata.requires("multicsr") or ():
         requirement = Requirement(line)
         if requirement.name == "multicsr" or not _applies(requirement, ("", *EXTRAS)):
@@ -86,8 +93,11 @@ def _packages() -> Iterator[Finding]:
             if _applies(requirement, ("",)):
                 yield Finding(requirement.name, "missing", remedy)
             continue
-        fits = requirement.specifier.contains(version, prereleases=True)
-        yield Finding(requirement.name, version, "" if fits else remedy)
+        if requirement.specifier.contains(version, prereleases=True):
+            fitting.add(requirement.name)
+        else:
+            yield Finding(requirement.name, version, remedy)
+    yield Finding("packages", f"{len(fitting)} installed, in versions that fit")
 
 
 def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
@@ -96,10 +106,11 @@ def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield for every extra of this project whether it is installed. None is needed on every machine."""
-    for extra in EXTRAS:
-        missing = missing_packages(extra)
-        yield Finding(f"extra {extra}", f"not installed: {install_extra(extra)}" if missing else "installed")
+    """Yield which extras of this project are installed, and how to get the others. None is always needed."""
+    missing = [extra for extra in EXTRAS if missing_packages(extra)]
+    yield Finding("extras", ", ".join(extra for extra in EXTRAS if extra not in missing) or "none installed")
+    if missing:
+        yield Finding("other extras", f"{', '.join(missing)}; {install_extra('NAME')} installs one")
 
 
 def _torch() -> Iterator[Finding]:
@@ -140,7 +151,7 @@ def _problems(config: Config) -> Iterator[Finding]:
 
     problems = find_problems(STAGES, config)
     for problem in problems:
-        yield Finding("run", "would end", str(problem))
+        yield Finding("", "", str(problem))
     if not problems:
         yield Finding("run", "input, prompts, models, data of evaluation, GPUs and packages are there")
 
@@ -188,14 +199,18 @@ def _endpoint(config: Config) -> Iterator[Finding]:
     """Yield whether a chat endpoint answers at `llm.base_url`, or what is wrong with it."""
     if config.llm.base_url is None or missing_packages("openai"):
         return  # a missing package is among the problems
+    from multicsr.llm.openai.offer import require_pairs
     from multicsr.llm.openai.probe import probe
 
+    offer = ", offers contrast" if config.generate.omega > 0 else ""
     try:
         probe(config.llm)
+        if offer:
+            require_pairs(config.llm)
     except (ConfigError, RunError) as error:
         yield Finding("llm.base_url", one_line(config.llm.base_url), str(error))
         return
-    yield Finding("llm.base_url", one_line(config.llm.base_url))
+    yield Finding("llm.base_url", f"{one_line(config.llm.base_url)}{offer}")
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from multicsr.stages.score.scorer import COLUMNS
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, read_manifest
 from multicsr.storage.store import FileEntry, Store
-from multicsr.storage.versions import TOMBSTONES, Snapshot, Version, versions
+from multicsr.storage.versions import TOMBSTONES, Snapshot, Version, published_versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +61,7 @@ def explain(snapshot: Snapshot, row_id: str) -> RowHistory:
         artifact: list(_find(store, manifest.reject_files, prefix))
         for artifact, manifest in manifests.items()
     }
-    published = versions(store)
+    published = published_versions(store)
     gone = [] if any(kept.values()) else list(_gone(store, published, prefix))
     found = sorted({row["row_id"] for rows in (*kept.values(), *rejected.values(), gone) for row in rows})
     if not found:

@@ -81,7 +81,7 @@ class TriedSets:
             name: {row["row_id"]: row for row in each.results.rows.to_pylist()}
             for name, each in self._previews.items()
         }
-        sentences = next(iter(self._previews.values())).corpus.sentences
+        sentences = next(iter(self._previews.values())).corpus.usable
         for sentence in sentences.slice(0, _SAMPLES).to_pylist():
             yield f"\n{sentence['text']}"
             for name, by_id in rows.items():

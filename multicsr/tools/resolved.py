@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from multicsr.config import Config, Section
 from multicsr.config_file import load_config, nearest_source, setting_sources
+from multicsr.errors import MulticsrError
+from multicsr.stages.train.recipe import resolved
 
 Keys = tuple[str, ...]
 _ENVIRONMENT: dict[Keys, tuple[str, ...]] = {
@@ -45,9 +47,10 @@ def resolved_lines(path: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
         ConfigError: the configuration is not valid.
     """
     config = load_config(path, overrides)
+    recipe = _recipe(config)
     sources = setting_sources(path, overrides)
     settings = [
-        _with_source(keys, value, sources if is_given else {}, str(path))
+        _with_source(keys, value, sources if is_given else {}, str(path), recipe.get(keys))
         for keys, value, is_given in _leaves(config, ())
     ]
     stated = _stated(settings)
@@ -76,7 +79,19 @@ def _leaves(section: Section, keys: Keys) -> Iterator[tuple[Keys, object, bool]]
             yield from _leaves(value, (*keys, name))
 
 
-def _with_source(keys: Keys, value: object, sources: Mapping[Keys, str], path: str) -> Setting:
+def _recipe(config: Config) -> dict[Keys, object]:
+    """Return the settings whose default depends on the encoder, with that default; none if it is missing."""
+    try:
+        train = resolved(config).train
+    except MulticsrError:
+        return {}  # the check of the run reports it
+    changed = train.model_fields_set - config.train.model_fields_set
+    return {("train", name): getattr(train, name) for name in changed}
+
+
+def _with_source(
+    keys: Keys, value: object, sources: Mapping[Keys, str], path: str, by_encoder: object
+) -> Setting:
     """Return a setting with its origin.
 
     Args:
@@ -84,6 +99,7 @@ def _with_source(keys: Keys, value: object, sources: Mapping[Keys, str], path: s
         value: its value.
         sources: result of `setting_sources`; empty if the setting is not given.
         path: the file, which is the origin of what a YAML merge brings in.
+        by_encoder: default for this encoder; None: the default is the same for all.
     """
     if sources:
         below = (sources[place] for place in sources if place[: len(keys)] == keys)
@@ -91,6 +107,8 @@ def _with_source(keys: Keys, value: object, sources: Mapping[Keys, str], path: s
     for variable in _ENVIRONMENT.get(keys, ()):
         if value is None and os.environ.get(variable):
             return Setting(keys, os.environ[variable], f"environment {variable}", False)
+    if by_encoder is not None:
+        return Setting(keys, by_encoder, "default for this encoder", False)
     return Setting(keys, value, "default", False)
 
 

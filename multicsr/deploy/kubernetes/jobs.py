@@ -98,25 +98,25 @@ class KubeCluster:
         self._api, self._jobs_api = api, jobs_api
 
     def jobs(self) -> list[JobStatus]:
-        """Implement `Cluster.jobs`."""
+        """Implement `ClusterTarget.jobs`."""
         selector = ",".join(f"{key}={value}" for key, value in PART_OF.items())
         return [job_status(job) for job in self._api.ray_jobs(f"{selector},{RUN}")]
 
     def find(self, name: str) -> JobStatus | None:
-        """Implement `Cluster.find`."""
+        """Implement `ClusterTarget.find`."""
         job = self._api.ray_job(name)
         return job_status(job) if job else None
 
     def follow(self, name: str, echo: Echo) -> JobStatus:
-        """Implement `Cluster.follow`; the causes of waiting are printed, too."""
+        """Implement `ClusterTarget.follow`; the causes of waiting are printed, too."""
         return follow(self._api, name, echo, job_status)
 
     def logs(self, name: str, echo: Echo) -> None:
-        """Implement `Cluster.logs`."""
+        """Implement `ClusterTarget.logs`."""
         print_log(self._api, name, echo)
 
     def stop(self, name: str, echo: Echo) -> None:
-        """Implement `Cluster.stop`: delete the RayJob and wait until it is gone.
+        """Implement `ClusterTarget.stop`: delete the RayJob and wait until it is gone.
 
         When a RayJob is deleted, the operator stops its job and then deletes the cluster.
 
@@ -139,7 +139,7 @@ class KubeCluster:
         echo(f"{name} is deleted, with its cluster; the store keeps what was committed")
 
     def causes(self, name: str) -> list[str]:
-        """Implement `Cluster.causes`; the list is empty for a job that does not exist or has ended."""
+        """Implement `ClusterTarget.causes`; the list is empty for a job that does not exist or has ended."""
         job = self._api.ray_job(name)
         if job is None or _phase(job).over:
             return []

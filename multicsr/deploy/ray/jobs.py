@@ -53,17 +53,17 @@ def _why(job: Any) -> str:  # noqa: ANN401
 
 
 class RayClusterTarget:
-    """The jobs of one Ray cluster: an implementation of `Cluster`."""
+    """The jobs of one Ray cluster: an implementation of `ClusterTarget`."""
 
     def __init__(self, client: JobsApiClient) -> None:
         self._client = client
 
     def jobs(self) -> list[JobStatus]:
-        """Implement `Cluster.jobs`. Jobs without a run name in their metadata are left out."""
+        """Implement `ClusterTarget.jobs`. Jobs without a run name in their metadata are left out."""
         return [job for job in map(job_status, self._asked(self._client.jobs)) if job.run]
 
     def find(self, name: str) -> JobStatus | None:
-        """Implement `Cluster.find`."""
+        """Implement `ClusterTarget.find`."""
         try:
             return job_status(with_retries(lambda: self._client.job(name)))
         except ApiError as fault:
@@ -72,7 +72,7 @@ class RayClusterTarget:
             raise self.translated(fault) from fault
 
     def follow(self, name: str, echo: Echo) -> JobStatus:
-        """Implement `Cluster.follow`.
+        """Implement `ClusterTarget.follow`.
 
         If the log stream fails or ends before the job does, it is read again, and only new lines are printed.
         """
@@ -96,13 +96,13 @@ class RayClusterTarget:
             broken += 1
 
     def logs(self, name: str, echo: Echo) -> None:
-        """Implement `Cluster.logs`."""
+        """Implement `ClusterTarget.logs`."""
         self._known(name)
         for line in self._asked(lambda: self._client.log(name)).splitlines():
             echo(line)
 
     def stop(self, name: str, echo: Echo) -> None:
-        """Implement `Cluster.stop`.
+        """Implement `ClusterTarget.stop`.
 
         Raises:
             RunError: there is no such job, multicsr did not submit it, or it has not ended after 60 s.
@@ -129,11 +129,11 @@ class RayClusterTarget:
         return self._asked(self._client.nodes)
 
     def causes(self, name: str) -> list[str]:
-        """Implement `Cluster.causes`; the list is always empty."""
+        """Implement `ClusterTarget.causes`; the list is always empty."""
         return []  # the message of a waiting job holds the reason, and is its `detail`
 
     def findings(self, name: str) -> list[str]:
-        """Implement `Cluster.findings`; the list is empty, because the Jobs API is the only source."""
+        """Implement `ClusterTarget.findings`; the list is empty, because the Jobs API is the only source."""
         return []
 
     def _known(self, name: str) -> JobStatus:

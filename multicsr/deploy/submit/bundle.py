@@ -12,19 +12,24 @@ from pathlib import Path, PurePath
 import yaml
 from pydantic import JsonValue
 
-from multicsr.config import Config
+from multicsr.config import Config, TripletFile
 from multicsr.errors import ConfigError
 from multicsr.prompts import AUTO, shipped_prompt_sets
 
 CONFIG_FILE = "config.yaml"
+_TRAINING = ("train.dev", "train.keep", "train.extra_triplets")
 _READS = {
     "generate": ("generate.prompts", "score.calibrate"),
     "curate": ("score.calibrate",),
-    "train": ("train.dev",),
+    "train": _TRAINING,
     "evaluate": ("evaluate.data",),
-    "refresh": ("generate.prompts", "score.calibrate", "train.dev", "evaluate.data"),
+    "refresh": ("generate.prompts", "score.calibrate", *_TRAINING, "evaluate.data"),
 }
 """Settings that name data files, by the job that reads them."""
+_TASKS = ("evaluate.data", "train.keep")
+"""Settings that name labelled files and directories of them."""
+_READS_FOR_LEAKS = {"generate": ("evaluate.data", "train.dev"), "train": ("evaluate.data",)}
+"""Settings that name further data files of a job if `evaluate.drop_leaks` is set."""
 _MODELS = ("llm.model", "llm.vllm.lora", "score.model", "train.encoder", "train.mask.model")
 """Settings that name weights. Weights are not sent."""
 
@@ -48,7 +53,14 @@ class Bundle:
         for setting, names in self.sent.items():
             section, _, key = setting.partition(".")
             places = [f"{folder}/{name}" for name in names]
-            tree[section][key] = self._kept(setting) + places if setting == "evaluate.data" else places[0]
+            if setting in _TASKS:
+                tree[section][key] = self._kept(setting) + places
+            elif setting == "train.extra_triplets":
+                for file in tree[section][key]:
+                    if _here(file["path"]):
+                        file["path"] = f"{folder}/{PurePath(file['path']).name}"
+            else:
+                tree[section][key] = places[0]
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def _kept(self, setting: str) -> list[str]:
@@ -72,12 +84,13 @@ def pack(config: Config, job: str) -> Bundle:
                 )
     files: dict[str, bytes] = {}
     sent: dict[str, tuple[str, ...]] = {}
-    for setting in _READS.get(job, ()):
-        paths = [path for path in _data_files(config, setting)]
-        for path in paths:
-            _add(files, setting, path)
+    leaks = _READS_FOR_LEAKS.get(job, ()) if config.evaluate.drop_leaks else ()
+    for setting in (*_READS.get(job, ()), *leaks):
+        paths = dict(_data_files(config, setting))
+        for path, name in paths.items():
+            _add(files, setting, path, name)
         if paths:
-            sent[setting] = tuple(path.name for path in paths)
+            sent[setting] = tuple(paths.values())
     return Bundle(job, config, files, sent, _digest(config, job, files))
 
 
@@ -92,7 +105,8 @@ def values(config: Config, setting: str) -> list[str]:
         found = getattr(found, part, None)
     if found is None:
         return []
-    return [str(value) for value in found] if isinstance(found, list) else [str(found)]
+    items = found if isinstance(found, list) else [found]
+    return [item.path if isinstance(item, TripletFile) else str(item) for item in items]
 
 
 def _here(path: str) -> bool:
@@ -100,24 +114,26 @@ def _here(path: str) -> bool:
     return "://" not in path and not PurePath(path).is_absolute()
 
 
-def _data_files(config: Config, setting: str) -> Iterator[Path]:
+def _data_files(config: Config, setting: str) -> Iterator[tuple[Path, str]]:
+    """Yield (path here, name on the cluster) of the files that a setting names."""
     for value in values(config, setting):
         if not _here(value) or (setting == "generate.prompts" and value in (AUTO, *shipped_prompt_sets())):
             continue
         path = Path(value)
-        if path.is_dir() and setting == "evaluate.data":
-            from multicsr.stages.evaluate.tasks import tsv_files
+        if path.is_dir() and setting in _TASKS:
+            from multicsr.stages.evaluate.kinds.retrieval_files import flat_name
+            from multicsr.stages.evaluate.tasks import data_files
 
-            yield from tsv_files(path)
+            yield from ((file, flat_name(file)) for file in data_files(path))
         elif path.is_file():
-            yield path
+            yield path, path.name
         else:
             raise ConfigError(f"{setting}: no file {value} here; an absolute path means one of the cluster's")
 
 
-def _add(files: dict[str, bytes], setting: str, path: Path) -> None:
+def _add(files: dict[str, bytes], setting: str, path: Path, name: str) -> None:
     data = path.read_bytes()
-    if path.name == CONFIG_FILE or files.setdefault(path.name, data) != data:
+    if name == CONFIG_FILE or files.setdefault(name, data) != data:
         raise ConfigError(f"{setting}: {path}: another file that is sent has this name; rename one of them")
 
 

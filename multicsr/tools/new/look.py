@@ -56,7 +56,7 @@ class CorpusFacts:
     """Share of the texts that are surely in no other language; None if it was not detected."""
     documents: bool
     words: list[int]
-    """Words of each sentence, after documents were split, in ascending order."""
+    """Words of each distinct sentence, after documents were split, in ascending order."""
     record_words: float
     """Median of the words of a record."""
     html_share: float
@@ -118,7 +118,7 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
     sentences = _split(texts, language)
     formats = sorted({file.format for file in found.files})
     documents = formats == ["wikipedia"] or _are_documents(record_words, texts, sentences)
-    units = sentences if documents and sentences else texts
+    units = set(sentences if documents and sentences else texts)  # greetings and headings repeat
     return CorpusFacts(
         paths=list(given.paths),
         formats=formats,

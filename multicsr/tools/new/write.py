@@ -12,6 +12,7 @@ from multicsr.config_file import load_config
 from multicsr.errors import ConfigError
 from multicsr.messages.terminal import one_line, printable
 from multicsr.pipeline.preflight import num_gpus
+from multicsr.prompts import load_prompts
 from multicsr.tools.new.look import CorpusFacts, look_at
 
 _SHOWN = 40
@@ -19,6 +20,8 @@ _SHOWN = 40
 _PLAIN = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
 _WORDS = ("no", "yes", "on", "off", "null", "true", "false")
 """Words that YAML may take for something else than text."""
+_WITH_LANGUAGES = "fewshot"
+"""Shipped prompt set that has examples in several languages."""
 _MIXED = 0.9
 """Share of the main language below which a corpus counts as mixed."""
 
@@ -43,7 +46,7 @@ def write_config(choices: Choices, out: Path) -> Path:
         RunError: an input cannot be read.
     """
     if out.exists():
-        raise ConfigError(f"-o: {out} exists already; name another file or delete it")
+        raise ConfigError(f"{out} exists already; name another file with -o, or delete it")
     facts = look_at(_from(choices.paths, out), choices.language)
     text = "\n".join(lines(choices, facts)) + "\n"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +54,7 @@ def write_config(choices: Choices, out: Path) -> Path:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ConfigError(f"-o: {out} exists already; name another file or delete it") from error
+        raise ConfigError(f"{out} exists already; name another file with -o, or delete it") from error
     try:
         load_config(out)
     except ConfigError:
@@ -92,7 +95,8 @@ def _input(facts: CorpusFacts) -> Iterator[str]:
     if facts.has_html:
         yield f"  # {facts.html_share:.0%} of the records hold HTML, which is converted to text."
     if facts.documents:
-        yield f"  documents: true # records of {facts.record_words:g} words (median) are split into sentences"
+        yield f"  # Records hold several sentences ({facts.record_words:g} words, median), which are split."
+        yield "  documents: true"
     else:
         yield f"  # Records are sentences of {facts.record_words:g} words; documents: true splits them."
 
@@ -145,11 +149,21 @@ def _llm(choices: Choices, facts: CorpusFacts) -> Iterator[str]:
     if gpus:
         yield "  dtype: bfloat16"
     yield "generate:"
-    if facts.language != "en":
-        yield f"  # English prompts: take a set in {facts.language} if the LLM answers in English."
-    yield "  prompts: syncse"
+    yield from _prompts(facts.language, is_ours=is_ours)
     if gpus:
         yield "  gpus_per_actor: 1"
+
+
+def _prompts(language: str, *, is_ours: bool) -> Iterator[str]:
+    has_examples = load_prompts(_WITH_LANGUAGES).for_language(language).name != _WITH_LANGUAGES
+    if language == "en" and is_ours:
+        yield "  prompts: syncse # what the small LM was trained on"
+    elif language != "en" and has_examples:
+        yield f"  prompts: {_WITH_LANGUAGES} # its examples are in {language}, too"
+    else:
+        if language != "en":
+            yield f"  # No shipped set has examples in {language}: write one if the LLM answers in English."
+        yield "  prompts: auto # the shipped set that suits the LLM; a run reports which one and why"
 
 
 def _train(choices: Choices, facts: CorpusFacts) -> Iterator[str]:
@@ -160,8 +174,9 @@ def _train(choices: Choices, facts: CorpusFacts) -> Iterator[str]:
     yield f"  encoder: {_quoted(encoder)}"
     if num_gpus():
         yield "  gpus_per_worker: 1"
-    yield "# To measure the encoder, name TSV files (score, sentence1, sentence2; or triplets)."
-    yield "# evaluate: {data: [sts/]}"
+    yield "# Without labelled data nothing shows whether the encoder is better for your use. Name files of"
+    yield "# them (`multicsr task make` and `multicsr label` make some), or hold triplets out of training."
+    yield "# evaluate: {data: [sts/], held_out: 0.05}"
 
 
 def _quoted(text: str) -> str:

@@ -46,7 +46,15 @@ def share_of(summary: StageSummary, *reasons: Reason) -> float:
 def expected_triplets(preview: Preview) -> float:
     """Return the number of triplets that the sentences of the sample would give at the yield of its rows."""
     rows_in, rows_out = stage(preview, "scored").rows_in, stage(preview, "curated").rows_out
-    return len(preview.corpus.sentences) * rows_out / max(rows_in, 1)
+    return len(preview.corpus.usable) * rows_out / max(rows_in, 1)
+
+
+def _engine(preview: Preview) -> Iterator[str]:
+    if preview.config.llm.engine == "fake":
+        yield (
+            "llm.engine is fake: texts and scores are made up, to try the stages without an LLM; no figure "
+            "of hypotheses means anything"
+        )
 
 
 def _lengths(preview: Preview) -> Iterator[str]:
@@ -59,7 +67,8 @@ def _lengths(preview: Preview) -> Iterator[str]:
             f"{share:.0%} of the records have more than {limits.max_words} words: set ingest.max_words, to "
             f"{enough} for nearly all of them{split}"
         )
-    if (share := share_of(ingest, Reason.TOO_SHORT)) > _MANY:
+    short = _texts(preview.corpus.rejects, Reason.TOO_SHORT)
+    if (share := len(set(short)) / max(ingest.rows_in, 1)) > _MANY:  # greetings and headings repeat
         yield f"{share:.0%} of the records have fewer than {limits.min_words} words: lower ingest.min_words"
 
 
@@ -145,7 +154,7 @@ def _kept(preview: Preview) -> Iterator[str]:
             "thresholds (curate.alpha, beta, gamma)"
         )
     expected, batch = expected_triplets(preview), preview.config.train.global_batch
-    num_sentences = len(preview.corpus.sentences)
+    num_sentences = len(preview.corpus.usable)
     if preview.corpus.is_whole and expected < batch:
         yield (
             f"a run would keep some {expected:,.0f} triplets of all {num_sentences:,} sentences, and "
@@ -168,5 +177,13 @@ def _texts(rejects: pa.Table, reason: Reason) -> list[str]:
     ]
 
 
-_LOOKS: tuple[Callable[[Preview], Iterator[str]], ...] = (_lengths, _records, _writing, _scores, _kept, _bias)
+_LOOKS: tuple[Callable[[Preview], Iterator[str]], ...] = (
+    _engine,
+    _lengths,
+    _records,
+    _writing,
+    _scores,
+    _kept,
+    _bias,
+)
 """Functions that look at the figures, in the order of the stages."""

@@ -20,9 +20,10 @@ from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.run import curate_settings, curate_stage, nothing_left
 from multicsr.stages.curate.thresholds import with_absolute_thresholds
+from multicsr.stages.generate.assembling import assemble_shard
 from multicsr.stages.generate.calibrate import calibrate
 from multicsr.stages.generate.few import FewResults, write_few
-from multicsr.stages.generate.run import assemble_shard, named_prompts
+from multicsr.stages.generate.run import named_prompts
 from multicsr.stages.report.collect import Report, collect
 from multicsr.storage.manifest import Manifest, rows_digest
 from multicsr.storage.store import Store
@@ -73,7 +74,8 @@ def read_sample(config: Config, progress: Progress) -> CorpusSample:
 
     Raises:
         ConfigError: the configured files, formats or columns do not exist.
-        RunError: no record of the sample is usable, or a file cannot be read.
+        RunError: no record of the sample is usable, all sentences are dropped as leaks, or a file cannot be
+            read.
     """
     progress.start("read", None, "records")
     corpus = sample_corpus(config)
@@ -84,6 +86,11 @@ def read_sample(config: Config, progress: Progress) -> CorpusSample:
         raise RunError(
             f"ingest: none of the first {num_read:,} records is usable: {reasons or 'there are none'}; see "
             "ingest.min_words, ingest.max_words and input.column"
+        )
+    if not len(corpus.usable):
+        raise RunError(
+            f"evaluate.drop_leaks: labelled data have all {len(corpus.sentences):,} sentences of the sample, "
+            "and the run would write nothing for them; give it other input.paths or evaluate.data"
         )
     return corpus
 
@@ -101,7 +108,7 @@ def preview_sample(config: Config, corpus: CorpusSample, num_rows: int, progress
         ConfigError: the LLM or its prompts cannot work as configured.
         RunError: the LLM fails.
     """
-    results = write_few(config, corpus.sentences.slice(0, num_rows), progress)
+    results = write_few(config, corpus.usable.slice(0, num_rows), progress)
     progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
     calibrate(config, Store.of(config), results.settings, progress)
     with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:
@@ -144,7 +151,7 @@ def _sentences(config: Config, corpus: CorpusSample, scratch: Store) -> Manifest
 def _scored(config: Config, corpus: CorpusSample, results: FewResults, scratch: Store) -> Manifest:
     """Write the artifact `scored` of the sentences that the LLM got."""
     artifact = _artifact(config, scratch, "generate", "scored", results.settings)
-    sentences = corpus.sentences.slice(0, len(results.rows))
+    sentences = corpus.usable.slice(0, len(results.rows))
     entry = scratch.write_table(f"sample/{_PART}.parquet", sentences)
     report = assemble_shard(scratch, artifact.folder, PartShard(entry), results.rows)
     return _completed(artifact, report)

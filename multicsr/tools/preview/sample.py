@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from multicsr.config import Config
 from multicsr.rows import SENTENCE, rejects
+from multicsr.stages.evaluate.leaks import labelled_texts
 from multicsr.stages.ingest.files import InputFile, find_files
+from multicsr.stages.ingest.leaks import Leaks, find_leaks
 from multicsr.stages.ingest.reading import read_chunks
 from multicsr.stages.ingest.redaction import Redactor
 from multicsr.stages.ingest.sharding import row_filter
@@ -27,6 +29,11 @@ class CorpusSample:
 
     sentences: pa.Table
     """SENTENCE rows that passed the filters, sorted by id."""
+    usable: pa.Table
+    """Those of `sentences` that a run gives to the LLM: with `evaluate.drop_leaks`, those that no labelled
+    set has."""
+    leaks: Leaks
+    """Those of `sentences` that labelled sets have."""
     rejects: pa.Table
     """Rejects, in the schema of `rows.rejects(SENTENCE)`."""
     num_files: int
@@ -59,14 +66,28 @@ def sample_corpus(config: Config) -> CorpusSample:
             bad.append(rejected)
         is_whole &= sum(map(len, [*found_rows, *bad])) - num_before < most
     kept, rejected = row_filter(config.ingest)(pa.concat_tables(found_rows), {})
+    usable, leaks = _without_leaks(config, kept)
     return CorpusSample(
         sentences=kept,
+        usable=usable,
+        leaks=leaks,
         rejects=pa.concat_tables([*bad, rejected]),
         num_files=len(chosen),
         files_in_all=len(found.files),
         is_whole=is_whole,
         left_out=[*found.lines()],
     )
+
+
+def _without_leaks(config: Config, sentences: pa.Table) -> tuple[pa.Table, Leaks]:
+    """Return the sentences that a run gives to the LLM, and those that labelled sets have."""
+    known = labelled_texts(config)
+    if known is None:
+        return sentences, Leaks()
+    leaks, details = find_leaks(known, sentences["text"].to_pylist())
+    if not config.evaluate.drop_leaks:
+        return sentences, leaks
+    return sentences.filter(pa.array([detail is None for detail in details], pa.bool_())), leaks
 
 
 def spread(files: list[InputFile]) -> list[InputFile]:

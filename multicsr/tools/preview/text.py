@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from multicsr.config import CurateConfig
 from multicsr.messages.triplet_lines import triplet_lines
+from multicsr.stages.ingest.leaks import sets_of
 from multicsr.stages.report.collect import Rejected, StageSummary
 from multicsr.stages.report.lexical_bias import MIN_ROWS, LexicalBias, WordUse
 from multicsr.stages.report.statistics import SampledRow
@@ -24,6 +25,7 @@ def lines(preview: Preview) -> Iterator[str]:
     for summary in preview.report.stages:
         yield _yield(summary)
     yield _files(preview)
+    yield from _leaks(preview)
     if (ratio := preview.config.curate.max_word_ratio) is not None:
         yield (
             f"  curate.max_word_ratio {ratio:g} rejects more in a run: so few rows show few words of one side"
@@ -70,8 +72,25 @@ def _files(preview: Preview) -> str:
     read = f"{corpus.num_files:,} of {corpus.files_in_all:,} files were read, from their start"
     return (
         f"  {'all records were read' if corpus.is_whole else read}; "
-        f"{len(preview.results.rows):,} of {len(corpus.sentences):,} sentences went to the LLM"
+        f"{len(preview.results.rows):,} of {len(corpus.usable):,} sentences went to the LLM"
     )
+
+
+def _leaks(preview: Preview) -> Iterator[str]:
+    """Yield the number of sentences that labelled sets have, and samples, if there are any."""
+    leaks = preview.corpus.leaks
+    if not leaks.num_leaked:
+        return
+    yield (
+        f"  {leaks.num_leaked:,} of {leaks.num_rows:,} sentences are in labelled data: "
+        f"{', '.join(sets_of(leaks.counters()))}; "
+        + (
+            "they are left out, and a run rejects them as leaked"
+            if preview.config.evaluate.drop_leaks
+            else "--drop-leaks of `multicsr run` leaves them out"
+        )
+    )
+    yield from (f"    {sample}" for sample in leaks.samples)
 
 
 def _figures(preview: Preview) -> Iterator[str]:

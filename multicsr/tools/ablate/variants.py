@@ -1,0 +1,161 @@
+"""The variants of an ablation: what each is trained on, and by which method.
+
+The stages are those of MultiCSR Table 3 and, in addition, unsupervised SimCSE on the premises, human
+triplets, and human and generated triplets together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+
+from multicsr.config import Config, TrainConfig
+from multicsr.errors import ConfigError
+from multicsr.observability.progress import Progress
+from multicsr.pipeline import full_run
+from multicsr.stages.evaluate import TripletTask, read_task
+from multicsr.stages.evaluate.run import is_variant
+from multicsr.stages.train.data.extra_rows import triplets_table
+from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.recipe import resolved
+from multicsr.storage.manifest import iter_tables
+from multicsr.storage.store import Store
+from multicsr.storage.versions import current
+
+COLUMNS = ["row_id", "text", "entailment", "contradiction"]
+_TRIPLET = pa.schema([(name, pa.string()) for name in COLUMNS])
+_NOTHING = _TRIPLET.empty_table()
+
+
+class Method(StrEnum):
+    """The way from an encoder and triplets to another encoder."""
+
+    PUBLISHED = "published"
+    """None: the encoder through its own modules."""
+    UNTRAINED = "untrained"
+    """None: the encoder with the layers, pooling and prompt of the training."""
+    INPUT_EMBEDDINGS = "input embeddings"
+    """The mean of the encoder's own input embeddings of a text's tokens."""
+    WHITENING = "whitening"
+    """A linear map after the encoder, fitted on the premises (Su et al. 2021)."""
+    RANKING_LOSS = "MultipleNegativesRankingLoss"
+    """Training by sentence-transformers with its standard loss."""
+    GIST_LOSS = "GISTEmbedLoss"
+    """Training by sentence-transformers with a loss that P guides (Solatorio 2024)."""
+    MULTICSR = "multicsr"
+    """Training by this package."""
+
+
+SEEDED = {Method.RANKING_LOSS, Method.GIST_LOSS, Method.MULTICSR}
+"""Methods whose result depends on the seed."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Triplets of one origin, and the method and the settings of the training on them."""
+
+    name: str
+    triplets: pa.Table
+    train: TrainConfig
+    method: Method = Method.MULTICSR
+
+    def num_triplets(self) -> int:
+        """Return the number of triplets, with those of `train.extra_triplets`, which only `fit` reads.
+
+        Raises:
+            ConfigError, RunError: see `triplets_table`.
+        """
+        labelled = self.train.extra_triplets if self.method == Method.MULTICSR else []
+        return len(self.triplets) + (len(triplets_table(labelled)) if labelled else 0)
+
+
+def variants(
+    config: Config, human: Path | None, *, stages: bool, baselines: bool, progress: Progress
+) -> list[Variant]:
+    """Generate what the variants need, and return them. The first one is the published encoder.
+
+    Args:
+        config: settings of the full method.
+        human: TSV of human triplets; None: no variant has any.
+        stages: add the variants without some of the stages. The LLM then writes once more, with omega 0.
+        baselines: add the methods that are compared with MultiCSR.
+        progress: reporter of the stages.
+
+    Raises:
+        ConfigError: the objective reads scores, a stage is switched off already, the recipe does not suit the
+            encoder, or the human triplets are of the wrong kind.
+    """
+    if OBJECTIVES[config.train.objective].uses_scores:
+        raise ConfigError(
+            f"train.objective: {config.train.objective} trains on scores, which the variants of an ablation "
+            "lack; set another one"
+        )
+    if stages and (config.train.mask is None or config.generate.omega == 0):
+        raise ConfigError(
+            "an ablation takes stages away: set train.mask and generate.omega of the full run, or give "
+            "--no-stages"
+        )
+    # What is compared is the training, so no merge with the encoder as it was takes part.
+    train = resolved(config).train.model_copy(update={"merge": [], "keep": []})
+    people = _human(human) if human else None
+    raw = _without_stage_1(config, progress) if stages else None
+    store = full_run.run(config, progress, until="curate")
+    scored, curated = _rows(store, "scored"), _rows(store, "curated")
+    simcse = Variant("SimCSE, unsupervised, premises alone", scored, _unsupervised(train))
+    return [
+        Variant("(the encoder as it was)", _NOTHING, train, Method.PUBLISHED),
+        *([Variant("(before training)", _NOTHING, train, Method.UNTRAINED)] if is_variant(train) else []),
+        *(_baselines(scored, curated, train) if baselines else []),
+        *([simcse] if stages or baselines else []),
+        *(_stages(raw, scored, curated, train) if raw is not None else []),
+        Variant("MultiCSR, all stages", curated, train),
+        *(_with_people(people, curated, train) if people is not None else []),
+    ]
+
+
+def _baselines(scored: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
+    yield Variant("mean of the input embeddings", _NOTHING, train, Method.INPUT_EMBEDDINGS)
+    yield Variant("whitening, fitted on the premises", scored, train, Method.WHITENING)
+    yield Variant("sentence-transformers, ranking loss", curated, train, Method.RANKING_LOSS)
+    yield Variant("sentence-transformers, GIST loss", curated, train, Method.GIST_LOSS)
+
+
+def _stages(raw: pa.Table, scored: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
+    yield Variant("raw generations (no stage 1, 2, 3)", raw, _unmasked(train))
+    yield Variant("+ stage 1, contrastive generation", scored, _unmasked(train))
+    yield Variant("+ stage 2, self-curation", curated, _unmasked(train))
+
+
+def _with_people(people: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
+    yield Variant("human triplets, no mask", people, _unmasked(train))
+    joined = pa.concat_tables([people, curated])
+    yield Variant("human triplets and MultiCSR's (Appendix G)", joined, train)
+
+
+def _unmasked(train: TrainConfig) -> TrainConfig:
+    return train.model_copy(update={"mask": None})
+
+
+def _unsupervised(train: TrainConfig) -> TrainConfig:
+    """Return the settings of a training on premises alone; anchors of labelled triplets are none."""
+    return _unmasked(train).model_copy(update={"objective": "simcse_unsup", "extra_triplets": []})
+
+
+def _without_stage_1(config: Config, progress: Progress) -> pa.Table:
+    plain = config.generate.model_copy(update={"omega": 0.0})
+    other = config.model_copy(update={"store": f"{config.store}/without-stage-1", "generate": plain})
+    return _rows(full_run.run(other, progress, until="curate"), "scored")
+
+
+def _rows(store: Store, artifact: str) -> pa.Table:
+    return pa.concat_tables(iter_tables(store, current(store).manifest(artifact), COLUMNS)).cast(_TRIPLET)
+
+
+def _human(path: Path) -> pa.Table:
+    task = read_task(path)
+    if not isinstance(task, TripletTask):
+        raise ConfigError(f"--human: {path} needs the columns anchor, positive, negative")
+    row_ids = [f"{path.name}:{index}" for index in range(len(task.anchors))]
+    return pa.table([row_ids, *task.columns()], schema=_TRIPLET)

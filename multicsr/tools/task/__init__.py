@@ -1,0 +1,1 @@
+"""Tasks for `multicsr evaluate`, made of tables of clicks or duplicates."""
