@@ -22,6 +22,15 @@ pytest_plugins = [
     "tests.support.tiny_llms",
 ]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that need a Ray session run with those of clusters; vLLM has a run of its own."""
+    for item in items:
+        needs_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+        if needs_ray and not item.get_closest_marker("vllm"):
+            item.add_marker("cluster")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

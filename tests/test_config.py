@@ -30,9 +30,13 @@ def test_defaults_are_the_papers(write):
     assert (config.curate.alpha, config.curate.beta, config.curate.gamma) == (3, 3, 1)
     assert config.train.mask is not None
     assert config.train.mask.sigma == 0.9
-    assert (config.train.temperature, config.train.global_batch, config.train.max_length) == (0.05, 256, 32)
+    assert (config.train.temperature, config.train.global_batch) == (0.05, 256)
     assert (config.train.epochs, config.train.learning_rate) == (3, 5e-5)
-    assert (config.train.pooling, config.train.mlp_head) == ("cls", True)
+
+
+def test_defaults_take_pooling_length_and_prompt_from_the_encoder(write):
+    train = load_config(write()).train
+    assert (train.pooling, train.max_length, train.prompt, train.mlp_head) == (None, None, None, False)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,7 @@ def test_defaults_are_the_papers(write):
             {"curate": {"score": "llm_stated"}},
             "curate.score is llm_stated, which score.method llm_expected does not",
         ),
+        ({"score": {"trust_remote_code": True}}, "trust_remote_code has no effect without model"),
         ({"score": {"method": "expected"}}, "score.method: expected is called llm_expected now"),
         ({"curate": {"score": "stated"}}, "stated is called llm_stated now; write that"),
         (
@@ -98,16 +103,62 @@ def test_defaults_are_the_papers(write):
         ({"train": {"workers": 2, "min_workers": 4}}, "min_workers is above workers"),
         ({"train": {"grad_cache": True}}, "grad_cache needs micro_batch"),
         ({"train": {"dtype": "float16"}}, "float16 needs loss scaling; set train.deepspeed"),
+        (
+            {"train": {"dtype": "bfloat16", "deepspeed": {"zero": 0}}},
+            "bfloat16 needs train.deepspeed.zero 1, 2 or 3, not 0",
+        ),
+        ({"train": {"dtype": "float16", "deepspeed": {"zero": 0}}}, "float16 needs train.deepspeed.zero"),
+        ({"train": {"matryoshka": [8, 8]}}, "matryoshka names a width twice"),
         ({"train": {"deepspeed": {"zero": 0, "offload": True}}}, "offload has no effect with zero: 0"),
         ({"train": {"objective": "clhaif"}}, "mask has no effect with objective: clhaif"),
         ({"train": {"objective": "multicsr_reference", "mask": None}}, "needs a mask"),
         ({"train": {"objective": "claif", "mask": None, "temperature": 0.1}}, "temperature has no effect"),
+        (
+            {"train": {"extra_triplets": [{"path": "a.tsv", "colums": [1]}]}},
+            "unknown key 'train.extra_triplets.0.colums'; did you mean 'train.extra_triplets.0.columns'?",
+        ),
+        ({"train": {"extra_triplets": [{"weight": 2}]}}, "train.extra_triplets.0.path is missing"),
+        (
+            {"train": {"extra_triplets": [3]}},
+            "train.extra_triplets: item 1: is a section; write settings below",
+        ),
+        (
+            {"train": {"extra_triplets": {"path": "a.tsv", "weight": 0}}},
+            "train.extra_triplets.0.weight: must be above 0 (given: 0)",
+        ),
+        (
+            {"train": {"extra_triplets": {"path": "a.tsv", "columns": ["a"]}}},
+            "train.extra_triplets.0.columns: ",
+        ),
+        (
+            {"train": {"extra_triplets": {"path": "a.tsv", "columns": ["a", "b"], "header": False}}},
+            "header: false needs numbers from 1 as columns, not a",
+        ),
+        (
+            {"train": {"extra_triplets": {"path": "a.tsv", "columns": [1, 1]}}},
+            "columns names a column twice",
+        ),
+        ({"train": {"extra_triplets": ["a.tsv", "a.tsv"]}}, "extra_triplets names a.tsv twice"),
+        ({"train": {"extra_triplets": "hdfs://n/a"}}, "cannot read hdfs://n/a"),
+        (
+            {"train": {"extra_triplets": "a.tsv", "objective": "claif", "mask": None}},
+            "extra_triplets: objective: claif trains on scores, which labelled triplets lack",
+        ),
+        (
+            {"train": {"extra_triplets": "a.tsv", "objective": "simcse_unsup", "mask": None}},
+            "extra_triplets has no effect with objective: simcse_unsup, which reads premises",
+        ),
+        ({"train": {"merge": [0.5]}}, "train.merge has no effect without train.dev or evaluate.held_out"),
+        ({"train": {"keep": ["a"]}}, "train.keep has no effect without train.dev or evaluate.held_out"),
+        ({"train": {"dev": "a", "keep": ["a"], "merge": []}}, "keep has no effect with merge: []"),
+        ({"train": {"dev": "a", "keep_tolerance": 1}}, "keep_tolerance has no effect without keep"),
+        ({"train": {"dev": "a", "merge": [0.5, 1.0]}}, "train.merge: item 2: must be below 1"),
         ({"train": {"patience": 3}}, "patience has no effect without dev"),
         ({"train": {"evaluate_every": 5}}, "evaluate_every has no effect without dev"),
         ({"llm": {"engine": "openai"}}, "base_url belongs to engine: openai"),
         (
-            {"llm": {"engine": "openai", "base_url": "http://x"}},
-            "generate.omega needs logits",
+            {"llm": {"engine": "openai", "base_url": "http://x", "batch": True}},
+            "generate.omega above 0 needs an endpoint that offers contrast, and no batch API does",
         ),
         ({"llm": {"max_tokens": 9}}, "llm: max_tokens has no effect with engine: transformers"),
         (

@@ -22,14 +22,14 @@ PINNED = {
         "ingest": "dac6c6c9b95604db",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
-        "train": "5ffc39a41cb919ee",
+        "train": "82fd54434a6323fe",
     },
     "demo.yaml": {
         "ingest": "dac6c6c9b95604db",
         "generate": "cd1f89bf2655c2f2",
         "curate": "5acdf07638d2f639",
-        "train": "3f01e9aa37a45d4b",
-        "evaluate": "993c04a5adab2c8d",
+        "train": "bc2a41b9bde69516",
+        "evaluate": "5f78a4baf03b0ed2",
     },
 }
 PINNED["nightly.yaml"] = PINNED["demo.yaml"]

@@ -27,6 +27,7 @@ LIGHT = [
     "deploy.manifest_checks.node_groups",
     "deploy.targets",
     "stages.score.parse",
+    "serve.server",
 ]
 
 

@@ -70,3 +70,18 @@ def test_class_names_are_unique():
         if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_what_a_docstring_says_that_it_implements_exists():
+    texts = [path.read_text(encoding="utf-8") for path in FILES]
+    nodes = (node for text in texts for node in ast.walk(ast.parse(text)))
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    methods = {
+        f"{each.name}.{node.name}"
+        for each in classes
+        for node in each.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    named = {name for text in texts for name in re.findall(r'"""Implement `(\w+\.\w+)`', text)}
+    assert "TrainEngine.step" in named
+    assert named - methods == set()

@@ -1,5 +1,6 @@
 """The loss for sentence-transformers' trainer: Eq. 7 on real forward passes, in one process and in two."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import column_merging_disabled
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from tokenizers import processors
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertTokenizerFast
@@ -15,6 +17,7 @@ from multicsr.models.encoder import load_encoder
 from multicsr.st_loss import MaskedInfoNCELoss, _token_ids, _without_prompt
 from multicsr.stages.train.objectives.losses import LossInputs, masked_infonce
 from multicsr.stages.train.objectives.mask import keep_cells, similarity
+from tests.support.encoder_kinds import save_kind
 from tests.support.gloo import leave, meet
 
 SIGMA, TAU, ROWS = 0.92, 0.1, 12
@@ -87,6 +90,26 @@ def other_tokenizer(mask_model) -> SentenceTransformer:
 def test_a_mask_model_with_another_tokenizer_reads_the_sentences(model, other_tokenizer, columns):
     loss = MaskedInfoNCELoss(model, other_tokenizer, SIGMA, TAU)(features(model, columns), None)
     torch.testing.assert_close(loss, expected_loss(model, other_tokenizer, columns))
+
+
+def test_mask_model_whose_tokenizer_frames_sentences_differently_reads_the_sentences(
+    model, mask_model, columns
+):
+    """It has the same vocabulary, but puts no [SEP] at the end."""
+    tokenizer = copy.deepcopy(mask_model.tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", tokenizer.cls_token_id)]
+    )
+    assert tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    mask_model[0].processor = tokenizer
+    loss = MaskedInfoNCELoss(model, mask_model, SIGMA, TAU)(features(model, columns), None)
+    torch.testing.assert_close(loss, expected_loss(model, mask_model, columns))
+
+
+def test_mask_model_that_is_split_by_zero_3_is_rejected(model, mask_model):
+    next(mask_model.parameters()).ds_id = 0  # as DeepSpeed marks it
+    with pytest.raises(ValueError, match="split among the processes by ZeRO-3; load it before"):
+        MaskedInfoNCELoss(model, mask_model)
 
 
 def test_a_mask_model_of_shorter_texts_cuts_them_itself(model, mask_model, columns):
@@ -228,9 +251,23 @@ def test_the_trained_model_is_rejected_as_mask_model(model):
         MaskedInfoNCELoss(model, model)
 
 
-def test_a_mask_model_without_a_tokenizer_is_rejected(model):
-    with pytest.raises(ValueError, match="need a tokenizer"):
-        MaskedInfoNCELoss(model, SentenceTransformer(modules=[torch.nn.Identity()]))
+def test_a_trained_model_without_a_tokenizer_is_rejected(mask_model):
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        MaskedInfoNCELoss(SentenceTransformer(modules=[torch.nn.Identity()]), mask_model)
+
+
+@pytest.mark.parametrize("kind", ["static", "truncate_dim", "default prompt", "last token"])
+def test_a_mask_model_of_any_kind_gives_the_mask_of_its_encode(kind, model, columns, tmp_path):
+    mask_model = SentenceTransformer(str(save_kind(kind, tmp_path)), device="cpu")
+    p_ND, *p_hypotheses = (torch.from_numpy(mask_model.encode(texts)) for texts in columns)
+    cosine_NC = similarity(p_ND, torch.cat(p_hypotheses))
+    sigma = float(cosine_NC.quantile(0.7))
+    assert ((cosine_NC - sigma).abs() > 1e-5).all(), "the last digits must not matter"
+    anchor_ND, positive_ND, negative_ND = embed(model, columns)
+    keep_NC = keep_cells(cosine_NC, sigma)
+    inputs = LossInputs(anchor_ND, positive_ND, TAU, negative_GD=negative_ND, keep_NC=keep_NC)
+    loss = MaskedInfoNCELoss(model, mask_model, sigma, TAU)(features(model, columns), None)
+    torch.testing.assert_close(loss, masked_infonce(inputs))
 
 
 def test_the_trainer_trains_with_it(tiny_bert, mask_model, triplets, tmp_path):

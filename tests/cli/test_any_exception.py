@@ -50,7 +50,7 @@ def words_of(config: Config, folder: Path, command: str) -> list[str]:
 @pytest.mark.usefixtures("quiet_process")
 def test_exceptions_anywhere_are_one_line(fake_run, monkeypatch, capfd, tmp_path):
     words = partial(words_of, fake_run, tmp_path / "run")
-    attack(COMMANDS, words, random.Random(7), 150, monkeypatch, capfd)
+    attack(COMMANDS, words, random.Random(7), 75, monkeypatch, capfd)
 
 
 @pytest.mark.slow

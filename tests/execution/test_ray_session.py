@@ -63,6 +63,26 @@ def test_alone_it_ends_with_its_block_and_after_an_error_too(events):
     assert events == ["start with 3", "end", "start with 1", "end", "start with 0", "end"]
 
 
+@pytest.mark.parametrize(("slow", "other", "starts"), [(0, 0, 1), (2, 0, 3), (3, 0, 3), (1, 1, 2)])
+def test_a_node_that_is_too_slow_is_started_again(monkeypatch, slow, other, starts):
+    errors = [Exception("The current node timed out during startup. This ...")] * slow
+    errors += [ValueError("no memory")] * other
+    begun: list[int] = []
+
+    def init(**settings):
+        begun.append(settings["num_cpus"])
+        if len(begun) <= len(errors):
+            raise errors[len(begun) - 1]
+
+    monkeypatch.setattr(ray, "init", init)
+    if slow + other < 3 and not other:
+        ray_session._start_here(4)
+    else:
+        with pytest.raises(Exception, match="no memory" if other else "timed out during startup"):
+            ray_session._start_here(4)
+    assert begun == [4] * starts
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "nowhere", "host:port", "host:99999"])
 def test_what_is_no_address_of_a_cluster_is_what_the_user_wrote(address):
     with pytest.raises(ConfigError, match="RAY_ADDRESS: "):

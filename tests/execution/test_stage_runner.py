@@ -15,7 +15,9 @@ from multicsr.rows import SENTENCE, rejects, row_id
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables, read_manifest, rows_digest
 from multicsr.storage.store import Store
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+on_ray = pytest.mark.usefixtures("ray_cluster")
+"""For tests of what Ray does; the others are of what the runner does around it."""
+here = pytest.mark.usefixtures("without_ray")
 
 
 class Count(SilentProgress):
@@ -118,6 +120,7 @@ def log(tmp_path):
     return tmp_path / "log"
 
 
+@on_ray
 def test_counts_rows_and_rejects(store, log):
     progress = Count()
     source = make_artifact(store, 90, 20)
@@ -134,6 +137,7 @@ def test_counts_rows_and_rejects(store, log):
     assert 1 <= len(list(log.glob("made-*"))) <= 2, "made once in each actor"
 
 
+@on_ray
 def test_number_of_workers_and_shards_does_not_matter(store, log, tmp_path):
     results = []
     ways = [(None, 90, 1), (3, 20, 1), (None, 7, 5)]
@@ -148,6 +152,7 @@ def test_number_of_workers_and_shards_does_not_matter(store, log, tmp_path):
     assert all(result == results[0] for result in results[1:])
 
 
+@on_ray
 def test_resume_runs_only_what_is_missing(store, log):
     source = make_artifact(store, 100, 10)
     with pytest.raises(RunError, match="the model is gone"):
@@ -169,6 +174,7 @@ def test_resume_runs_only_what_is_missing(store, log):
     assert progress.summary.endswith("reused")
 
 
+@here
 def test_a_lost_file_is_made_again(store, log):
     source = make_artifact(store, 30, 10)
     manifest = run(stage_of(lambda: Sieve(log)), store, source)
@@ -178,6 +184,7 @@ def test_a_lost_file_is_made_again(store, log):
     assert len(list(log.glob("shard-*"))) == 4
 
 
+@here
 def test_other_settings_are_other_work(store, log):
     source = make_artifact(store, 20, 10)
     first = run(stage_of(lambda: Sieve(log)), store, source, {"omega": 0.3})
@@ -188,6 +195,7 @@ def test_other_settings_are_other_work(store, log):
     assert len(list(log.glob("shard-*"))) == 4, "rows made under the first settings are still there"
 
 
+@here
 def test_a_run_that_fails_leaves_what_was_published(store, log):
     source = make_artifact(store, 30, 10)
     first = run(stage_of(lambda: Sieve(log)), store, source, {"omega": 0.3})
@@ -210,6 +218,7 @@ def mistypes(table):
     return StageOutput(table.drop_columns(["source"]), rejects(SENTENCE).empty_table())
 
 
+@here
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -224,6 +233,7 @@ def test_a_stage_that_breaks_its_contract_is_stopped(store, broken, message):
     assert not any(name.endswith("manifest.json") for name in store.names("scored"))
 
 
+@here
 def test_rows_missing_from_the_artifact_before_are_noticed(store, log):
     source = make_artifact(store, 30, 10)
     short = source.model_copy(update={"files": source.files[:2]})
@@ -231,6 +241,7 @@ def test_rows_missing_from_the_artifact_before_are_noticed(store, log):
         run(stage_of(lambda: Sieve(log)), store, short)
 
 
+@here
 def test_stops_past_max_rejected(store, log):
     source = make_artifact(store, 2000, 100)
     with pytest.raises(RunError, match=r"more than sieve\.max_rejected = 0\.2 allows; mostly odd"):
@@ -239,6 +250,7 @@ def test_stops_past_max_rejected(store, log):
     assert len(list(log.glob("shard-*"))) < 20, "it did not wait for the end"
 
 
+@on_ray
 def test_an_expected_error_of_a_worker_is_that_error(store):
     def make():
         raise ConfigError("llm.model: no directory /nowhere")
@@ -248,6 +260,7 @@ def test_an_expected_error_of_a_worker_is_that_error(store):
     assert str(caught.value) == "llm.model: no directory /nowhere"
 
 
+@on_ray
 def test_an_unexpected_error_of_a_worker_is_one_line(store):
     def fails(table):
         raise KeyError("no such thing\nand more")
@@ -258,6 +271,7 @@ def test_an_unexpected_error_of_a_worker_is_one_line(store):
     assert "\n" not in str(caught.value)
 
 
+@on_ray
 def test_a_worker_that_always_dies_ends_the_run(store):
     def dies(table):
         os._exit(1)
@@ -266,6 +280,7 @@ def test_a_worker_that_always_dies_ends_the_run(store):
         run(stage_of(lambda: dies, actors=1), store, make_artifact(store, 20, 10))
 
 
+@on_ray
 def test_a_worker_that_dies_once_is_replaced(store, log):
     def dies_once(table):
         mark = log / "died"

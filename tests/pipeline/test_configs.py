@@ -37,7 +37,8 @@ def inputs(tmp_path_factory) -> Path:
     (folder / "tickets").mkdir()
     lines = "".join(json.dumps({"body": f"{text} {text}"}) + "\n" for text in SENTENCES)
     (folder / "tickets/one.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    (folder / "tickets.txt").write_text("\n".join(SENTENCES))
+    for name in ("tickets.txt", "sentences.txt"):
+        (folder / name).write_text("\n".join(SENTENCES))
     (folder / "dumps").mkdir()
     pages = [page(number, f"Bayan {number}", text) for number, text in enumerate(TAGALOG, 1)]
     articles = "".join([HEAD, *pages, TAIL]).encode()
@@ -65,13 +66,7 @@ def shrunk(path: Path, inputs: Path, store: str, bucket: str) -> dict:
     if "language" in tree.get("ingest", {}):
         tree["ingest"]["language"] = "en"  # the fake engine writes English
     tree["generate"] |= {"actors": 1, "rows_per_shard": 20}
-    tree["train"] |= {
-        "encoder": encoder,
-        "pooling": "mean",
-        "mlp_head": False,
-        "max_length": 24,
-        "workers": 1,
-    }
+    tree["train"] = {"max_length": 24} | tree["train"] | {"encoder": encoder, "workers": 1}
     tree["train"] |= {"mask": {"model": encoder, "place": "worker", "sigma": 0.9999}, "tensorboard": False}
     tree["train"] |= {"steps": 1, "global_batch": 8}
     tree["train"].pop("epochs", None)
@@ -85,7 +80,13 @@ def put_sentences(bucket) -> None:
     bucket.put("sentences/a.txt", "\n".join(SENTENCES).encode())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.name, marks=[] if path.name == "demo.yaml" else [pytest.mark.cluster])
+        for path in FILES
+    ],
+)
 def test_a_configuration_runs_from_its_input_to_a_model(path, inputs, bucket, tmp_path, monkeypatch):
     put_sentences(bucket)
     tree = shrunk(path, inputs, str(tmp_path / "store"), bucket.uri)

@@ -98,6 +98,7 @@ def test_a_touched_source_file_costs_no_generation(copy_of_run, tmp_path):
     assert [stage for stage, printed in progress.printed if not printed.endswith("reused")] == ["read"]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "sections",
     [{"generate": {"actors": 3}}, {"ingest": {"rows_per_file": 17}}, {"generate": {"rows_per_shard": 7}}],

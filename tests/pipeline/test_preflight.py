@@ -1,10 +1,8 @@
 """What stages need is looked at before the first one starts, all problems at once."""
 
-from importlib import import_module
+import json
 
 import pytest
-from huggingface_hub import close_session, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError
 
 from multicsr.config import Config
 from multicsr.config_file import load_with_mistakes
@@ -14,11 +12,11 @@ from multicsr.models.resolve import require_on_hub
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run, preflight
 from multicsr.pipeline.preflight import find_problems, require_no_problems
+from multicsr.stages.evaluate import tasks
 from multicsr.storage.store import Store
 from multicsr.storage.versions import versions
+from tests.support.hub_answers import httpx, hub_answers
 
-httpx = import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
-"""The HTTP library of the installed huggingface_hub."""
 TRIPLETS = "anchor\tpositive\tnegative\na\tb\tc\n"
 
 
@@ -56,6 +54,12 @@ def test_a_run_that_can_work_has_no_problem(settings):
     ("stage", "sections", "words"),
     [
         ("ingest", {"input": {"paths": ["./nowhere.txt"]}}, "input.paths: no file"),
+        ("train", {"train": {"layers": 7}}, "train.layers: 7 asked for, all-MiniLM-L6-v2 has 6"),
+        (
+            "train",
+            {"train": {"max_length": 512}},
+            "train.max_length: 512 asked for, all-MiniLM-L6-v2 takes 256",
+        ),
         ("generate", {"generate": {"prompts": "./nowhere.yaml"}}, "generate.prompts"),
         ("generate", {"llm": {"model": "./nowhere"}}, "llm.model: no directory ./nowhere"),
         (
@@ -78,6 +82,11 @@ def test_a_run_that_can_work_has_no_problem(settings):
         ("train", {"train": {"encoder": "./nowhere"}}, "train.encoder: no directory"),
         ("train", {"train": {"mask": {"model": "./nowhere"}}}, "train.mask.model: no directory"),
         ("train", {"train": {"dev": "./nowhere.tsv"}}, "train.dev: no evaluation file"),
+        (
+            "train",
+            {"train": {"extra_triplets": ["./nowhere.tsv"]}},
+            "train.extra_triplets: no file ./nowhere.tsv",
+        ),
         ("train", {"train": {"gpus_per_worker": 1}}, "train.gpus_per_worker: 1, and this machine has 0"),
         ("evaluate", {"evaluate": {"data": ["./nowhere.tsv"]}}, "evaluate.data: "),
     ],
@@ -91,6 +100,29 @@ def test_each_stage_looks_at_what_it_needs(settings, monkeypatch, stage, section
     assert not [line for line in lines(config, others) if words in line]
 
 
+def test_modules_with_code_of_their_own_are_found_before_anything_is_loaded(settings, tmp_path):
+    folder = tmp_path / "with-code"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"")
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "custom_st.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    train = {"encoder": str(folder), "mask": {"model": str(folder)}}
+    [one, two] = lines(settings(train=train), ["train"])
+    assert one.startswith(f"train.encoder: {folder} needs code that comes with it;")
+    assert "set train.trust_remote_code: true" in one
+    assert two.startswith("train.mask.model: ")
+    assert "set train.mask.trust_remote_code: true" in two
+    train = {
+        "encoder": str(folder),
+        "trust_remote_code": True,
+        "mask": {"model": str(folder), "trust_remote_code": True},
+    }
+    assert lines(settings(train=train), ["train"]) == []
+    (folder / "modules.json").write_text("[{}]")
+    [line] = lines(settings(train={"encoder": str(folder), "mask": None}), ["train"])
+    assert line.startswith(f"train.encoder: {folder / 'modules.json'} is damaged")
+
+
 def test_pairs_that_are_measured_calibrate_nothing(settings, tmp_path):
     rows = [f"{index % 6}\ta {index}\tb {index}" for index in range(60)]
     for name in ("pairs.tsv", "test.tsv"):
@@ -100,6 +132,24 @@ def test_pairs_that_are_measured_calibrate_nothing(settings, tmp_path):
     [line] = lines(settings(score={"calibrate": pairs}, evaluate={"data": [same]}))
     assert line.startswith("score.calibrate: evaluate.data has the same pairs, as test; calibrate on")
     assert lines(settings(score={"calibrate": pairs}, evaluate={"data": ["./no.tsv"]}), ["generate"]) == []
+
+
+def test_every_labelled_set_is_read_once(settings, tmp_path, monkeypatch):
+    rows = [f"{index % 6}\ta {index}\tb {index}" for index in range(60)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n")
+    (tmp_path / "keep.tsv").write_text(TRIPLETS)
+    read, find, reads = tasks.read_task, tasks.find_tasks, []
+    monkeypatch.setattr(tasks, "read_task", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(tasks, "find_tasks", lambda data: reads.extend(data) or find(data))
+    names = [str(tmp_path / name) for name in ("keep.tsv", "test.tsv", "dev.tsv")]
+    (tmp_path / "test.tsv").write_text(TRIPLETS)
+    config = settings(
+        score={"calibrate": str(tmp_path / "pairs.tsv")},
+        evaluate={"data": [names[1]], "drop_leaks": True},
+        train={"encoder": "tinylm", "mask": None, "dev": names[2], "keep": [names[0]], "merge": [0.5]},
+    )
+    assert lines(config) == []
+    assert sorted(reads) == sorted(names)
 
 
 def test_a_column_that_no_record_has_is_found(settings, tmp_path):
@@ -160,32 +210,26 @@ def test_a_cluster_may_have_gpus(settings, monkeypatch):
         (401, "HF_TOKEN"),
     ],
 )
-def test_a_hub_without_the_model(monkeypatch, status, words):
+def test_a_hub_without_the_model(status, words):
     def answer(request):
         if status is None:
             raise httpx.ConnectError("refused", request=request)
         return httpx.Response(status, request=request, headers={"X-Request-Id": "1"})
 
-    set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(answer)))
-    try:
-        with pytest.raises(ConfigError, match=rf"^llm\.model: no directory some/model, .*{words}"):
-            require_on_hub("some/model", "llm.model")
-    finally:
-        set_client_factory(httpx.Client)
-        close_session()
+    with (
+        hub_answers(answer),
+        pytest.raises(ConfigError, match=rf"^llm\.model: no directory some/model, .*{words}"),
+    ):
+        require_on_hub("some/model", "llm.model")
 
 
-def test_a_model_that_the_hub_has(monkeypatch):
+def test_a_model_that_the_hub_has():
     def answer(request):
         assert "/api/models/some/model" in str(request.url)
         return httpx.Response(200, request=request, json={"id": "some/model", "siblings": []})
 
-    set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(answer)))
-    try:
+    with hub_answers(answer):
         require_on_hub("some/model", "llm.model")
-    finally:
-        set_client_factory(httpx.Client)
-        close_session()
 
 
 def test_a_name_that_is_no_id():

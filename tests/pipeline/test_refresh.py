@@ -126,7 +126,7 @@ def _rows(snapshot, artifact):
     return [row for table in tables for row in table.to_pylist()]
 
 
-def _on_shuffled_negatives(config, snapshot, progress, start=None):
+def _on_shuffled_negatives(config, snapshot, progress, start=None, known=None):
     """Train on triplets that say the opposite: positives and negatives exchanged and shuffled."""
     curated = snapshot.manifest("curated")
     table = pa.concat_tables(snapshot.store.read_table(entry) for entry in curated.files)
@@ -142,7 +142,7 @@ def _on_shuffled_negatives(config, snapshot, progress, start=None):
     hard = config.model_copy(
         update={"train": config.train.model_copy(update={"steps": 30, "learning_rate": 1e-2})}
     )
-    return train(hard, broken, progress, start)
+    return train(hard, broken, progress, start, known)
 
 
 def test_a_worse_model_is_not_promoted_and_a_rollback_is_one_call(first_refresh, corpus, monkeypatch):

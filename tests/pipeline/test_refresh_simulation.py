@@ -22,7 +22,7 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import diff, full_run
 from multicsr.pipeline import refresh as refresh_module
 from multicsr.pipeline.refresh import refresh
-from multicsr.stages.generate import run as generate_run
+from multicsr.stages.generate import planning, writing
 from multicsr.storage import local, refresh_costs
 from multicsr.storage.collected import unused
 from multicsr.storage.manifest import Contents, base_fingerprint
@@ -144,7 +144,7 @@ def counts(monkeypatch):
     monkeypatch.setattr(FakeEngine, "generate_pairs", generate_pairs)
     monkeypatch.setattr(Store, "write_named_table", write_named_table)
     monkeypatch.setattr(refresh_costs, "book", book)
-    for module in (stage_runner, generate_run, diff):
+    for module in (stage_runner, planning, writing, diff):
         monkeypatch.setattr(module, "map_items", in_this_process)
     monkeypatch.setattr("multicsr.storage.store.Disk", MortalDisk)
     _without_training(monkeypatch)
@@ -165,10 +165,10 @@ def _without_training(monkeypatch):
         settings["input"] = f"{base_fingerprint(curated.fingerprint)}:{curated.rows_digest}"
         return Artifact(snapshot.store, "train", "model", config.name, unused(snapshot.store, settings))
 
-    def model_fingerprint(config, snapshot, start=None):
+    def model_fingerprint(config, snapshot, start=None, known=None):
         return model_of(config, snapshot, start).fingerprint
 
-    def train(config, snapshot, progress, start=None):
+    def train(config, snapshot, progress, start=None, known=None):
         curated, store, artifact = (
             snapshot.manifest("curated"),
             snapshot.store,
@@ -184,7 +184,7 @@ def _without_training(monkeypatch):
         )
         return complete(artifact, contents, progress)
 
-    def evaluate_run(config, snapshot, progress, tasks):
+    def evaluate_run(config, snapshot, progress, tasks, known):
         model = snapshot.manifest("model")
         settings = unused(snapshot.store, {"model": base_fingerprint(model.fingerprint), "tasks": TASKS})
         artifact = Artifact(snapshot.store, "evaluate", "evaluation", config.name, settings)
@@ -197,8 +197,8 @@ def _without_training(monkeypatch):
     monkeypatch.setattr(
         full_run,
         "evaluate",
-        lambda config, transaction, progress, tasks: transaction.add(
-            "evaluation", evaluate_run(config, transaction.snapshot, progress, tasks)
+        lambda config, transaction, progress, known, tasks: transaction.add(
+            "evaluation", evaluate_run(config, transaction.snapshot, progress, tasks, known)
         ),
     )
     monkeypatch.setattr(full_run, "report", lambda config, transaction, progress: None)
@@ -257,6 +257,7 @@ def job(kind, config, dice):
         refresh(config, SilentProgress())
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_the_llm_writes_for_a_sentence_once(tmp_path, counts, seed):
     dice = random.Random(seed)
@@ -310,7 +311,7 @@ def check(config, counts, kinds):
 
 def test_rows_are_booked_before_they_are_committed(tmp_path, counts, monkeypatch):
     """A job that dies right after its first commit has written rows that no later job writes."""
-    commit = generate_run._commit
+    commit = writing._commit
 
     def commit_and_die(*arguments):
         commit(*arguments)
@@ -318,7 +319,7 @@ def test_rows_are_booked_before_they_are_committed(tmp_path, counts, monkeypatch
 
     config = Source(tmp_path, random.Random(0)).config()
     with monkeypatch.context() as patch:
-        patch.setattr(generate_run, "_commit", commit_and_die)
+        patch.setattr(writing, "_commit", commit_and_die)
         with pytest.raises(Killed):
             refresh(config, SilentProgress())
     assert booked(Store.of(config)).cost.rows_written == counts.committed.total() > 0

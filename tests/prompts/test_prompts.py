@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import pytest
+from pydantic import ValidationError
 
 from multicsr.errors import ConfigError
 from multicsr.prompts import PromptSet, load_prompts, shipped_prompt_sets
@@ -47,7 +48,7 @@ def test_draws_depend_on_row_and_seed_alone_and_are_even():
 
 def test_the_digests_follow_every_byte_of_their_part():
     prompts = load_prompts("syncse")
-    for field in PromptSet.model_fields.keys() - {"about", "chat"}:
+    for field in PromptSet.model_fields.keys() - {"about", "chat", "languages"}:
         value = getattr(prompts, field)
         changed = prompts.model_copy(
             update={field: [*value, "x"] if isinstance(value, list) else f"{value} x"}
@@ -112,3 +113,54 @@ def test_examples_of_fewshot_have_one_set_of_premises_and_contradict_in_differen
     assert len(premises) == 5
     negated = [text for text in contradictions if re.search(r"\b(?:not?|nobody|never|none|no)\b", text, re.I)]
     assert 0 < len(negated) < len(contradictions) / 2
+
+
+def with_languages(**languages: dict[str, object]) -> PromptSet:
+    return PromptSet.model_validate({**load_prompts("syncse").model_dump(), "languages": languages})
+
+
+GERMAN = {"entailment": ["Umschreibe den Satz."], "contradiction": ["Widersprich dem Satz.", "Verneine ihn."]}
+
+
+def test_row_gets_the_prompts_of_its_language_and_otherwise_those_of_the_set():
+    prompts = with_languages(de=GERMAN, **{"PT-br": {**GERMAN, "layout": "{premise} -> {instruction}"}})
+    assert prompts.for_language("de-AT").entailment == ["Umschreibe den Satz."]
+    assert prompts.for_language("DE").name == "syncse:de"
+    brazilian = prompts.for_language("pt-BR")
+    assert brazilian.pair("Chove.", "0" * 32, 1).entailment == "Chove. -> Umschreibe den Satz."
+    assert (brazilian.score, brazilian.stop) == (prompts.score, prompts.stop)
+    for language in ("en", "pt", "pt-PT", "deu", ""):
+        assert prompts.for_language(language) is prompts
+    assert [variant.name for variant in prompts.variants()] == ["syncse", "syncse:de", "syncse:pt-br"]
+
+
+def test_prompts_of_languages_are_part_of_what_writes_and_not_of_what_scores():
+    plain, german = load_prompts("syncse"), with_languages(de=GERMAN)
+    other = with_languages(de={**GERMAN, "entailment": ["Umschreibe ihn."]})
+    assert len({each.writing_digest() for each in (plain, german, other)}) == 3
+    assert len({each.scoring_digest() for each in (plain, german, other)}) == 1
+    assert with_languages().writing_digest() == plain.writing_digest()
+
+
+def test_bad_prompts_of_a_language_name_it():
+    layout = {**GERMAN, "layout": "{instruction}"}
+    with pytest.raises(ValidationError, match=r"language de: .*every generation prompt needs \{premise\}"):
+        with_languages(de=layout)
+    with pytest.raises(ValidationError, match="a name has no colon"):
+        PromptSet.model_validate({**load_prompts("syncse").model_dump(), "name": "my:set"})
+
+
+def test_fewshot_has_the_same_five_examples_in_every_language():
+    prompts = load_prompts("fewshot")
+    assert {"de", "es", "fr", "id", "tl", "zh"} == prompts.languages.keys()
+    for variant in prompts.variants():
+        examples = [
+            re.findall(r"^\w+[:\uff1a] ?(.+)\n(.+?)[:\uff1a] ?(.+)$", pool[0], re.M)
+            for pool in (variant.entailment, variant.contradiction)
+        ]
+        assert [len(of_side) for of_side in examples] == [5, 5], variant.name
+        assert [premise for premise, *_ in examples[0]] == [premise for premise, *_ in examples[1]]
+        labels = {label for of_side in examples for _, label, _ in of_side}
+        ends = {pool[0].rpartition("\n")[2][:-1] for pool in (variant.entailment, variant.contradiction)}
+        assert labels == ends, variant.name
+        assert len({text for of_side in examples for *_, text in of_side}) == 10

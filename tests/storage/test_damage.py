@@ -276,7 +276,7 @@ def test_a_shard_with_a_damaged_mark_is_not_done(copied, expected, damaged):
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("state", STATES)
 def test_a_damaged_file_is_never_trusted(states, all_expected, state, tmp_path):
-    assert len(damage_and_survive(states, all_expected, state, tmp_path, range(6))) == 6
+    assert len(damage_and_survive(states, all_expected, state, tmp_path, range(4))) == 4
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_a_damaged_file_is_never_trusted(states, all_expected, state, tmp_path):
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("state", STATES)
 def test_a_damaged_file_is_never_trusted_in_500_trials(states, all_expected, state, tmp_path):
-    assert any(damage_and_survive(states, all_expected, state, tmp_path, range(6, 78)))
+    assert any(damage_and_survive(states, all_expected, state, tmp_path, range(4, 76)))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from multicsr.artifacts import ENCODER
 from multicsr.config import Config
-from multicsr.errors import DamagedFileError
+from multicsr.errors import DamagedFileError, MissingFileError
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.stages.evaluate import evaluate_run
@@ -74,6 +74,9 @@ def test_fetch_and_evaluation_find_every_damaged_file(config, tmp_path):
             evaluate_run(config, snapshot, SilentProgress())
         path.write_bytes(data)
     assert [path.name for path in tmp_path.iterdir()] == ["store"], "nothing half-written"
+    with pytest.raises(MissingFileError, match="no such file; `multicsr run CONFIG` makes it again"):
+        fetch_encoder(snapshot, tmp_path / "fetched")
+    evaluate_run(config, snapshot, SilentProgress())
     fetch_encoder(snapshot, tmp_path / "fetched")
     assert (tmp_path / "fetched" / "modules.json").is_file()
 

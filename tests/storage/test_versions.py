@@ -159,7 +159,7 @@ def test_a_dead_job_is_followed_after_its_silence_and_cannot_publish_when_it_rev
 
 
 def test_a_reader_never_sees_a_part_of_a_version(place):
-    """Two artifacts whose files name the version they belong to, a hundred times over."""
+    """Two artifacts whose files name the version they belong to, forty times over."""
     seen, mixed, stop = set(), [], threading.Event()
 
     def read():
@@ -179,7 +179,7 @@ def test_a_reader_never_sees_a_part_of_a_version(place):
     reader.start()
     with hold(place, lease_s=30) as lease:
         transaction = Transaction(place, lease, "t", "run")
-        for number in range(100):
+        for number in range(40):
             for artifact in ("curated", "model"):
                 place.write_text(f"{artifact}/{number}/{number}.txt", str(number))
                 write_manifest(place, artifact, make_manifest(str(number), run=str(number)))

@@ -86,9 +86,16 @@ def test_a_manifest_that_lies(store, artifact, changes, message):
     assert any(message in found for found in audit(current(store)))
 
 
+def model_of(curated):
+    """The manifest of a model that was trained on all curated rows."""
+    no_rejects = {"rejected": {}, "reject_files": []}
+    return curated.model_copy(
+        update={"stage": "train", "rows_in": curated.rows_out, "files": [], **no_rejects}
+    )
+
+
 def test_a_model_trained_on_other_rows(store):
-    curated = current(store).manifest("curated")
-    model = curated.model_copy(update={"stage": "train", "rows_in": curated.rows_out, "files": []})
+    model = model_of(current(store).manifest("curated"))
     publish(store, "model", model)
     assert audit(current(store)) == remarks(current(store)) == []
     publish(store, "model", model.model_copy(update={"rows_digest": "1" * 32}))
@@ -98,8 +105,7 @@ def test_a_model_trained_on_other_rows(store):
 
 
 def test_figures_of_another_model(store):
-    curated = current(store).manifest("curated")
-    model = curated.model_copy(update={"stage": "train", "rows_in": curated.rows_out, "files": []})
+    model = model_of(current(store).manifest("curated"))
     publish(store, "model", model)
     publish(store, "evaluation", model.model_copy(update={"settings": {"model": model.fingerprint}}))
     assert audit(current(store)) == []

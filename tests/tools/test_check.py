@@ -27,8 +27,24 @@ def test_machine_alone_needs_no_extra(monkeypatch, capfd):
     monkeypatch.setattr(check, "missing_packages", lambda extra: [extra])
     check.examine(None)
     shown = capfd.readouterr().out
-    assert all(f"pip install 'multicsr[{extra}]'" in shown for extra in extras.EXTRAS)
+    assert f"{', '.join(extras.EXTRAS)}; pip install 'multicsr[NAME]' installs one" in shown
+    assert "none installed" in shown
     assert "wrong" not in shown
+
+
+def test_packages_that_fit_are_one_line_and_others_one_each(monkeypatch, capfd):
+    monkeypatch.undo()
+    monkeypatch.setattr(check, "_torch", lambda: iter(()))
+    monkeypatch.setattr(check, "_machine", lambda: iter(()))
+    needed = ["numpy>=1", "pyarrow>=10000", "no-such-package>=1", "scipy; extra == 'train'"]
+    monkeypatch.setattr(check.importlib.metadata, "requires", lambda name: needed)
+    with pytest.raises(RunError, match="check: 2 of"):
+        check.examine(None)
+    shown = capfd.readouterr().out
+    assert shown.count("wrong") == 2
+    assert "pip install 'pyarrow>=10000'" in shown
+    assert "no-such-package    missing" in shown
+    assert "2 installed, in versions that fit" in shown
 
 
 def settings(folder: Path, model: str = "tinylm") -> Config:
@@ -143,7 +159,9 @@ def model_without_a_label(folder: Path, premises) -> None:
     t5(premises, folder / "tokenizer", without="3").save_pretrained(folder / "model")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["local", *(pytest.param(case, marks=pytest.mark.cluster) for case in CASES if case != "local")]
+)
 def test_twelve_mistakes_are_twelve_lines(case, encoder_decoder_dir, premises, tmp_path):
     pytest.importorskip("deepspeed", reason="a missing package would be named alone")
     text, *words = CASES[case]

@@ -100,3 +100,8 @@ def test_versions_that_gc_deleted_are_passed_over_and_damaged_ones_named(tmp_pat
     assert found == "none that is still there; damaged, see `multicsr audit`: 1"
     store.delete("sentences")
     assert _versions_with(store, versions(store), "0" * 32) == "none that is still there"
+
+
+def test_store_in_which_nothing_was_published_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"nothing was published in .* yet; run `multicsr run CONFIG` first"):
+        explain(current(Store.open(str(tmp_path / "store"))), "abc")

@@ -86,6 +86,7 @@ def test_a_server_that_comes_up_between_two_requests_is_waited_for(server, confi
     assert next(denied, None) is None
 
 
+@pytest.mark.cluster
 def test_a_right_that_is_taken_away_is_reported_in_the_end(server):
     shown = follow(server, lambda: starts(server, 60.0), lambda: server.status("night", "Running"))
     assert shown.exit_code == 1

@@ -108,7 +108,8 @@ def test_chinese(tmp_path):
     config, text = new(tmp_path, path)
     assert config.ingest.language == "zh"
     assert "English encoder" in text
-    assert "English prompts" in text
+    assert config.generate.prompts == "fewshot"
+    assert "its examples are in zh, too" in text
 
 
 BURMESE = ["ငါ သူ့ကို စကား ထပ်မပြောဖြစ်ဘူး။", "သူတို့က ကျောင်းကို သွားနေကြတယ်။"]
@@ -152,6 +153,14 @@ def test_html_is_mentioned(tmp_path):
     path.write_text("\n".join(f"<p>{text}</p>" for text in CAPTIONS))
     _, text = new(tmp_path, path)
     assert "100% of the records hold HTML" in text
+
+
+def test_greetings_that_repeat_do_not_lower_the_limits(tmp_path):
+    path = tmp_path / "mails.txt"
+    path.write_text("\n".join(f"Hello team,\n{text}" for text in CAPTIONS))
+    config, text = new(tmp_path, path)
+    assert config.ingest.min_words == 3
+    assert "suit them" in text
 
 
 def test_limits_follow_the_lengths(tmp_path):

@@ -158,6 +158,7 @@ def test_text_has_every_part(config):
         "tokens a row",
         "lexical bias",
         "all records were read",
+        "llm.engine is fake: texts and scores are made up",
     ):
         assert words in shown, shown
 
@@ -243,3 +244,49 @@ def test_balance_of_words_shows_in_a_run_alone(config, tmp_path):
     balanced = with_settings(tmp_path, curate={"max_word_ratio": 2})
     assert "max_word_ratio" not in "\n".join(lines(look(config)))
     assert "curate.max_word_ratio 2 rejects more in a run" in "\n".join(lines(look(balanced)))
+
+
+@pytest.fixture
+def unlike(tmp_path) -> Config:
+    """A run on sentences of which no two differ by one word."""
+    (tmp_path / "in").mkdir()
+    texts = [f"Thing{n} of kind{n} and sort{n} is here." for n in range(NUM)]
+    (tmp_path / "in/0.txt").write_text("\n".join(texts) + "\n")
+    return with_settings(tmp_path)
+
+
+def labelled(tmp_path, texts) -> str:
+    rows = [f"{text.upper()}\tsomething else {n}\tanother thing {n}" for n, text in enumerate(texts)]
+    (tmp_path / "test.tsv").write_text("\n".join(["anchor\tpositive\tnegative", *rows]) + "\n")
+    return str(tmp_path / "test.tsv")
+
+
+def test_leaked_premises_are_counted_and_go_to_the_llm_unless_a_run_drops_them(unlike, tmp_path):
+    texts = sample_corpus(unlike).sentences["text"].to_pylist()
+    data = labelled(tmp_path, [texts[0], texts[3], texts[NUM - 1]])
+    told = with_settings(tmp_path, evaluate={"data": [data]})
+    found = look(told)
+    assert (
+        found.results.rows["row_id"].to_pylist() == sorted(found.corpus.sentences["row_id"].to_pylist())[:30]
+    )
+    assert [
+        line for line in lines(found) if "3 of 120 sentences are in labelled data: test 3; --drop" in line
+    ]
+
+    dropping = with_settings(tmp_path, evaluate={"data": [data], "drop_leaks": True})
+    found = look(dropping)
+    [line] = [line for line in lines(found) if "are in labelled data" in line]
+    assert line.endswith("test 3; they are left out, and a run rejects them as leaked")
+    shown = [*lines(found)]
+    assert shown[shown.index(line) + 1].strip() == f"{texts[0]!r} is {texts[0].upper()!r} of test"
+    assert len(found.corpus.usable) == NUM - 3
+    full_run.run(dropping, SilentProgress(), until="generate")
+    scored = current(Store.of(dropping)).manifest("scored")
+    assert scored.counters["rows_written"] == NUM - 3 - 30
+
+
+def test_a_sample_that_leaks_as_a_whole_is_an_error(unlike, tmp_path):
+    data = labelled(tmp_path, sample_corpus(unlike).sentences["text"].to_pylist())
+    dropping = with_settings(tmp_path, evaluate={"data": [data], "drop_leaks": True})
+    with pytest.raises(RunError, match=r"evaluate\.drop_leaks: labelled data have all 120 sentences"):
+        look(dropping)

@@ -12,8 +12,9 @@ from multicsr.config import Config, TrainConfig
 from multicsr.errors import ConfigError, RunError
 from multicsr.observability.progress import SilentProgress
 from multicsr.stages.train import fit as training
-from multicsr.tools import ablate as ablation
-from multicsr.tools.ablate import AblatedModel, Variant
+from multicsr.tools.ablate import ablate
+from multicsr.tools.ablate import run as ablation
+from multicsr.tools.ablate.variants import Method, Variant
 
 STS = "score\tsentence1\tsentence2\n1\tba de\tmi no\n2\tba de\tba fi\n4\tmi no\tmi no ra\n"
 
@@ -44,19 +45,21 @@ def run(encoder, triplets, dev_file, tmp_path, monkeypatch) -> Callable[..., Tab
     data.mkdir()
     (data / "one.tsv").write_text(STS)
     train = TrainConfig(
-        encoder=str(encoder), steps=1, global_batch=8, dev=str(dev), evaluate_every=1, mlp_head=False
+        encoder=str(encoder), steps=1, global_batch=8, dev=str(dev), evaluate_every=1, mask=None
     )
-    unmasked = train.model_copy(update={"mask": None})
     rows = triplets.slice(0, 32)
-    monkeypatch.setattr(
-        ablation, "_variants", lambda *_: [Variant("first", rows, unmasked), Variant("twin", rows, unmasked)]
-    )
+    chosen = [
+        Variant("as it was", rows.slice(0, 0), train, Method.PUBLISHED),
+        Variant("first", rows, train),
+        Variant("twin", rows, train),
+    ]
+    monkeypatch.setattr(ablation, "variants", lambda *_, **__: chosen)
 
-    def run(seed: int = 1, seeds: int = 2) -> Table:
+    def run(seed: int = 1, seeds: int = 2, **more: object) -> Table:
         tree = {"name": "x", "store": str(tmp_path / "store"), "seed": seed, "input": {"paths": ["x"]}}
         tree["lease_s"] = 1
-        config = Config.model_validate({**tree, "train": train.model_dump(exclude_unset=True)})
-        return ablation.ablate(config, data=[str(data)], human=dev, seeds=seeds, progress=SilentProgress())
+        config = Config.model_validate({**tree, "train": train.model_dump(exclude_unset=True) | more})
+        return ablate(config, data=[str(data)], seeds=seeds, progress=SilentProgress())
 
     return run
 
@@ -67,24 +70,13 @@ def cells(table: Table) -> list[list[str]]:
 
 def test_every_variant_has_a_row_of_its_own_and_equal_ones_share_their_trainings(run, trained):
     before, first, twin = cells(run())
-    assert (before[0], first[0], twin[0]) == ("(before training)", "first", "twin")
+    assert (before[0], first[0], twin[0]) == ("as it was", "first", "twin")
     assert first[1:] == twin[1:]
     assert trained == [1, 2]
     run()
     assert trained == [1, 2]
     run(seed=2)
     assert trained == [1, 2, 3]
-
-
-def test_the_spread_of_a_variant_is_that_of_its_own_runs(run, monkeypatch):
-    train = ablation._train
-
-    def with_other_metrics(variant: Variant, seed: int, *others: object) -> AblatedModel:
-        return train(variant, seed, *others).model_copy(update={"metrics": {"one": 10.0 * seed}})
-
-    monkeypatch.setattr(ablation, "_train", with_other_metrics)
-    _, first, twin = cells(run())
-    assert first[2] == twin[2] == "15.00 ± 7.07", "of 10 and 20; both counted twice: 5.77"
 
 
 @pytest.mark.parametrize("changed", ["encoder", "dev", "data", "one more file"])
@@ -100,9 +92,9 @@ def test_other_contents_under_the_same_paths_are_trained_and_measured_again(
         lines = (tmp_path / "dev.tsv").read_text().splitlines(keepends=True)
         (tmp_path / "dev.tsv").write_text("".join(lines[:-1]))
     elif changed == "data":
-        (tmp_path / "data/one.tsv").write_text(STS.replace("\n1\t", "\n9\t"))
+        (tmp_path / "data/one.tsv").write_text(STS.replace("\n1\t", "\n3\t"))
     else:
-        (tmp_path / "data/two.tsv").write_text(STS)
+        (tmp_path / "data/two.tsv").write_text(STS.replace("\n1\t", "\n3\t"))
     after = cells(run())
     assert trained == [1, 2, 1, 2]
     if changed == "data":
@@ -113,49 +105,55 @@ def test_other_contents_under_the_same_paths_are_trained_and_measured_again(
 
 def test_an_ablation_inside_another_one_loses_no_figures(run, trained, tmp_path, monkeypatch):
     """The second begins and ends while the first one trains."""
-    train, inner = ablation._train, []
+    fit, inner = training.fit, []
 
-    def interrupted(*args: object) -> object:
+    def interrupted(*args: object, **settings: object) -> object:
         if not inner:
             inner.append(True)
             run(seed=50)
-        return train(*args)
+        return fit(*args, **settings)
 
-    monkeypatch.setattr(ablation, "_train", interrupted)
+    monkeypatch.setattr(training, "fit", interrupted)
     run(seed=1)
     assert trained == [50, 51, 1, 2]
-    assert len([*(tmp_path / "store/ablation").glob("*.json")]) == 4
+    assert len([*(tmp_path / "store/ablation").glob("*.npz")]) == 1 + 4
     run(seed=1)
     run(seed=50)
     assert len(trained) == 4
+    assert not [*(tmp_path / "store/ablation").rglob("*.safetensors")]
 
 
+@pytest.mark.cluster
 def test_a_training_that_another_ablation_is_doing_is_not_done_twice(run, trained, monkeypatch):
-    train, errors = ablation._train, []
+    fit, errors = training.fit, []
 
-    def interrupted(*args: object) -> object:
+    def interrupted(*args: object, **settings: object) -> object:
         if not errors:
             with pytest.raises(RunError, match=r"ablation/\w+ is in use since .*: an ablation on") as error:
                 run()
             errors.append(error)
-        return train(*args)
+        return fit(*args, **settings)
 
-    monkeypatch.setattr(ablation, "_train", interrupted)
+    monkeypatch.setattr(training, "fit", interrupted)
     run()
     assert trained == [1, 2]
 
 
-def test_a_damaged_record_of_figures_is_trained_again(run, trained, tmp_path, caplog):
+def test_damaged_results_are_made_again(run, trained, tmp_path, caplog):
     table = cells(run(seeds=1))
-    (record,) = (tmp_path / "store/ablation").glob("*.json")
-    content = record.read_text()
-    record.write_text(content.replace('"rows": 32', '"rows": 33').replace('"rows":32', '"rows":33'))
-    assert record.read_text() != content
+    for record in (tmp_path / "store/ablation").glob("*.npz"):
+        record.write_bytes(record.read_bytes()[:-1])
     assert cells(run(seeds=1)) == table
     assert trained == [1, 1]
-    assert "is damaged; this variant is trained again" in caplog.text
+    assert "is damaged" in caplog.text
 
 
 def test_seeds_that_do_not_exist_are_rejected(run):
     with pytest.raises(ConfigError, match=r"^seed: 9223372036854775807 is too large for 2 seeds below 2\^63"):
         run(seed=2**63 - 1)
+
+
+def test_workers_that_would_be_ignored_are_rejected(run, trained):
+    with pytest.raises(ConfigError, match=r"train.workers, .* have no effect: .* set train.workers=1"):
+        run(workers=2)
+    assert trained == []
