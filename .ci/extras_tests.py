@@ -19,12 +19,14 @@ NEEDING = {
         ["train", "CONFIG"],
         ["generate", "CONFIG", "--set", "llm.engine=transformers"],
         ["evaluate", "x", "--data", "triplets.tsv"],
+        ["export", "x", "--out", "other", "--format", "safetensors-fp16"],
     ],
     "s3": [["versions", "s3://bucket/corpus"]],
     "k8s": [["jobs", "--to", "k8s"]],
     "openai": [["generate", "CONFIG", *ENDPOINT]],
     "ingest": [["ingest", "CONFIG", "--set", "ingest.near_duplicates=true", "--set", "store=other"]],
     "demo": [["demo"]],
+    "hub": [["push", "x", "--repo", "organization/name"]],
 }
 """Commands that need an extra."""
 

@@ -41,7 +41,7 @@ def stage_seconds(config: Config, transaction: Transaction, progress: Progress) 
     seconds = {}
     for name in STAGES:
         started = time.perf_counter()
-        full_run.STAGES[name](config, transaction, progress)
+        full_run.STAGES[name](config, transaction, progress, full_run.labels_of(config))
         seconds[name] = time.perf_counter() - started
     return seconds
 

@@ -89,17 +89,18 @@ def run_seconds(config: Config) -> dict[str, float]:
 
 def resume_seconds(config: Config, rows: int) -> tuple[float, float, float]:
     """(Reading; in a job that did 90%, until the LLM's first new shard is done; until its end)."""
+    known = full_run.labels_of(config)
     with open_transaction(config, "bench", SilentProgress()) as transaction:
         started = time.perf_counter()
         full_run.ingest(config, transaction, SilentProgress())
         read_s = time.perf_counter() - started
         with suppress(KeyboardInterrupt):
-            full_run.generate(config, transaction, Watch(stop_after=0.9 * rows))
+            full_run.generate(config, transaction, Watch(stop_after=0.9 * rows), known)
     watch = Watch()
     with open_transaction(config, "bench", SilentProgress()) as transaction:
         started = time.perf_counter()
         full_run.ingest(config, transaction, SilentProgress())
-        full_run.generate(config, transaction, watch)
+        full_run.generate(config, transaction, watch, known)
     _known, first_new, *_ = watch.moments
     return read_s, first_new - started, time.perf_counter() - started
 

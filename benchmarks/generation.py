@@ -27,6 +27,7 @@ from multicsr.prompts import PromptPair, load_prompts
 from multicsr.rows import row_id
 
 OMEGA = 0.3
+DEMO = ASSETS / "demo" / "sentences.tsv"
 GUIDED_BATCH = 32
 PROMPTS = load_prompts("syncse")
 
@@ -71,7 +72,7 @@ def guided(model: PreTrainedModel, requests: Sequence[HypothesisRequest], num_to
 
 def read_premises(count: int) -> list[str]:
     """The first sentences of the demo."""
-    with (ASSETS / "demo" / "sentences.tsv").open(encoding="utf-8", newline="") as stream:
+    with DEMO.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [row["sentence"] for row, _ in zip(rows, range(count), strict=False)]
 
@@ -95,7 +96,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    tree = {"name": "bench", "store": "bench", "input": {"paths": ["-"]}, "llm": {"model": arguments.model}}
+    tree = {
+        "name": "bench",
+        "store": "bench",
+        "input": {"paths": [str(DEMO)]},
+        "llm": {"model": arguments.model},
+    }
     engine = TransformersEngine(Config.model_validate(tree))
     with quiet_loading():
         model = AutoModelForCausalLM.from_pretrained(resolve_model(arguments.model, "--model")).float().eval()

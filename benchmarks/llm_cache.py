@@ -113,7 +113,7 @@ def measure(number: int, folder: Path) -> dict[str, float]:
             if name == "generate":
                 fill_cache(config, transaction)
             started = time.perf_counter()
-            full_run.STAGES[name](config, transaction, progress)
+            full_run.STAGES[name](config, transaction, progress, full_run.labels_of(config))
             seconds[f"{name}_s"] = time.perf_counter() - started
         started = time.perf_counter()
         transaction.publish()

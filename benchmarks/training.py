@@ -24,11 +24,11 @@ from statistics import median
 import pyarrow as pa
 import torch
 
+from multicsr import labelled_files
 from multicsr.artifacts import Step
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.execution.ray_session import start_ray
 from multicsr.models.resolve import ASSETS
-from multicsr.stages.evaluate import read_task
 from multicsr.stages.train.data.index import digest_rows, join_index
 from multicsr.stages.train.data.source import from_table
 from multicsr.stages.train.job import TrainingJob
@@ -67,13 +67,14 @@ class Bench:
 
     def config(self, **settings: object) -> TrainConfig:
         on_gpu = {"gpus_per_worker": 1, "dtype": "bfloat16", "deepspeed": {"zero": 1}} if self.gpu else {}
-        return TrainConfig.model_validate({"layers": self.layers, **on_gpu, **settings})
+        recipe = {"pooling": "cls", "mlp_head": True, "max_length": 32}
+        return TrainConfig.model_validate({"layers": self.layers, **recipe, **on_gpu, **settings})
 
 
 def read_triplets(file: str | None) -> pa.Table:
     """Triplets that share no sentence: the file's, or the demo's."""
     files = [file] if file else [ASSETS / "demo" / f"{part}_triplets.tsv" for part in ("dev", "test")]
-    tasks = [read_task(name) for name in files]
+    tasks = [labelled_files.read_triplets(name) for name in files]
     rows, seen = [], set[str]()
     for row in chain.from_iterable(zip(*task.columns(), strict=True) for task in tasks):
         keys = {text.casefold() for text in row}

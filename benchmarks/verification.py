@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
 
-from cache import fill_cache, write_sentences
+from llm_cache import fill_cache, write_sentences
 
 from multicsr.config import Config
 from multicsr.execution import pool
@@ -104,7 +104,7 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
                 fill_cache(config, transaction)
                 del timer.spent_s[so_far:]
             started_s = time.process_time()
-            full_run.STAGES[name](config, transaction, SilentProgress())
+            full_run.STAGES[name](config, transaction, SilentProgress(), full_run.labels_of(config))
             cpu_s += time.process_time() - started_s
     spent_s = sum(timer.spent_s)
     return {"cpu_s": cpu_s, "verification_s": spent_s, "share": spent_s / cpu_s}

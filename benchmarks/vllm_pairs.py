@@ -13,7 +13,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import torch
-from generation import GUIDED_BATCH, OMEGA, PROMPTS, NeverEnds, guided, make_requests, ratio, read_premises
+from generation import (
+    DEMO,
+    GUIDED_BATCH,
+    OMEGA,
+    PROMPTS,
+    NeverEnds,
+    guided,
+    make_requests,
+    ratio,
+    read_premises,
+)
 from transformers import AutoModelForCausalLM
 
 from multicsr.config import Config
@@ -36,7 +46,7 @@ def make_config(model: str, engine: str) -> Config:
         {
             "name": "bench",
             "store": "bench",
-            "input": {"paths": ["-"]},
+            "input": {"paths": [str(DEMO)]},
             "llm": {"model": model, "engine": engine},
             "generate": {"batch_size": SEQUENCES // 4},
         }
@@ -109,8 +119,8 @@ def main() -> None:
     print(f"    {found:.2f} times as long ({slow_s:.2f} s, {fast_s:.2f} s); target at least 1.5")
 
     found, slow_s, fast_s = ratio(
-        lambda: [ours._write(part, ours._rule) for part in chunks(requests, SEQUENCES // 2)],
-        lambda: engine._write(requests, engine._rule),
+        lambda: [ours.write(part, ours._rule, ours._ends) for part in chunks(requests, SEQUENCES // 2)],
+        lambda: engine.write(requests, engine._rule, engine._ends),
         arguments.rounds,
     )
     print(f"the same, {len(requests)} hypotheses of their own lengths, {SEQUENCES} sequences at once:")

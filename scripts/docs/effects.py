@@ -15,11 +15,15 @@ from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, Trai
 from multicsr.models.resolve import resolve_model
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
-from multicsr.stages.train.fingerprint import deciding_settings
+from multicsr.stages.train.fingerprint import deciding_rows, deciding_settings
 
 M = TypeVar("M", bound=BaseModel)
 CHANGED: Mapping[str, object] = MappingProxyType(
-    {"generate.prompts": "reference", "llm.vllm.lora": str(resolve_model("tinylm", "llm.model"))}
+    {
+        "generate.prompts": "reference",
+        "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
+        "train.encoder": str(resolve_model("tinylm", "train.encoder")),
+    }
 )
 """Other values of settings that must name something that exists."""
 
@@ -30,6 +34,10 @@ TEXTS = {
     frozenset({"scores"}): ("scores", "sentences, hypotheses"),
     frozenset({"curated"}): ("the decision on every row", "sentences, hypotheses, scores"),
     frozenset({"model"}): ("the model", "all rows"),
+    frozenset({"scored", "model"}): (
+        "the scored rows out of the LLM cache, and the model",
+        "sentences, hypotheses, scores",
+    ),
     frozenset({"hypotheses", "model"}): ("hypotheses, and so scores, and the model", "sentences"),
     frozenset({"evaluation"}): ("the evaluation", "all rows, the model"),
     frozenset(): ("nothing", "everything"),
@@ -80,7 +88,7 @@ def _every_section() -> Config:
             "store": "x",
             "input": {"paths": ["x"], "column": "x"},
             "llm": LLMConfig(engine="fake"),
-            "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig()),
+            "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig(), dev="x", merge=[0.5]),
         }
     )
 
@@ -93,8 +101,16 @@ def _deciding(config: Config) -> dict[str, object]:
         "sentences": {**reading_settings(config), **filters, **files},
         "hypotheses": writing_settings(config),
         "scores": scoring_settings(config),
+        "scored": config.evaluate.drop_leaks,  # with the texts of the labelled sets
         "curated": {**config.curate.model_dump(), "calibrate": config.score.calibrate},
-        "model": {"seed": config.seed, **deciding_settings(config.train)},
+        "model": {
+            "seed": config.seed,
+            **deciding_settings(config.train),
+            **deciding_rows(config),
+            "drop_leaks": config.evaluate.drop_leaks,
+            "extra_triplets": config.train.extra_triplets,  # by their content
+            "keep": config.train.keep,
+        },
         "evaluation": config.evaluate.model_dump(include={"data", "baseline"}),
     }
 

@@ -7,10 +7,11 @@ from typing import Any
 from markdown_text import one_line, page, table, type_name
 from pydantic import BaseModel
 
-from multicsr.artifacts import DevScore, Histogram, MaskedPair, Step
+from multicsr.artifacts import CandidateScore, DevScore, Histogram, MaskedPair, MergeCandidate, Merges, Step
 from multicsr.execution.shard_report import ShardReport
 from multicsr.stages.evaluate.encoders import Evaluation, Measured
-from multicsr.stages.evaluate.metrics import Score
+from multicsr.stages.evaluate.task import Score
+from multicsr.stages.evaluate.thresholds import TaskThresholds, Threshold, ThresholdsFile
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.process_identity import ProcessIdentity
 from multicsr.storage.refresh_costs import Cost
@@ -22,8 +23,17 @@ FILES = (
     ("`log/00000001.json`, ...", "record", "the store log: versions, leases, collections"),
     ("`leases/<id>.json`", "record", "the heartbeat of a lease: `number`, `released`"),
     ("`sentences/<fingerprint>/`, `scored/...`, `curated/...`", "folder", "artifacts of rows"),
-    ("`model/<fingerprint>/`", "folder", "a trained model: `encoder/`, `train.jsonl`, what the mask did"),
-    ("`evaluation/<fingerprint>/`", "folder", "an evaluation: `evaluation.json`"),
+    (
+        "`model/<fingerprint>/`",
+        "folder",
+        "a trained model: `encoder/`, `train.jsonl`, `merges.json`, the mask's numbers",
+    ),
+    ("`model/<fingerprint>/labelled/`", "Parquet", "labelled triplets of the training (`LABELLED`), rejects"),
+    (
+        "`evaluation/<fingerprint>/`",
+        "folder",
+        "figures: `evaluation.json`, `thresholds.json`, `leaks.json`, `neighbours.json`",
+    ),
     ("`<artifact>/<fingerprint>/manifest.json`", "record", "the manifest; it completes the artifact"),
     ("`<artifact>/<fingerprint>/rows/`, `rejects/`", "Parquet", "rows and rejects"),
     ("`<artifact>/<fingerprint>/done/<shard>.json`", "record", "the mark of a shard that is done"),
@@ -38,7 +48,7 @@ FILES = (
     ("`jobs/<name>/<digest>/`", "YAML and data files", "what a job that was sent to a Ray cluster reads"),
     ("`collected/<key>`", "text", "names that gc has deleted and that are never used again"),
     ("`calibration/<key>.json`", "record", "the map of `score.calibrate`"),
-    ("`ablation/<key>.json`", "record", "an evaluation of one training of `multicsr ablate`"),
+    ("`ablation/<key>.npz`", "numpy arrays", "scores and examples of one encoder of `multicsr ablate`"),
     ("`encoder`, `report.html`", "link, HTML", "the current encoder (in a directory), the report"),
 )
 """Name in a store, format and content of every file."""
@@ -50,9 +60,11 @@ RECORDS: Mapping[str, tuple[type[BaseModel], ...]] = MappingProxyType(
         "Store log: `log/`": (Version, LeaseEntry, ProcessIdentity, CollectionEntry),
         "Refresh log: `refresh_log/`": (RefreshRun,),
         "Costs: `refresh/costs/`": (Cost,),
-        "Train log: `train.jsonl`": (Step, DevScore),
+        "Train log: `train.jsonl`": (Step, DevScore, CandidateScore),
+        "Merges: `merges.json`": (Merges, MergeCandidate),
         "Mask: `masked_pairs.json`, `mask_similarities.json`": (MaskedPair, Histogram),
         "Evaluation: `evaluation.json`": (Evaluation, Measured, Score),
+        "Cosine thresholds: `thresholds.json`": (ThresholdsFile, TaskThresholds, Threshold),
     }
 )
 """Heading to the models of the records below it."""
@@ -92,6 +104,8 @@ def _field_type(prop: dict[str, Any]) -> str:
     if "$ref" in prop:
         return prop["$ref"].rpartition("/")[2].lstrip("_")
     if prop.get("type") == "array":
+        if "prefixItems" in prop:
+            return f"{len(prop['prefixItems'])} of {_field_type(prop['prefixItems'][0])}"
         return f"list of {_field_type(prop['items'])}"
     if prop.get("type") == "object":
         return "mapping"

@@ -25,6 +25,7 @@ _SCHEMAS = {
     "SENTENCE": "rows of `sentences/`",
     "SCORED": "rows of `scored/`",
     "CURATED": "rows of `curated/`",
+    "LABELLED": "labelled triplets, under `model/`",
     "WRITTEN": "what the LLM wrote, under `llm_cache/`",
 }
 """Schema in `rows.py` to the artifact that holds its rows."""
@@ -74,8 +75,8 @@ def _sections(root: dict[str, Any], model: dict[str, Any], prefix: str, title: s
 
 
 def _reference(root: dict[str, Any], prop: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the section that a property holds, or None where it is a plain value."""
-    for part in (prop, *prop.get("anyOf", ())):
+    """Return the section that a property or its items hold, or None where they are plain values."""
+    for part in (prop, *prop.get("anyOf", ()), prop.get("items", {})):
         if "$ref" in part:
             section: dict[str, Any] = root["$defs"][part["$ref"].rpartition("/")[2]]
             return section
