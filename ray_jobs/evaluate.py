@@ -3,9 +3,10 @@
 python -m ray_jobs.evaluate configs/demo.yaml --set seed=7
 """
 
-import sys
+from functools import partial
 
 from multicsr.cli.entrypoint import job_main
+from multicsr.cli.process import run_process
 
 if __name__ == "__main__":
-    sys.exit(job_main("evaluate"))
+    run_process(partial(job_main, "evaluate"))

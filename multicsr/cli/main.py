@@ -1,6 +1,6 @@
 """The command line. A command imports slow modules when it runs, so that help and errors come at once."""
 
-import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -8,6 +8,7 @@ import typer
 from multicsr import __version__
 from multicsr.cli import cluster, jobs, labels, machine, measure, pipeline, prompts, publish, serve, store
 from multicsr.cli.command import run_app
+from multicsr.cli.process import run_process
 from multicsr.messages.captured_output import install_hooks
 from multicsr.messages.terminal import echo
 
@@ -44,7 +45,7 @@ def _version(
 def main() -> None:
     """Run the console script `multicsr` and exit with its exit code."""
     install_hooks()
-    sys.exit(run_app(app))
+    run_process(partial(run_app, app))
 
 
 if __name__ == "__main__":

@@ -135,14 +135,14 @@ def _check_token(cluster):
 
 def _check_listening(cluster):
     """No process of Ray or of a job can be reached from another machine."""
-    addresses = [
-        address
-        for pid in tagged(cluster.mark)
-        for address in listening(pid)
-        if address.removeprefix("::ffff:") != "127.0.0.1"
-    ]
-    assert addresses == []
-    assert sum(bool(listening(pid)) for pid in tagged(cluster.mark)) > 3 * len(cluster.nodes)
+
+    def found():
+        return [addresses for pid in tagged(cluster.mark) if (addresses := listening(pid))]
+
+    until(lambda: len(found()) > 3 * len(cluster.nodes))  # a node's agents start after it
+    assert {address.removeprefix("::ffff:") for addresses in found() for address in addresses} == {
+        "127.0.0.1"
+    }
 
 
 def listening(pid):
