@@ -22,14 +22,33 @@ from tests.support.served import streamed
 
 LONG = {"model": "tinylm", "prompt": "A dog runs", "max_tokens": 200, "temperature": 9, "seed": 1}
 """A text that takes a while: hot draws seldom end it."""
+ENDLESS = """
+import sys, time
+from multicsr.cli.main import main
+from multicsr.llm.request import DecodedTokens
+from multicsr.llm.transformers.engine import TransformersEngine
+
+def write(engine, requests, rule, ends, watch):
+    rows = [DecodedTokens() for _ in requests]
+    while going := [(i, row) for i, row in enumerate(rows) if not row.finished]:
+        time.sleep(0.02)
+        for i, row in going:
+            row.tokens.append(engine.tokens.encode(["dog"])[0][0])
+            row.finished = not watch(i, row.tokens)
+    return rows
+
+TransformersEngine.write = write
+main()
+"""
+"""Program whose engine writes a text until nobody wants it any more."""
 
 
 @contextmanager
-def command(*words, **variables):
+def command(*words, program=("-m", "multicsr.cli.main"), **variables):
     """The running command and its base URL, which is its first line."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(
-        [sys.executable, "-m", "multicsr.cli.main", "serve", "tinylm", "--port", "0", *words],
+        [sys.executable, *program, "serve", "tinylm", "--port", "0", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,7 +87,7 @@ def test_server_starts_and_finishes_what_is_in_hand_when_it_is_terminated():
 
 @pytest.mark.cluster
 def test_second_signal_breaks_off_and_one_while_loading_ends_at_once():
-    with command("--grace", "300") as (process, url):
+    with command("--grace", "300", program=("-c", ENDLESS)) as (process, url):
         process.stdout.readline()
 
         def interrupt_twice():

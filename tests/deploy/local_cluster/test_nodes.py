@@ -137,12 +137,21 @@ def _check_listening(cluster):
     """No process of Ray or of a job can be reached from another machine."""
 
     def found():
-        return [addresses for pid in tagged(cluster.mark) if (addresses := listening(pid))]
+        return [addresses for pid in descendants(cluster.mark) if (addresses := listening(pid))]
 
-    until(lambda: len(found()) > 3 * len(cluster.nodes))  # a node's agents start after it
+    until(lambda: len(found()) > 4 * len(cluster.nodes), 60)  # a node's agents start after it
     assert {address.removeprefix("::ffff:") for addresses in found() for address in addresses} == {
         "127.0.0.1"
     }
+
+
+def descendants(mark):
+    """Processes that carry the mark, and those below them: one that names itself may lose its environment."""
+    found = {*tagged(mark)}
+    for pid in [*found]:
+        with suppress(psutil.NoSuchProcess):
+            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return found
 
 
 def listening(pid):
