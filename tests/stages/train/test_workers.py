@@ -97,7 +97,14 @@ def test_the_micro_batches_of_this_test_have_dropout(alone):
     assert distance(alone["float64, micro-batches"], alone["float64"]) > 1e-2
 
 
-@pytest.mark.parametrize("broken", ["offset", "average", "diagonal"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "average",
+        pytest.param("offset", marks=pytest.mark.slow),
+        pytest.param("diagonal", marks=pytest.mark.slow),
+    ],
+)
 def test_the_comparison_notices_a_mistake(folder, alone, broken):
     """Rank offset flipped; gradient averaged instead of added; the diagonal of worker 0 masked everywhere."""
     together = run(folder, 2, broken)
