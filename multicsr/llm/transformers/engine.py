@@ -24,6 +24,7 @@ from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParam
 from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
+from multicsr.llm.transformers.grouped_attention import group_attention
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.read_labels import read_labels, read_top
 from multicsr.llm.transformers.trial import can_share_prefixes, check_architecture
@@ -91,6 +92,7 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
         dtype = getattr(torch, config.dtype)
         model = kind.from_pretrained(resolve_llm(config), revision=config.revision, dtype=dtype)
+    group_attention(model)
     return tokenizer, model.to(device).eval()
 
 
