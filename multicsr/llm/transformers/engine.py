@@ -24,9 +24,10 @@ from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParam
 from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
+from multicsr.llm.transformers.grouped_attention import group_attention
 from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.read_labels import read_labels, read_top
-from multicsr.llm.transformers.trial import check_architecture
+from multicsr.llm.transformers.trial import can_share_prefixes, check_architecture
 from multicsr.models.device import choose_device
 from multicsr.models.llm_weights import resolve_llm
 from multicsr.models.resolve import loading_model
@@ -47,6 +48,10 @@ class TransformersEngine(TokenEngine):
         branches = EncoderDecoderBranches if model.config.is_encoder_decoder else CausalBranches
         self._read: Reader = partial(branches, model)
         check_architecture(self._read, model, config.llm.model)
+        if branches is CausalBranches:
+            shared = partial(CausalBranches, model, shares_prefixes=True)
+            if can_share_prefixes(shared, self._read, model):
+                self._read = shared
 
     def close(self) -> None:
         """Do nothing: the memory is released with the object."""
@@ -87,6 +92,7 @@ def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
         dtype = getattr(torch, config.dtype)
         model = kind.from_pretrained(resolve_llm(config), revision=config.revision, dtype=dtype)
+    group_attention(model)
     return tokenizer, model.to(device).eval()
 
 

@@ -5,7 +5,7 @@ for an entailment is the main branch of one hypothesis and the noisy branch of t
 Shapes: P prompts, R rows, T cached positions, S encoder positions, H heads, D width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,6 +13,14 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutput
+
+from multicsr.llm.transformers.shared_prefix import (
+    PromptGroup,
+    close_gaps,
+    group_prompts,
+    is_plain,
+    repeat_prefix,
+)
 
 _PROMPTS_AT_ONCE = 64
 """Maximum number of prompts that are read together."""
@@ -103,24 +111,58 @@ class CausalBranches:
     Prompts are padded on the left; positions count from the first token of each prompt.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Read the prompts, given as token ids."""
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, shares_prefixes: bool = False
+    ) -> None:
+        """Read the prompts, given as token ids.
+
+        Args:
+            model: the model.
+            prompts: token ids of each prompt.
+            shares_prefixes: read what prompts begin with in common once. The model must allow it: see
+                `multicsr.llm.transformers.trial.can_share_prefixes`.
+        """
         self._model = model
         self._lengths = [len(prompt) for prompt in prompts]
         self._chunks: list[_Chunk] = []
         first: list[Tensor] = []
-        for members in _by_length(self._lengths):
-            ids_BT, mask_BT = _pad([prompts[i] for i in members], model.device, left=True)
-            result = model(
+        whole = [PromptGroup(0, [*range(len(prompts))])]
+        for group in group_prompts(prompts) if shares_prefixes else whole:
+            first += self._read_group(prompts, group)
+        self.first_PV = _in_order(first, self._chunks)
+
+    def _read_group(self, prompts: Sequence[Sequence[int]], group: PromptGroup) -> Iterator[Tensor]:
+        """Read prompts that begin alike; yield the logits of each chunk, [B, V]."""
+        prefix = self._read_prefix(prompts, group) if group.prefix else None
+        start = group.prefix if prefix else 0
+        rests = {i: prompts[i][start:] for i in group.members}
+        for members in _by_length({i: len(rest) for i, rest in rests.items()}):
+            ids_BT, mask_BT = _pad([rests[i] for i in members], self._model.device, left=True)
+            result = self._model(
                 input_ids=ids_BT,
-                attention_mask=mask_BT,
-                position_ids=(mask_BT.cumsum(-1) - 1).clamp(min=0),
+                attention_mask=torch.nn.functional.pad(mask_BT, (start, 0), value=1),
+                position_ids=(start + mask_BT.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=repeat_prefix(prefix, len(members)) if prefix else None,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            first.append(result.logits[:, -1].float())
+            if prefix:
+                close_gaps(result.past_key_values, prefix, (1 - mask_BT).sum(dim=1).tolist())
             self._chunks.append(_Chunk(members, result.past_key_values, None))
-        self.first_PV = _in_order(first, self._chunks)
+            yield result.logits[:, -1].float()
+
+    def _read_prefix(self, prompts: Sequence[Sequence[int]], group: PromptGroup) -> DynamicCache | None:
+        """Return the cache of the tokens that a group begins with; None if padding behind them would matter.
+
+        It would matter to linear attention, which has no mask, and to a sliding window that the prompts
+        exceed.
+        """
+        window = getattr(self._model.config.get_text_config(), "sliding_window", None)
+        if window and max(self._lengths[i] for i in group.members) >= window:
+            return None
+        ids_1T = torch.tensor([prompts[group.members[0]][: group.prefix]], device=self._model.device)
+        cache = self._model(input_ids=ids_1T, use_cache=True, logits_to_keep=1).past_key_values
+        return cache if is_plain(cache, group.prefix) else None
 
     def fork(self, prompts: Sequence[int]) -> None:
         """Implement `Branches.fork`."""
@@ -165,7 +207,7 @@ class EncoderDecoderBranches:
         self._lengths = [len(prompt) for prompt in prompts]
         self._chunks: list[_Chunk] = []
         first: list[Tensor] = []
-        for members in _by_length(self._lengths):
+        for members in _by_length(dict(enumerate(self._lengths))):
             ids_BS, mask_BS = _pad([prompts[i] for i in members], model.device, left=False)
             hidden_BSD = model.get_encoder()(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
             start = model.generation_config.decoder_start_token_id
@@ -213,9 +255,9 @@ class EncoderDecoderBranches:
         self._cache.reorder_cache(rows_K)
 
 
-def _by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the indices in chunks of similar length, so that there is little padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+def _by_length(lengths: Mapping[int, int]) -> list[list[int]]:
+    """Return the keys in chunks of similar length, so that there is little padding."""
+    order = sorted(lengths, key=lengths.__getitem__)
     return [order[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(order), _PROMPTS_AT_ONCE)]
 
 

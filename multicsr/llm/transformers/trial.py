@@ -14,11 +14,17 @@ from transformers import PreTrainedModel
 
 from multicsr.errors import ConfigError
 from multicsr.llm.transformers.kv_cache import Branches
+from multicsr.llm.transformers.shared_prefix import MIN_PREFIX
 
 _PROMPTS = ([5, 6, 7], [7, 5, 9, 8, 6, 5, 7])
 """Token ids of two prompts of different length."""
 _NEXT = ((6, 8), (8, 5))
 """Tokens that are appended to each prompt, one a step."""
+_ALIKE = tuple(
+    [*(5 + i % 5 for i in range(MIN_PREFIX)), *(9 - i % 4 for i in range(length))]
+    for length in (1, 2, 4, 8, 24)
+)
+"""Token ids of prompts that begin alike."""
 _TOLERANCE, _HALF_TOLERANCE = 0.002, 0.05
 """Largest difference as a share of the range of the logits, in float32 and in half precision.
 
@@ -59,6 +65,26 @@ def check_architecture(read: Reader, model: PreTrainedModel, name: str) -> None:
         raise _config_error(
             architecture, name, "writes other text with its cache of keys and values than without"
         )
+
+
+@torch.inference_mode()
+def can_share_prefixes(shared: Reader, whole: Reader, model: PreTrainedModel) -> bool:
+    """Return whether prompts that begin alike may be read with one reading of their common prefix.
+
+    A model that takes the distance of two tokens from their places in the cache must read each prompt whole.
+
+    Args:
+        shared: reader of prompts for this model that shares prefixes.
+        whole: one that does not.
+        model: the model.
+    """
+    tokens = [_NEXT[0]] * len(_ALIKE)
+    try:
+        together, apart = _logits(shared, _ALIKE, tokens), _logits(whole, _ALIKE, tokens)
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError):
+        return False  # its context is too short, or its cache has another form
+    tolerance = _TOLERANCE if model.dtype == torch.float32 else _HALF_TOLERANCE
+    return not _differ(together, apart, tolerance)
 
 
 def _differ(found: Tensor, expected: Tensor, tolerance: float) -> bool:
