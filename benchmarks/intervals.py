@@ -1,6 +1,6 @@
 """Intervals and tests in simulations whose truth is known: coverage at 95%, and false positives at 5%.
 
-    .venv/bin/python benchmarks/intervals.py --runs 4000 --examples 300
+    .venv/bin/python benchmarks/intervals.py --runs 4000 --examples 300 [--case "nDCG, unlike encoders"]
 
 A run draws the examples of two encoders and computes the intervals or the test of `multicsr evaluate`.
 Encoders that differ show the coverage of the intervals, equal ones the false positives of the test. Expected:
@@ -157,15 +157,20 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--resamples", type=int, default=intervals.RESAMPLES)
+    parser.add_argument("--case", choices=[*DIFFERENT, *EQUAL], help="of one name only")
     given = parser.parse_args()
     intervals.RESAMPLES = given.resamples
     for name, case in DIFFERENT.items():
+        if given.case not in (None, name):
+            continue
         of_score, of_difference = coverage(*case, given.runs, given.examples)
         print(
             f"{name}: coverage of the score {of_score:.2%}, of the difference {of_difference:.2%}", flush=True
         )
     for name, case in EQUAL.items():
-        print(f"{name}: false positives {false_positives(*case, given.runs, given.examples):.2%}", flush=True)
+        if given.case in (None, name):
+            found = false_positives(*case, given.runs, given.examples)
+            print(f"{name}: false positives {found:.2%}", flush=True)
 
 
 if __name__ == "__main__":
