@@ -12,11 +12,13 @@ any useful gap, so `tie_gap` is 0, and results are equal for equal batches only.
 Shapes: N requests in the batch, C of them with a noisy row, V vocabulary.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from multicsr.llm.base import Usage
 from multicsr.llm.contrast import choose, combine, rule_out
 from multicsr.llm.request import DecodedTokens, HypothesisRequest, SamplingParams, Watch
 from multicsr.llm.stopping import StopCriteria
@@ -37,14 +39,21 @@ def decode(
     rule: SamplingParams,
     ends: StopCriteria,
     watch: Watch | None = None,
+    usage: Usage | None = None,
 ) -> list[DecodedTokens]:
-    """Write every request, in order; the guarantee is described in the docstring of the module."""
+    """Write every request, in order; the guarantee is described in the docstring of the module.
+
+    The number of requests that are decoded again alone, and the time for it, are added to `usage`.
+    """
     written = _decode_together(read, requests, rule, ends, watch) if requests else []
-    alone = rule._replace(tie_gap=0.0)
-    return [
-        result if result.certain else _decode_together(read, [request], alone, ends, _shifted(watch, i))[0]
-        for i, (request, result) in enumerate(zip(requests, written, strict=True))
-    ]
+    close = [i for i, result in enumerate(written) if not result.certain]
+    started_s = time.perf_counter()
+    for i in close:
+        alone = rule._replace(tie_gap=0.0)
+        [written[i]] = _decode_together(read, [requests[i]], alone, ends, _shifted(watch, i))
+    if usage and close:
+        usage.add(ties=len(close), tie_seconds=time.perf_counter() - started_s)
+    return written
 
 
 def _shifted(watch: Watch | None, index: int) -> Watch | None:

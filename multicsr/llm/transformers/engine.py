@@ -25,7 +25,7 @@ from multicsr.llm.stopping import StopCriteria
 from multicsr.llm.token_engine import ModelShape, TokenEngine
 from multicsr.llm.transformers.decode import Reader, decode
 from multicsr.llm.transformers.grouped_attention import group_attention
-from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
+from multicsr.llm.transformers.kv_cache import Branches, CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.read_labels import read_labels, read_top
 from multicsr.llm.transformers.trial import can_share_prefixes, check_architecture
 from multicsr.models.device import choose_device
@@ -64,7 +64,7 @@ class TransformersEngine(TokenEngine):
         watch: Watch | None = None,
     ) -> Sequence[DecodedTokens]:
         """Implement `TokenEngine.write`."""
-        return decode(self._read, requests, rule, ends, watch)
+        return decode(self._read_counted, requests, rule, ends, watch, self.usage)
 
     def top_log_probabilities(
         self, prompt: list[int], tokens: Sequence[int], count: int
@@ -77,7 +77,13 @@ class TransformersEngine(TokenEngine):
     ) -> list[NDArray[np.float64]]:
         """Implement `TokenEngine._log_probabilities`."""
         batches = [[prompt] for prompt in prompts] if alone else [list(prompts)] if prompts else []
-        return [row for batch in batches for row in read_labels(self._read, batch, tree)]
+        return [row for batch in batches for row in read_labels(self._read_counted, batch, tree)]
+
+    def _read_counted(self, prompts: Sequence[Sequence[int]]) -> Branches:
+        """Read prompts, and add the tokens that need not be read to the usage."""
+        branches = self._read(prompts)
+        self.usage.add(prefix_queries=sum(map(len, prompts)), prefix_hits=branches.num_shared)
+        return branches
 
 
 def _load(config: LLMConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

@@ -33,6 +33,8 @@ class Branches(Protocol):
 
     first_PV: Tensor
     """Logits of the first token after each prompt, [P, V]."""
+    num_shared: int
+    """Number of tokens of prompts that were not read, because another prompt begins with them, too."""
 
     def fork(self, prompts: Sequence[int]) -> None:
         """Create one row for each item: row r continues prompt number `prompts[r]`. Call it once."""
@@ -125,6 +127,7 @@ class CausalBranches:
         self._model = model
         self._lengths = [len(prompt) for prompt in prompts]
         self._chunks: list[_Chunk] = []
+        self.num_shared = 0
         first: list[Tensor] = []
         whole = [PromptGroup(0, [*range(len(prompts))])]
         for group in group_prompts(prompts) if shares_prefixes else whole:
@@ -135,6 +138,7 @@ class CausalBranches:
         """Read prompts that begin alike; yield the logits of each chunk, [B, V]."""
         prefix = self._read_prefix(prompts, group) if group.prefix else None
         start = group.prefix if prefix else 0
+        self.num_shared += start * (len(group.members) - 1)
         rests = {i: prompts[i][start:] for i in group.members}
         for members in _by_length({i: len(rest) for i, rest in rests.items()}):
             ids_BT, mask_BT = _pad([rests[i] for i in members], self._model.device, left=True)
@@ -206,6 +210,7 @@ class EncoderDecoderBranches:
         self._model = model
         self._lengths = [len(prompt) for prompt in prompts]
         self._chunks: list[_Chunk] = []
+        self.num_shared = 0
         first: list[Tensor] = []
         for members in _by_length(dict(enumerate(self._lengths))):
             ids_BS, mask_BS = _pad([prompts[i] for i in members], model.device, left=False)

@@ -256,6 +256,7 @@ class VllmEngine(TokenEngine):
         now: dict[str, float] = {
             "out_of_step": counts.out_of_step,
             "ties": counts.ties,
+            "tie_seconds": counts.tie_seconds,
             "engine_steps": gauges.steps,
             "preemptions": gauges.preemptions,
             "prefix_queries": gauges.prefix_queries,

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,8 @@ class Counts:
     """Submissions that ended because a member ran without its partner; 0 is expected with our scheduler."""
     ties: int = 0
     """Tokens chosen by a pair that ran alone, because the choice was closer than the tie gap."""
+    tie_seconds: float = 0.0
+    """Time for which pairs waited for such a token."""
 
 
 class Abandoned(Exception):
@@ -164,7 +167,9 @@ class PairClient:
         Set `written.certain` to False if the logits are not numbers.
         """
         self.counts.ties += 1
+        started_s = time.perf_counter()
         main, noisy = await self._submit(request, rule._replace(tie_gap=0.0), written.tokens, alone=True)
+        self.counts.tie_seconds += time.perf_counter() - started_s
         if noisy is None:
             is_number = not any(math.isnan(logprob) for logprob in main.logprobs.values())
         else:

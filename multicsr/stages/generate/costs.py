@@ -17,10 +17,18 @@ def describe_requests(counters: Mapping[str, float]) -> str:
     return f"{numbers[0]} requests, {numbers[1]} tokens read, {numbers[2]} tokens written{cost}"
 
 
+def describe_ties(counters: Mapping[str, float]) -> str:
+    """Return the number of tokens that were chosen alone, and its cost; empty if there were none."""
+    ties = int(counters.get("ties", 0))
+    if not ties:
+        return ""
+    return f"{ties:,} tokens too close to call were chosen alone ({counters.get('tie_seconds', 0):,.1f} s)"
+
+
 def summarise(manifest: Manifest) -> str:
-    """Return the result of the stage in one line, with its cost at an endpoint."""
-    spent = describe_requests(manifest.counters)
-    return f"{outcome(manifest)}; {spent}" if spent else outcome(manifest)
+    """Return the result of the stage in one line, with what endpoints and close choices cost."""
+    parts = (outcome(manifest), describe_requests(manifest.counters), describe_ties(manifest.counters))
+    return "; ".join(filter(None, parts))
 
 
 def budget_spent(config: LLMConfig, counters: Mapping[str, float], detail: str) -> BudgetSpent:

@@ -155,15 +155,18 @@ class Report:
 
 @dataclass(frozen=True)
 class EngineSummary:
-    """Statistics of the vLLM engines of all actors of the generate stage."""
+    """Statistics of the engines of all actors of the generate stage."""
 
     tokens_per_s: float
     """Generated tokens per second of wall time."""
     prefix_hit_share: float
-    """Share of the prompt tokens that were found in the prefix cache, in [0, 1]."""
+    """Share of the prompt tokens that were not read again, in [0, 1]."""
     ties: int
-    """Tokens chosen by a pair that ran alone, because the choice was closer than the tie gap."""
+    """Tokens chosen by a hypothesis that ran alone, because the choice was closer than the tie gap."""
+    tie_seconds: float
+    """Time for which hypotheses waited for such a token, summed over them."""
     preemptions: int
+    """Requests that vLLM threw out of its cache."""
     out_of_step: int
     """Pair submissions that were repeated because a member ran without its partner."""
 
@@ -229,15 +232,16 @@ def collect(snapshot: Snapshot) -> Report:
 
 
 def _engine(scored: Manifest | None) -> EngineSummary | None:
-    if scored is None or "engine_steps" not in scored.counters:
+    if scored is None or "prefix_queries" not in scored.counters:
         return None
     counted = scored.counters
     return EngineSummary(
         tokens_per_s=counted["generated_tokens"] / max(scored.seconds, 1e-9),
         prefix_hit_share=counted["prefix_hits"] / max(counted["prefix_queries"], 1),
-        ties=int(counted["ties"]),
-        preemptions=int(counted["preemptions"]),
-        out_of_step=int(counted["out_of_step"]),
+        ties=int(counted.get("ties", 0)),
+        tie_seconds=counted.get("tie_seconds", 0.0),
+        preemptions=int(counted.get("preemptions", 0)),
+        out_of_step=int(counted.get("out_of_step", 0)),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from multicsr.llm.base import Usage
 from multicsr.llm.request import HypothesisRequest, SamplingParams
 from multicsr.llm.stopping import StopCriteria, bad_word_tokens
 from multicsr.llm.token_engine import DRAW_GAP, TIE_GAP
@@ -147,7 +148,11 @@ def test_close_choices_are_made_alone_and_come_out_the_same(loaded, premises, ti
         calls.append(len(prompts))
         return loaded.read(prompts)
 
-    written = decode(read, requests, GREEDY._replace(tie_gap=tie_gap), loaded.ends)
+    usage = Usage()
+    written = decode(read, requests, GREEDY._replace(tie_gap=tie_gap), loaded.ends, usage=usage)
+    counted = usage.take()
+    assert counted["ties"] == len(calls) - 1
+    assert counted["tie_seconds"] > 0
     assert [row.tokens for row in written] == loaded.decode(requests)
     assert all(row.certain for row in written)
     assert calls[0] > 2

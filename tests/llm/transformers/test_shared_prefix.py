@@ -107,6 +107,9 @@ def test_common_tokens_are_read_once():
     )  # a prefix, and five rests padded to the longest; SECOND keeps a token
     assert fed(model, partial(CausalBranches, model, shares_prefixes=True)) == five + four + 12
     assert fed(model, partial(CausalBranches, model)) == len(PROMPTS) * 70
+    with torch.inference_mode():
+        assert CausalBranches(model, PROMPTS, shares_prefixes=True).num_shared == 40 * 4 + 59 * 4
+        assert CausalBranches(model, PROMPTS).num_shared == 0
 
 
 def test_prompts_longer_than_the_window_are_read_whole():

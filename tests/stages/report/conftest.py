@@ -37,6 +37,7 @@ ENGINE = {
     "prefix_queries": 5000.0,
     "prefix_hits": 1250.0,
     "ties": 12.0,
+    "tie_seconds": 3.25,
     "preemptions": 0.0,
     "out_of_step": 3.0,
 }

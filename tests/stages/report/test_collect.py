@@ -29,7 +29,7 @@ def test_stages_state_what_the_manifests_state(made):
 
 def test_the_engine_is_summed_up_where_it_counted(made):
     engine = collect(made.snapshot).engine
-    assert (engine.ties, engine.preemptions, engine.out_of_step) == (12, 0, 3)
+    assert (engine.ties, engine.tie_seconds, engine.preemptions, engine.out_of_step) == (12, 3.25, 0, 3)
     assert engine.prefix_hit_share == 0.25
     assert engine.tokens_per_s == pytest.approx(14400 / 92.5)
 
