@@ -137,7 +137,7 @@ class CausalBranches:
     def _read_group(self, prompts: Sequence[Sequence[int]], group: PromptGroup) -> Iterator[Tensor]:
         """Read prompts that begin alike; yield the logits of each chunk, [B, V]."""
         prefix = self._read_prefix(prompts, group) if group.prefix else None
-        start = group.prefix if prefix else 0
+        start = group.prefix if prefix is not None else 0
         self.num_shared += start * (len(group.members) - 1)
         rests = {i: prompts[i][start:] for i in group.members}
         for members in _by_length({i: len(rest) for i, rest in rests.items()}):
@@ -146,11 +146,11 @@ class CausalBranches:
                 input_ids=ids_BT,
                 attention_mask=torch.nn.functional.pad(mask_BT, (start, 0), value=1),
                 position_ids=(start + mask_BT.cumsum(-1) - 1).clamp(min=0),
-                past_key_values=repeat_prefix(prefix, len(members)) if prefix else None,
+                past_key_values=None if prefix is None else repeat_prefix(prefix, len(members)),
                 use_cache=True,
                 logits_to_keep=1,
             )
-            if prefix:
+            if prefix is not None:
                 close_gaps(result.past_key_values, prefix, (1 - mask_BT).sum(dim=1).tolist())
             self._chunks.append(_Chunk(members, result.past_key_values, None))
             yield result.logits[:, -1].float()

@@ -38,9 +38,8 @@ def group_prompts(prompts: Sequence[Sequence[int]]) -> list[PromptGroup]:
         if groups:
             group = groups[-1]
             shared = min(length, _common(prompts[group.members[-1]], prompts[i]), group.prefix)
-            if shared >= max(
-                MIN_PREFIX, group.prefix / 2
-            ):  # a shorter prefix would cost those that share more
+            # A much shorter prefix would cost the prompts that share more.
+            if shared >= max(MIN_PREFIX, group.prefix / 2):
                 groups[-1] = PromptGroup(shared, [*group.members, i])
                 continue
         groups.append(PromptGroup(length, [i]))

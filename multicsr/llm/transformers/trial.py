@@ -81,6 +81,8 @@ def can_share_prefixes(shared: Reader, whole: Reader, model: PreTrainedModel) ->
     tokens = [_NEXT[0]] * len(_ALIKE)
     try:
         together, apart = _logits(shared, _ALIKE, tokens), _logits(whole, _ALIKE, tokens)
+    except torch.OutOfMemoryError:
+        raise
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError):
         return False  # its context is too short, or its cache has another form
     tolerance = _TOLERANCE if model.dtype == torch.float32 else _HALF_TOLERANCE
