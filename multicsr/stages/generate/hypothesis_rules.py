@@ -10,12 +10,12 @@ from multicsr.llm.base import Rejection
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.generate.cleaning import CleanedText
-from multicsr.stages.generate.comparison import comparable, is_copy
+from multicsr.stages.generate.comparison import comparable, is_beginning, is_copy, is_near_copy
 from multicsr.stages.generate.demonstrations import demonstrations
 from multicsr.stages.generate.languages import other_language
 from multicsr.stages.generate.phrases import find_declining, find_talk
 
-HYPOTHESIS_RULES = 3
+HYPOTHESIS_RULES = 4
 """Version of the rules, of cleaning and of judging; raise it with every change of what they decide. It is
 among the settings of scoring: after a change, hypotheses are cleaned and checked again. They are not written
 again, and scored only if their texts change."""
@@ -81,11 +81,17 @@ class HypothesisRules:
             return Rejection(Reason.META_TALK, f"{name}: {evidence}")
         if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
             return Rejection(Reason.LIST, f"{name}: {items} items")
-        if is_copy(text, premise):
+        if is_copy(text, premise) or (_is_english(language) and is_near_copy(text, premise)):
             return Rejection(Reason.COPIED_HYPOTHESIS, name)
+        if name == "contradiction" and _is_english(language) and is_beginning(text, premise):
+            return Rejection(Reason.COPIED_HYPOTHESIS, f"{name}: the beginning of the sentence")
         if found := other_language(premise, text, language):
             return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
         return None
+
+
+def _is_english(language: str) -> bool:
+    return language.partition("-")[0] == "en"
 
 
 def _unusable(name: str, premise: str, raw: str, text: str) -> Rejection | None:

@@ -143,7 +143,7 @@ def test_the_key_of_a_configuration_is_pinned():
         {"name": "t", "store": "s", "input": {"paths": ["in.txt"]}, "llm": {"engine": "fake"}}
     )
     cache_key = CacheKey.of({"writing": writing_settings(config), "scoring": scoring_settings(config)})
-    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "803af3ed03e05ee3r3")
+    assert (cache_key.writing, cache_key.scoring) == ("0b4317b6a199ae92", "803af3ed03e05ee3r4")
 
 
 def test_the_key_has_a_schema_of_its_own(monkeypatch):
