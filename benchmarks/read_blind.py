@@ -106,11 +106,15 @@ def print_rows(rows: Iterable[Written], number: int) -> None:
 
 
 def print_sides(rows: Iterable[Written], read: Path) -> None:
-    """Print the answers to the questions for each cell."""
-    cell_of = {key(row): row.cell for row in rows}
-    answers = defaultdict(list)
+    """Print the answers to the questions for each cell, for the rows that the present rules let pass."""
+    cell_of = {key(row): row.cell for row in rows if row.passes}
+    answers, num_rejected = defaultdict(list), 0
     for line in _read(read):
-        answers[cell_of[line["key"]]].append(line)
+        if line["key"] in cell_of:
+            answers[cell_of[line["key"]]].append(line)
+        else:
+            num_rejected += 1
+    print(f"{num_rejected} rows that were read are rejected by the present rules")
     for cell in (cell for cell in CELLS if cell in answers):
         lines = answers[cell]
         yes = {question: sum(line[question] == "y" for line in lines) for question in QUESTIONS}
