@@ -24,6 +24,7 @@ from multicsr.models.resolve import ASSETS
 from multicsr.observability.progress import SilentProgress
 from multicsr.stages.evaluate import Candidate, Encode, FoundTasks, Measurement, Role, measure_models, saved
 from multicsr.stages.evaluate.search import search
+from multicsr.stages.evaluate.similarity import Similarity
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,7 +53,7 @@ class Texts:
         """Return a constant: nothing is kept."""
         return ""
 
-    def measure(self, encode: Encode) -> list[Measurement]:
+    def measure(self, encode: Encode, _: Similarity = Similarity.COSINE) -> list[Measurement]:
         """Measure nothing."""
         return []
 
