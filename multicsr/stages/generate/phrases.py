@@ -21,7 +21,9 @@ _TALKS = [
         rf"^{_TOPIC}{_NOUN} (?:can be|could be|i'm|you)\b",
         rf"^{_TOPIC}{_NOUN} (?:is|are) (?:also |not )?(?:true|false|saying|describing|grammatical"
         r"|(?:in)?correct)\b",
-        rf"^{_TOPIC}{_NOUN} is an? (?:\w+ )?(?:statement|paraphrase|contradiction|question|example)\b",
+        rf"^{_TOPIC}{_NOUN} is an? (?:[\w,]+ ){{0,8}}(?:statement|paraphrase|contradiction|question|example"
+        r"|sentence|one)\b",
+        rf"^{_TOPIC}{_NOUN} of the sentence\b",
         rf"^(?:sure|certainly|of course|okay|ok|here is|here's|here are)\b.*\b{_NOUN}\b",
         rf"\b(?:paraphrase|contradiction|entailment|negation|opposite) of (?:the|this|that) (?:\w+ )?{_NOUN}",
         r"\b(?:please|let's|let me|i (?:will|would|can|have)|i'll|i've) (?:\w+ )?(?:provide|rewrite|rewritten"
