@@ -1,6 +1,7 @@
 """What the noisy branch costs, and what lockstep batching and expected scores save: ratios from one run.
 
-python benchmarks/generation.py [--model tinylm] [--prompts syncse] [--premises 64] [--tokens 16] [--rounds 5] [--guided 32]
+python benchmarks/generation.py [--model tinylm] [--prompts syncse] [--premises 64] [--tokens 16]
+                                [--rounds 5] [--guided 32]
 
 Hypotheses are all --tokens long, so that equal work is compared. Ways that are compared take turns, and the
 median of their ratios counts. One thread; decoder-only models.
