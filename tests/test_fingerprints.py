@@ -20,13 +20,13 @@ from tests.support.versions import manifest
 PINNED = {
     "ablation.yaml": {
         "ingest": "dac6c6c9b95604db",
-        "generate": "cd1f89bf2655c2f2",
+        "generate": "e319b0fae3cfd37d",
         "curate": "5acdf07638d2f639",
         "train": "82fd54434a6323fe",
     },
     "demo.yaml": {
         "ingest": "dac6c6c9b95604db",
-        "generate": "cd1f89bf2655c2f2",
+        "generate": "e319b0fae3cfd37d",
         "curate": "5acdf07638d2f639",
         "train": "bc2a41b9bde69516",
         "evaluate": "5f78a4baf03b0ed2",

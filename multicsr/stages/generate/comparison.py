@@ -21,7 +21,7 @@ _HYPHEN = re.compile(r"(?<=[a-z])[-\u2010\u2011](?=[a-z])")
 _RESTRICTING = frozenset(
     {"except", "excluding", "but", "unless", "if", "until", "only", "without", "other", "before"}
 )
-"""English words by which the rest of a sentence can take back what its beginning says."""
+"""English words by which the rest of a sentence can take its beginning back."""
 _LEAST_BEGINNING = 3
 """Least number of words, without idle ones, of a beginning that is looked at."""
 _ANNOUNCING = frozenset({"sentence", "phrase", "is", "new", "input", "output", "original", "this"})
