@@ -22,7 +22,8 @@ def describe_ties(counters: Mapping[str, float]) -> str:
     ties = int(counters.get("ties", 0))
     if not ties:
         return ""
-    return f"{ties:,} tokens too close to call were chosen alone ({counters.get('tie_seconds', 0):,.1f} s)"
+    chosen = "1 token too close to call was" if ties == 1 else f"{ties:,} tokens too close to call were"
+    return f"{chosen} chosen alone ({counters.get('tie_seconds', 0):,.1f} s)"
 
 
 def summarise(manifest: Manifest) -> str:

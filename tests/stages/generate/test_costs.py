@@ -16,6 +16,11 @@ from multicsr.stages.generate.costs import describe_requests, describe_ties
             "1,234 tokens too close to call were chosen alone (5.0 s)",
         ),
         (
+            {"ties": 1.0, "tie_seconds": 1.6},
+            "",
+            "1 token too close to call was chosen alone (1.6 s)",
+        ),
+        (
             {"requests": 2.0, "prompt_tokens": 3000.0, "generated_tokens": 4.0, "cost": 0.5},
             "2 requests, 3,000 tokens read, 4 tokens written, cost 0.5000",
             "",
