@@ -47,9 +47,9 @@ def decode(
     """
     written = _decode_together(read, requests, rule, ends, watch) if requests else []
     close = [i for i, result in enumerate(written) if not result.certain]
+    alone = rule._replace(tie_gap=0.0)
     started_s = time.perf_counter()
     for i in close:
-        alone = rule._replace(tie_gap=0.0)
         [written[i]] = _decode_together(read, [requests[i]], alone, ends, _shifted(watch, i))
     if usage and close:
         usage.add(ties=len(close), tie_seconds=time.perf_counter() - started_s)

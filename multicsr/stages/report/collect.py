@@ -236,7 +236,7 @@ def _engine(scored: Manifest | None) -> EngineSummary | None:
         return None
     counted = scored.counters
     return EngineSummary(
-        tokens_per_s=counted["generated_tokens"] / max(scored.seconds, 1e-9),
+        tokens_per_s=counted.get("generated_tokens", 0.0) / max(scored.seconds, 1e-9),
         prefix_hit_share=counted["prefix_hits"] / max(counted["prefix_queries"], 1),
         ties=int(counted.get("ties", 0)),
         tie_seconds=counted.get("tie_seconds", 0.0),

@@ -34,6 +34,14 @@ def test_the_engine_is_summed_up_where_it_counted(made):
     assert engine.tokens_per_s == pytest.approx(14400 / 92.5)
 
 
+def test_an_engine_that_only_scored_is_summed_up(make_store):
+    """After a change of the rules hypotheses are scored again, and none is written."""
+    counters = {"prefix_queries": 40.0, "prefix_hits": 30.0}
+    scored = manifest("generate", fingerprint="s", seconds=2, counters=counters)
+    engine = collect(publish(make_store(("ingest",)).store, "scored", scored)).engine
+    assert (engine.tokens_per_s, engine.prefix_hit_share, engine.ties) == (0.0, 0.75, 0)
+
+
 def test_score_counts_hold_every_scored_row_once(made):
     scores = collect(made.snapshot).scores
     assert scores.num_rows == len(made.scored)
