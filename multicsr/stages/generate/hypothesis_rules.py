@@ -12,7 +12,7 @@ from multicsr.rows import Reason
 from multicsr.stages.generate.cleaning import CleanedText
 from multicsr.stages.generate.comparison import comparable, is_beginning, is_copy, is_near_copy
 from multicsr.stages.generate.demonstrations import demonstrations
-from multicsr.stages.generate.languages import other_language
+from multicsr.stages.generate.languages import ENGLISH_TAGS, other_language, primary_tag
 from multicsr.stages.generate.phrases import find_declining, find_talk
 
 HYPOTHESIS_RULES = 4
@@ -81,17 +81,14 @@ class HypothesisRules:
             return Rejection(Reason.META_TALK, f"{name}: {evidence}")
         if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
             return Rejection(Reason.LIST, f"{name}: {items} items")
-        if is_copy(text, premise) or (_is_english(language) and is_near_copy(text, premise)):
+        is_english = primary_tag(language) in ENGLISH_TAGS
+        if is_copy(text, premise) or (is_english and is_near_copy(text, premise)):
             return Rejection(Reason.COPIED_HYPOTHESIS, name)
-        if name == "contradiction" and _is_english(language) and is_beginning(text, premise):
+        if name == "contradiction" and is_english and is_beginning(text, premise):
             return Rejection(Reason.COPIED_HYPOTHESIS, f"{name}: the beginning of the sentence")
         if found := other_language(premise, text, language):
             return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
         return None
-
-
-def _is_english(language: str) -> bool:
-    return language.partition("-")[0] == "en"
 
 
 def _unusable(name: str, premise: str, raw: str, text: str) -> Rejection | None:

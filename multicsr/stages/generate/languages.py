@@ -20,7 +20,7 @@ _MAIN_SHARE = 0.7
 _FOREIGN_SHARE = 0.1
 """Share of the premise's letters below which a script is foreign to it."""
 _GROUPS = {"HIRAGANA": "KANA", "KATAKANA": "KANA", "KATAKANA-HIRAGANA": "KANA", "HALFWIDTH": "KANA"}
-_JAPANESE, _ENGLISH_TAGS = ("ja", "jpn"), ("en", "eng")
+_JAPANESE, ENGLISH_TAGS = ("ja", "jpn"), ("en", "eng")
 _LEAST_WORDS = 5
 """Minimum number of words of a text whose English words are counted."""
 _ENGLISH_SHARE = 0.4
@@ -44,12 +44,17 @@ def other_language(premise: str, text: str, language: str) -> str | None:
         text: the hypothesis.
         language: language tag of the row.
     """
-    tag = language.partition("-")[0].lower()
+    tag = primary_tag(language)
     script = _foreign_script(premise, text)
     if script and not (script == "KANA" and tag in _JAPANESE):
         return script.capitalize()
     is_english = _english(text) >= _ENGLISH_SHARE and 0 <= _english(premise) <= _NOT_ENGLISH_SHARE
-    return "English" if is_english and tag not in _ENGLISH_TAGS else None
+    return "English" if is_english and tag not in ENGLISH_TAGS else None
+
+
+def primary_tag(language: str) -> str:
+    """Return the language of a language tag, without script and region: `en` of `en-GB`."""
+    return language.partition("-")[0].lower()
 
 
 def _foreign_script(premise: str, text: str) -> str | None:
