@@ -66,14 +66,14 @@ test-extras: install ## every extra alone in a fresh environment: what must work
 test-pythons: install ## the tests that need neither torch nor Ray, on every other Python at hand
 	.ci/test-pythons
 
-test-slow: install ## jobs and trainings that are killed, and the long equality runs: hours
+test-slow: vllm ## jobs and trainings that are killed, and the long equality runs: hours
 	$(BIN)/pytest -m slow -s
 
 tokenizers: install ## the tokenizers of real LLMs into build/, for tests that are skipped without them
 	$(BIN)/python scripts/fetch_tokenizers.py build/tokenizers
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
-	$(BIN)/pytest -m vllm
+	$(BIN)/pytest -m 'vllm and not slow'
 
 check: install ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check .

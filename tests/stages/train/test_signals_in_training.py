@@ -76,7 +76,10 @@ def test_processes_are_found_by_their_mark(config):
     assert tagged(mark) == []
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow), (signal.SIGTERM, 2)],
+)
 def test_a_signal_ends_a_training_and_all_its_processes(config, number, workers):
     mark = f"MULTICSR_TEST={uuid4().hex}"
     job = start(config, mark, workers)

@@ -44,6 +44,7 @@ class Accidents:
         await self._engine.abort(name)
 
 
+@pytest.mark.slow  # all of them act together in `test_everything_at_once`
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 def test_pairs_stay_in_step_within(limits, shipped, requests, expected):
     with started(**limits) as engine:
