@@ -162,13 +162,19 @@ def read_number(column: str, text: str, path: str | Path, number: int) -> float:
     Raises:
         ConfigError: it is none; the message has the path and the number of the line.
     """
+    value = _finite(text)
+    if value is None:
+        remedy = "" if _finite(text.replace(",", ".")) is None else "; write a point, not a comma"
+        raise ConfigError(f"{path}, line {number}: {column} {text!r} is not a number{remedy}")
+    return value
+
+
+def _finite(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ConfigError(f"{path}, line {number}: {column} {text!r} is not a number")
-    return value
+        return None
+    return value if math.isfinite(value) else None
 
 
 def file_stem(path: str | Path) -> str:

@@ -14,6 +14,8 @@ from multicsr.errors import ConfigError
 app = typer.Typer()
 _OTHERS = ("generate.cpus_per_actor",)
 """Settings outside the section `llm` that decide how a model is loaded."""
+_GIVEN = {"llm.model": "MODEL", "llm.engine": "--engine"}
+"""Settings that the command line has already."""
 
 
 @command(
@@ -45,6 +47,8 @@ def serve(
 
     The first line is the address. MULTICSR_SERVE_TOKEN, if it is set, is the token that requests must carry.
     """
+    from multicsr.models.llm_weights import locate_llm
+    from multicsr.models.resolve import require_on_hub
     from multicsr.serve.server import ServeOptions
     from multicsr.serve.server import serve as serve_until_signal
 
@@ -52,6 +56,8 @@ def serve(
         setting = override.partition("=")[0]
         if not setting.startswith("llm.") and setting not in _OTHERS:
             raise ConfigError(f"--set {setting} has no effect here: requests bring such settings with them")
+        if setting in _GIVEN:
+            raise ConfigError(f"--set {setting} has no effect here: give {_GIVEN[setting]} instead")
     tree: dict[str, object] = {
         **{"name": "serve", "store": "unused", "input": {"paths": ["unused"]}},
         "llm": {"engine": engine, "model": model},
@@ -59,6 +65,9 @@ def serve(
         "score": {"method": "llm_stated"},  # labels come with the requests
     }
     config = build_config(tree, overrides or ())
+    located = locate_llm(model)
+    if not Path(located).exists():
+        require_on_hub(located, "llm.model", config.llm.revision)
     options = ServeOptions(
         name or (Path(model).name if Path(model).exists() else model),
         host,

@@ -76,7 +76,8 @@ def _words(problem: ErrorDetails, place: Sequence[str]) -> str:
         near = difflib.get_close_matches(f"'{problem['input']}'", str(context["expected"]).split(", "), n=1)
         return f"write {context['expected']}{f'; did you mean {near[0]}?' if near else ''}"
     if kind == "too_short":
-        return "the list is empty"
+        least = context["min_length"]
+        return "the list is empty" if least == 1 else f"the list must have {least} items or more"
     if kind in ("model_type", "model_attributes_type"):
         return f"is a section; write settings below it, such as {_example(place)}"
     if kind == "list_type" and isinstance(problem["input"], str):

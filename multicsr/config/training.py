@@ -42,7 +42,7 @@ class LoraConfig(Section):
     """Scale: the output of an adapter is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability of the input of an adapter."""
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of the linear layers that get an adapter; unset: all."""
 
 

@@ -18,7 +18,7 @@ from multicsr.config import LoraConfig, TrainConfig
 from multicsr.config.training import PoolingMode
 from multicsr.errors import ConfigError
 from multicsr.models.pooling import replace_pooling
-from multicsr.models.published_encoder import default_prompt, load_published_encoder
+from multicsr.models.published_encoder import default_prompt, encoding_with, load_published_encoder
 from multicsr.models.resolve import quiet_loading
 from multicsr.models.text_input import TextInput, TokenIds, length_limit, text_input
 
@@ -319,7 +319,7 @@ def _mlp_head(model: SentenceTransformer) -> nn.Module:
 def _probe(name: str, model: SentenceTransformer) -> Tensor:
     """Return vectors [2, D], with their graph, of two sequences that differ in their second token only."""
     features = _require_input(model, "", None, name).collate([[0, 1], [0, 2]])
-    with torch.enable_grad():
+    with torch.enable_grad(), encoding_with(name, "train.encoder"):
         vector_2D: Tensor = model(features)["sentence_embedding"]
     return vector_2D
 

@@ -17,7 +17,7 @@ from sentence_transformers.util import batch_to_device
 from torch.nn import functional as F
 
 from multicsr.errors import RunError
-from multicsr.models.published_encoder import default_prompt, load_published_encoder
+from multicsr.models.published_encoder import default_prompt, encoding_with, load_published_encoder
 from multicsr.models.text_input import Features, length_limit, text_input
 
 Vectors = NDArray[np.float16]
@@ -63,6 +63,8 @@ class FrozenEncoder:
         self._limit = length_limit(model)
         self._rows = rows_per_pass(device)
         self.width = int(model.get_embedding_dimension() or 0)
+        with encoding_with(name, setting):
+            self._forward(model.preprocess(["a"], prompt=self._prompt))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of length 1, fp16 [len(texts), D].

@@ -4,10 +4,14 @@ Modules, length, prompts, similarity, width and data type are those of `Sentence
 would make `encode` fail is mended: a length limit beyond the last position, and a missing padding token.
 """
 
+import json
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import nn
@@ -17,6 +21,8 @@ from multicsr.errors import ConfigError
 from multicsr.messages.terminal import one_line
 from multicsr.models.resolve import loading_model, require_on_hub, resolve_model
 from multicsr.models.trust import loading_trusted
+
+logger = logging.getLogger(__name__)
 
 _POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 """Ends of the names of tables with a row per position, in the families of transformers that have one."""
@@ -65,7 +71,42 @@ def load_published_encoder(
     if isinstance(getattr(model[0], "tokenizer", None), PreTrainedTokenizerBase):
         _require_padding(name, setting, model.tokenizer)
     bound_length(model)
+    if (kind := _stated_kind(Path(path), model)) is not None:
+        logger.warning(
+            "%s: %s is a %s, which has no vectors of sentences; the mean of its tokens is taken instead",
+            *(setting, name, kind),
+        )
     return model.eval()
+
+
+def _stated_kind(path: Path, model: SentenceTransformer) -> str | None:
+    """Return the class of sentence-transformers that a model was saved by, if that is another one."""
+    file = path / "config_sentence_transformers.json"
+    stated = json.loads(file.read_text(encoding="utf-8")).get("model_type") if file.is_file() else None
+    if isinstance(stated, str) and stated != SentenceTransformer.model_type:
+        return stated
+    # Releases before 6 noted the activation of a CrossEncoder in the configuration of its transformer.
+    is_pair_model = hasattr(model.config, "sbert_ce_default_activation_function")
+    return "CrossEncoder" if is_pair_model else None
+
+
+@contextmanager
+def encoding_with(name: str, setting: str) -> Iterator[None]:
+    """Name the encoder and its setting if it cannot compute a vector in the block.
+
+    Raises:
+        ConfigError: its modules do not fit each other, or its tokenizer does not fit them.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError that is not about the files
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {one_line(str(error))}"
+        raise ConfigError(
+            f"{setting}: {name} computes no vector ({reason}); its modules do not fit each other, so take a "
+            "complete copy or another encoder"
+        ) from error
 
 
 def _describe_import(name: str, error: ImportError) -> str:

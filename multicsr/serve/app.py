@@ -29,6 +29,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 _MOST_BYTES = 4 * 2**20
 """Maximum size of a body in bytes, unpacked."""
+_ENCODINGS = ("identity", "gzip", "deflate")
+"""Ways in which a body may be packed."""
 _BODY_S = 30.0
 """Seconds within which a body must arrive."""
 _RETRY_S = 1
@@ -116,7 +118,7 @@ class Service:
 
     def _check_token(self, request: web.Request) -> None:
         """Raise unless the request carries the token."""
-        sent = request.headers.get("Authorization", "").encode()
+        sent = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if self._token is not None and not hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
             raise RequestError(401, "the header Authorization must be `Bearer TOKEN`", code="invalid_api_key")
 
@@ -192,6 +194,7 @@ class Service:
             logprobs = await self._logprobs(task, written)
         finally:
             text.is_wanted = False
+            future.cancel()  # if it still waits, because its client went away
         shown = await self._prepare(lambda: task.ends.shown(written.tokens))
         answer = form.whole(shown, task.num_written(written), _finish(written), logprobs=logprobs)
         return web.json_response(answer)
@@ -295,10 +298,14 @@ async def _read(request: web.Request) -> bytes:
     """
     if request.content_type != "application/json":
         raise RequestError(415, "the header Content-Type must be application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() not in _ENCODINGS:
+        raise RequestError(415, f"the header Content-Encoding must be one of {', '.join(_ENCODINGS)}")
     try:
         async with asyncio.timeout(_BODY_S):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise RequestError(413, f"the body is longer than {_MOST_BYTES:,} bytes") from error
+    except web.RequestPayloadError as error:
+        raise RequestError(400, f"the body cannot be read: {one_line(str(error))}") from error
     except TimeoutError as error:
         raise RequestError(408, f"the body did not arrive within {_BODY_S:g} s") from error

@@ -4,11 +4,15 @@ Ours are `contrast` (MultiCSR Eq. 2), `draw_key` (the random draws of a row of a
 `chat_template: false` and `chat_template_kwargs`.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from multicsr.serve.errors import RequestError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _Name = Annotated[str, Field(min_length=1, max_length=500)]
 _Stop = Annotated[str, Field(min_length=1, max_length=500)]
@@ -21,6 +25,16 @@ class _Body(BaseModel):
     """Part of a body: an unknown field, a value of another type and an infinite number are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:  # noqa: ANN401 - any JSON
+        """Leave out unknown fields that are null: clients send them, and they ask for nothing."""
+        if not isinstance(fields, dict):
+            return fields
+        return {
+            name: value for name, value in fields.items() if value is not None or name in cls.model_fields
+        }
 
 
 class TextPart(_Body):
@@ -179,14 +193,22 @@ def parse(kind: type[Body], data: bytes, model: str) -> Body:
     try:
         tree = _Raw.model_validate_json(data)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, _json(data)) from error
     if tree.model != model:
         message = f"model: {tree.model!r} is not served here; {model!r} is"
         raise RequestError(404, message, param="model", code="model_not_found")
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, _json(data)) from error
+
+
+def _json(data: bytes) -> object:
+    """Return the JSON of a body; None if it is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 class _Raw(BaseModel):
@@ -195,11 +217,31 @@ class _Raw(BaseModel):
     model: str
 
 
-def _invalid(error: ValidationError) -> RequestError:
-    """Return the answer to a body with mistakes, of which the first is described."""
-    problem: Any = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(each) for each in problem["loc"])
+def _invalid(error: ValidationError, tree: object) -> RequestError:
+    """Return the answer to a body with mistakes, of which the first is described.
+
+    Args:
+        error: the mistakes. Of a value that may have several types, each type has its own.
+        tree: the JSON of the body.
+    """
+    found = [(_place(each, tree), each) for each in error.errors(include_url=False, include_input=False)]
+    first = found[0][0]
+    # The type that fits best has its mistake furthest inside, or one that is not about the type itself.
+    of_first = [each for each in found if each[0][: len(first)] == first]
+    path, problem = max(of_first, key=lambda each: (len(each[0]), not each[1]["type"].endswith("_type")))
+    place = ".".join(map(str, path))
     words = {"extra_forbidden": "has no effect here", "missing": "is missing"}
     message = words.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     param = place or None
     return RequestError(400, f"{place}: {message}" if place else message, param=param)
+
+
+def _place(mistake: "ErrorDetails", tree: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - any JSON
+    """Return the place of a mistake in a body, without the names of types that pydantic puts in between."""
+    place: list[int | str] = []
+    for each in mistake["loc"]:
+        keys = range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ()
+        if each in keys:
+            place.append(each)
+            tree = tree[each]
+    return (*place, mistake["loc"][-1]) if mistake["type"] == "missing" else tuple(place)

@@ -118,11 +118,12 @@ class Tasks:
             RequestError: the messages do not suit the model, or it cannot write the labels.
         """
         prompt = self._chat(body, body.messages)
+        ids = self._ids(prompt, "messages")
         try:
             tree = self._engine.tokens.labels_after(prompt, body.labels or ())
         except ConfigError as error:
             raise RequestError(400, str(error), param="labels") from error
-        return LabelTask(self._engine.tokens.ids(prompt), tree)
+        return LabelTask(ids, tree)
 
     def write(self, task: WriteTask, on_tokens: OnTokens) -> "Future[DecodedTokens | Rejection]":
         """Queue a text.
@@ -164,6 +165,17 @@ class Tasks:
         """Return the text of one token."""
         return self._engine.tokens.text_of(token)
 
+    def _ids(self, prompt: PromptText, field: str) -> list[int]:
+        """Return the tokens of a prompt.
+
+        Raises:
+            RequestError: it has none, so that there is nothing to continue.
+        """
+        ids = self._engine.tokens.ids(prompt)
+        if not ids:
+            raise RequestError(400, f"{field}: an empty text has no token to continue", param=field)
+        return ids
+
     def _chat(self, body: ChatBody, messages: Sequence[ChatMessage]) -> PromptText:
         """Return messages as the model reads them."""
         plain = [message.plain for message in messages]
@@ -184,7 +196,9 @@ class Tasks:
     ) -> WriteTask:
         """Return the text to write after prompts, of at most `limit` tokens; None: the default in a chat."""
         tokens = self._engine.tokens
-        main_ids, noisy_ids = tokens.ids(main), tokens.ids(noisy or main)
+        field = "messages" if isinstance(body, ChatBody) else "prompt"
+        main_ids = self._ids(main, field)
+        noisy_ids = main_ids if noisy is None else self._ids(noisy, f"contrast.{field}")
         longest = max(main_ids, noisy_ids, key=len)
         if limit is None:
             limit = max(1, min(tokens.num_left(longest) or _DEFAULT_CHAT_TOKENS, _DEFAULT_CHAT_TOKENS))

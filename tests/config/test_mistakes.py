@@ -21,6 +21,11 @@ MISTAKES = [
     ("generate:", "generate: is a section; write settings below it"),
     ("input: {paths: a.txt}", 'input.paths: write a list, such as [a.txt] (given: "a.txt")'),
     ("input: {paths: []}", "input.paths: the list is empty"),
+    ("train: {lora: {targets: []}}", "train.lora.targets: the list is empty"),
+    (
+        "train: {extra_triplets: [{path: a.tsv, columns: [1]}]}",
+        "train.extra_triplets.0.columns: the list must have 2 items or more",
+    ),
     ("input: {paths: [a.txt, 1]}", "input.paths: item 2: write text, in quotation marks"),
     ("input: {paths: [a], format: txt}", "'wikipedia'; did you mean 'text'?"),
     ("name: a b", "name: write letters, digits, '.', '_' and '-'"),

@@ -266,3 +266,36 @@ def test_repositories_without_config_are_identified_by_their_modules(monkeypatch
     """Static embeddings on the hub have modules.json and no config.json."""
     hub_of(monkeypatch, tmp_path, {"some/static": {"modules.json": [{"path": "0_StaticEmbedding"}]}})
     assert identify_weights("some/static", "train.encoder") == "commit-of-static"
+
+
+def test_modules_that_do_not_fit_each_other_are_one_line(tmp_path):
+    from sentence_transformers.sentence_transformer.modules import LSTM
+
+    path = save_kind("bert with normalize", tmp_path)
+    model = SentenceTransformer(str(path), device="cpu")
+    modules = [model[0], LSTM(32, 8), model[1]]  # LSTM needs the lengths of sentences, which nobody gives
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "odd"), create_model_card=False)
+    for setting, load in (
+        ("train.encoder", load_encoder),
+        ("train.mask.model", lambda name: FrozenEncoder(name, "train.mask.model", "cpu")),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{setting}: \S*/odd computes no vector \(KeyError: "):
+            load(str(tmp_path / "odd"))
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "kind"),
+    [
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "CrossEncoder"),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "SparseEncoder"),
+        ("config.json", {"sbert_ce_default_activation_function": "torch.nn.Identity"}, "CrossEncoder"),
+        ("config_sentence_transformers.json", {"model_type": "SentenceTransformer"}, None),
+    ],
+)
+def test_a_model_of_another_class_is_named(tmp_path, caplog, file, entry, kind):
+    path = save_kind("bert with normalize", tmp_path)
+    (path / file).write_text(json.dumps({**json.loads((path / file).read_text()), **entry}))
+    load_published_encoder(str(path), "train.encoder")
+    lines = [each.getMessage() for each in caplog.records if each.name.startswith("multicsr")]
+    expected = f"train.encoder: {path} is a {kind}, which has no vectors of sentences; the mean of its tokens"
+    assert [line.startswith(expected) for line in lines] == [True] * (kind is not None)

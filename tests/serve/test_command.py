@@ -115,7 +115,12 @@ def run(monkeypatch, capsys, *words):
     [
         (["tinylm", "--host", "0.0.0.0"], "--host 0.0.0.0 can be reached from other machines: set MULTICSR_"),
         (["tinylm", "--set", "generate.omega=0.3"], "--set generate.omega has no effect here"),
-        (["tinylm", "--set", "llm.engine=openai"], "llm: base_url belongs to engine: openai"),
+        (["tinylm", "--set", "llm.engine=openai"], "--set llm.engine has no effect here: give --engine"),
+        (["tinylm", "--set", "llm.model=other"], "--set llm.model has no effect here: give MODEL instead"),
+        (
+            ["no-such-model", "--port", "0"],
+            "llm.model: no directory no-such-model, and ",
+        ),
         (["./nowhere", "--port", "0"], "llm.model: no directory ./nowhere"),
     ],
 )

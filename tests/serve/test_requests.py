@@ -24,10 +24,12 @@ class EndlessEngine(TransformersEngine):
 
     def __init__(self, model):
         super().__init__(make_config(model, score={"method": "llm_stated"}))
+        self.num_written = 0
         self.has_begun, self.is_abandoned, self.may_end = (threading.Event() for _ in range(3))
 
     def write(self, requests, rule, ends, watch=None):
         wanted = set(range(len(requests)))
+        self.num_written += len(requests)
         while wanted and not self.may_end.is_set():
             self.has_begun.set()
             wanted = {i for i in wanted if watch(i, [5])}
@@ -51,6 +53,16 @@ def server(causal_dir):
 
 
 BAD = {
+    "empty text": ({**PROMPT, "prompt": ""}, "prompt: an empty text has no token to continue"),
+    "empty noisy text": (
+        {**PROMPT, "contrast": {"prompt": "", "omega": 0.3}},
+        "contrast.prompt: an empty text",
+    ),
+    "empty stop": ({**PROMPT, "stop": ["x", ""]}, "stop.1: String should have at least 1 character"),
+    "many stops": ({**PROMPT, "stop": ["x"] * 65}, "stop: List should have at most 64 items"),
+    "two prompts": ({**PROMPT, "prompt": ["a", "b"]}, "prompt: List should have at most 1 item"),
+    "deep": (b'{"model": "tiny", "prompt": ' + b"[" * 99999, "recursion limit"),
+    "no UTF-8": (b'{"model": "tiny", "prompt": "\xff"}', "Invalid JSON"),
     "not JSON": (b"{", "Invalid JSON"),
     "not an object": (b"[]", "should be an object"),
     "no model": ({"prompt": "x"}, "model: is missing"),
@@ -76,7 +88,16 @@ BAD = {
 }
 BAD_CHATS = {
     "no messages": ({**CHAT, "messages": []}, "messages: "),
-    "image": ({**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0."),
+    "image": (
+        {**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages.0.content.0.type: Input should be 'text'",
+    ),
+    "no content": ({**CHAT, "messages": [{"role": "user", "content": None}]}, "messages.0.content: Input"),
+    "empty chat": ({**CHAT, "messages": [{"role": "user", "content": []}]}, "messages: an empty text"),
+    "labels of nothing": (
+        {**CHAT, "messages": [{"role": "user", "content": ""}], "labels": ["a", "b"]},
+        "messages: an empty text",
+    ),
     "role": ({**CHAT, "messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
     "system without a template": (
         {**CHAT, "messages": [{"role": "system", "content": "x"}, *MESSAGES]},
@@ -143,6 +164,47 @@ def test_token_is_asked_for_everywhere_but_for_the_health(causal_dir):
         assert server.send("completions", {**PROMPT, "max_tokens": 1}, **good)[0] == 200
         with urllib.request.urlopen(f"{server.url[:-3]}/health") as response:
             assert json.load(response) == {"ready": True}
+
+
+def test_a_token_that_is_no_ascii_is_a_wrong_one(causal_dir):
+    with serving_engine(engine_of(causal_dir), token="correct-horse") as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(("packing", "status"), [("gzip", 400), ("deflate", 400), ("zip", 415)])
+def test_a_body_that_cannot_be_unpacked_is_an_error_of_the_client(server, packing, status):
+    found, _, answer = server.send("completions", b"no archive", **{"Content-Encoding": packing})
+    assert (found, answer["error"]["type"]) == (status, "invalid_request_error")
+
+
+def test_unknown_fields_that_are_null_ask_for_nothing(server):
+    message = {**MESSAGES[0], "refusal": None, "tool_calls": None}
+    body = {**CHAT, "messages": [message], "max_tokens": 1, "user": None, "tools": None}
+    assert server.send("chat/completions", body)[0] == 200
+
+
+def test_work_that_waits_is_not_done_for_a_client_that_went_away(causal_dir):
+    engine = EndlessEngine(causal_dir)
+    with serving_engine(engine, at_once=1) as server:
+        running, _ = in_background(server, max_tokens=2)
+        assert engine.has_begun.wait(20)
+        data = json.dumps({**PROMPT, "stream": True}).encode()
+        port = int(server.url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        end_s = time.monotonic() + 20
+        while server.service.num_requests > 1 and time.monotonic() < end_s:
+            time.sleep(0.01)
+        engine.has_begun.clear()
+        engine.may_end.set()
+        running.join(20)
+        assert server.send("completions", {**PROMPT, "max_tokens": 1})[0] == 200
+        assert engine.num_written == 2
 
 
 def test_server_that_starts_answers_503_until_the_model_is_loaded(causal_dir):

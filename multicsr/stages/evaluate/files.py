@@ -18,9 +18,12 @@ _COLUMNS = (
     *("reference", "difference", "difference_low", "difference_high", "p", "rank", "similarity"),
     *("since", "since_difference", "since_low", "since_high", "since_p"),
 )
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
+)
 """Escapes of LaTeX."""
-_MARKDOWN = str.maketrans({"|": r"\|"})
+_MARKDOWN = str.maketrans({"|": r"\|", "\n": " "})
 """Escapes within a cell of a table in Markdown."""
 
 

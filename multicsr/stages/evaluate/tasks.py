@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from multicsr.errors import ConfigError
-from multicsr.labelled_files import SUFFIXES, file_stem, is_json_lines
+from multicsr.labelled_files import PAIR_COLUMNS, SUFFIXES, TRIPLET_COLUMNS, file_stem, is_json_lines
 from multicsr.messages.terminal import one_line
 from multicsr.stages.evaluate.kinds import KINDS
 from multicsr.stages.evaluate.kinds.reader import DataFile, FoundTask
@@ -192,7 +192,17 @@ def _no_task(file: DataFile) -> str:
         return "its sentences have fewer than two labels"
     if len(file.columns) == 1 and "," in shown:
         return f"its columns are separated by commas ({one_line(shown)}); convert it to TSV"
-    return f"no kind of task has its columns ({one_line(shown)})"
+    return f"no kind of task has its columns ({one_line(shown)}){_hint(file.columns)}"
+
+
+def _hint(names: frozenset[str]) -> str:
+    """Return what is wrong with the names of columns that look like a row, or differ in case or blanks."""
+    plain = {name.strip().lower() for name in names}
+    if plain != names and any(plain.issuperset(known) for known in (PAIR_COLUMNS, TRIPLET_COLUMNS)):
+        return "; write them in small letters and without blanks"
+    if any(" " in name.strip() or name.strip().isdecimal() for name in names):
+        return "; if that is a row, write a first line with the names of the columns"
+    return ""
 
 
 def _parse_join(text: str) -> tuple[str, list[str]]:
@@ -253,8 +263,7 @@ def _files(data: Sequence[str | Path]) -> Iterator[DataFile]:
         if local.is_dir():
             found = [_below(local, path) for path in data_files(local)]
         elif local.exists():
-            place = str(PurePosixPath(str(given)).parent / file_stem(given))
-            found = [DataFile(local, place, file_stem(given))]
+            found = [DataFile(local, _place(given), file_stem(given))]
         else:
             raise ConfigError(f"no evaluation file or directory {given}")
         for file in found:
@@ -263,9 +272,15 @@ def _files(data: Sequence[str | Path]) -> Iterator[DataFile]:
                 yield file
 
 
+def _place(given: str | Path) -> str:
+    """Return the place of a file: an absolute path, however it was named, or a URI, without its endings."""
+    name = str(given) if str(given).startswith("s3://") else os.path.abspath(given)
+    return str(PurePosixPath(name).parent / file_stem(given))
+
+
 def _below(folder: Path, path: Path) -> DataFile:
-    place = path.parent / file_stem(path)
-    return DataFile(path, place.as_posix(), place.relative_to(folder).as_posix())
+    name = path.parent.relative_to(folder) / file_stem(path)
+    return DataFile(path, _place(path), name.as_posix())
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ or set of duplicates is on both sides, and a pair is left out that has, exactly 
 query of the test or, of duplicates, any text that is judged in the test.
 """
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -52,10 +53,12 @@ def make_task(path: Path, out: Path, given: Mapping[Part, str], test_share: floa
     Raises:
         ConfigError: the table cannot be used, or the folder exists.
     """
+    if out.exists():
+        raise ConfigError(f"--out: {out} exists; delete it, or name another folder")
+    _require_place(out)
     pairs_file = out.with_name(f"{out.name}.train.tsv")
-    for made in (out, pairs_file):
-        if made.exists():
-            raise ConfigError(f"--out: {made} exists; delete it, or name another folder")
+    if pairs_file.exists():
+        raise ConfigError(f"--out: {pairs_file} exists; delete it, or name another folder")
     table = read_table(path, given)
     task = (
         _clicks(table, out.name, test_share)
@@ -78,6 +81,17 @@ def make_task(path: Path, out: Path, given: Mapping[Part, str], test_share: floa
     leaks = f", without {num_leaked:,} that have a {task.test_unit} of the test" if num_leaked else ""
     columns = ", ".join(table.columns.values())
     return f"{out}: {task.summary}, from the columns {columns}{skipped}{rest}{leaks}"
+
+
+def _require_place(out: Path) -> None:
+    """Raise if no folder of this name can be made."""
+    if out.name in ("", "..") or not out.name.isprintable():
+        raise ConfigError(f"--out: {str(out)!r} is no name of a folder; name one that is to be made")
+    above = next(each for each in out.absolute().parents if each.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--out: {above} is no directory; name a folder elsewhere")
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"--out: {above} cannot be written by this user; name a folder elsewhere")
 
 
 def _without_leaks(task: MadeTask) -> tuple[_Pairs, int]:

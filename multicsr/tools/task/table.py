@@ -115,6 +115,8 @@ def find_columns(header: Sequence[str], given: Mapping[Part, str], path: Path) -
             raise ConfigError(
                 f"--{part}: {path} has no column {name!r}; it has {', '.join(header) or 'none'}"
             )
+        if len(same := [f"--{each}" for each in given if given[each] == name]) > 1:
+            raise ConfigError(f"{' and '.join(same)} name the same column {name!r}; name different ones")
     for needed, optional in _KINDS:
         if given.keys() - {*needed, *optional}:
             continue
@@ -124,6 +126,10 @@ def find_columns(header: Sequence[str], given: Mapping[Part, str], path: Path) -
             if found := given.get(part) or next(iter(known), None):
                 taken[part] = found
         if taken.keys() >= {*needed}:
+            if repeated := [name for name in taken.values() if header.count(name) > 1]:
+                raise ConfigError(
+                    f"{path} has {header.count(repeated[0])} columns {repeated[0]!r}; rename one"
+                )
             return taken
     raise ConfigError(
         f"{path} has the columns {', '.join(header) or 'none'}; rename those of clicks to query and "

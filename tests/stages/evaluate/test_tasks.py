@@ -345,3 +345,32 @@ def test_files_that_are_no_task_are_listed_with_the_cause(tmp_path, name, data, 
 def test_columns_that_no_task_reads_may_occur_twice(tmp_path):
     write(tmp_path / "t.tsv", "id\tscore\tsentence1\tsentence2\tid\n1\t3\ta\tb\t1\n2\t4\tc\td\t2\n")
     assert [task.name for task in find_tasks([tmp_path]).tasks] == ["t"]
+
+
+@pytest.mark.parametrize("text", [STS, TRIPLETS], ids=["sts", "triplets"])
+def test_splits_are_one_set_however_their_files_are_named(tmp_path, monkeypatch, text):
+    folder = folder_of(tmp_path, text, "x_Dev", "x_Test")
+    monkeypatch.chdir(folder)
+    found = find_tasks(["x_Dev.tsv", f"{folder}/../{folder.name}/x_Test.tsv"])
+    assert [task.name for task in found.tasks] == ["x_Test"]
+    assert {*found.skipped} == {"x_Dev"}
+
+
+def test_splits_named_from_their_own_folder_have_its_name(tmp_path, monkeypatch):
+    rows = "".join(f"{label}\tword {n} {label}\n" for n in range(12) for label in "ab")
+    monkeypatch.chdir(folder_of(tmp_path / "mine", f"label\tsentence\n{rows}", "train", "test"))
+    assert [task.name for task in find_tasks(["train.tsv", "test.tsv"]).tasks] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (STS.replace("0.5", "0,5"), "line 3: score '0,5' is not a number; write a point, not a comma"),
+        (STS.replace("score", " Score "), "write them in small letters and without blanks"),
+        (STS.partition("\n")[2], "write a first line with the names of the columns"),
+    ],
+)
+def test_a_file_that_is_nearly_one_shows_what_to_do(tmp_path, text, words):
+    with pytest.raises(ConfigError) as raised:
+        find_tasks([write(tmp_path / "a.tsv", text)])
+    assert words in "; ".join(raised.value.args)

@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +157,24 @@ def test_damaged_records_are_skipped_and_counted(made):
     line, (task,) = made('query,document\nx,y\nalone\n,z\nb,"line\nbreak\tand tab"\n')
     assert "2 records skipped" in line
     assert {*task.documents.values()} == {"y", "line break and tab"}
+
+
+@pytest.mark.parametrize("out", ["/", ".", "..", "new/..", "file.csv/new", "a\nb"])
+def test_a_place_where_no_folder_can_be_made_is_an_error(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.csv").write_text(CLICKS)
+    with pytest.raises(ConfigError, match="--out: "):
+        make_task(Path("file.csv"), Path(out), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file.csv"]
+
+
+@pytest.mark.parametrize(
+    ("table", "given", "words"),
+    [
+        ("query,query,title\na,b,c\n", {}, "2 columns 'query'; rename one"),
+        ("x,y\na,b\n", {"query": "x", "document": "x"}, "--query and --document name the same column 'x'"),
+    ],
+)
+def test_a_column_that_is_named_twice_is_an_error(made, table, given, words):
+    with pytest.raises(ConfigError, match=words):
+        made(table, **given)

@@ -23,7 +23,10 @@ _T = 2.0
 _BLOCK = 1024
 MAX_TEXTS = 10_000
 """Distinct texts between which uniformity is computed; of more, this many are drawn with a fixed seed."""
-_COLUMNS = (("anchor", "positive"), ("sentence1", "sentence2"), ("sent0", "sent1"))
+_COLUMNS = (("anchor", "positive"), ("sent0", "sent1"))
+_PAIR_COLUMNS = ("sentence1", "sentence2")
+"""Columns of pairs that may be of any meaning: a further column but these ids may grade or classify them."""
+_IDS = frozenset({"id", "idx", "pair_id"})
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def sample(texts: Sequence[str]) -> Sequence[str]:
 
 def _read(file: DataFile) -> PositivePairsTask | None:
     columns = next((columns for columns in _COLUMNS if file.columns.issuperset(columns)), None)
+    if columns is None and file.columns - _IDS == {*_PAIR_COLUMNS}:
+        columns = _PAIR_COLUMNS
     if columns is None:
         return None
     rows = [values for _, values in read_rows(file.path, columns)]

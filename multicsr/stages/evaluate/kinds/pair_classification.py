@@ -35,7 +35,7 @@ _LABELS = {
 data."""
 _NAMES = "0, 1, entailment, contradiction, not_entailment, neutral, -"
 """The labels that a message names."""
-_TRAIN = re.compile(r"(^|[_./-])train([_./-]|$)")
+_TRAIN = re.compile(r"(^|[_./-])train([_./-]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class DataFile:
     path: Path
     """The file, or its local copy."""
     place: str
-    """Path or URI of the file as it was named, without its endings; those of one task differ in a suffix."""
+    """Absolute path or URI of the file, without its endings; those of one task differ in a suffix."""
     name: str
     """`place` below the directory that was named: the name of a task that is this file alone."""
 

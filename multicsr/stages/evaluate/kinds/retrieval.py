@@ -110,12 +110,24 @@ class RetrievalTask:
 
     @cached_property
     def _among_documents(self) -> list[int | None]:
-        """Return the number of the document that is the query itself, for each query."""
+        """Return the number of the document that is the query itself, for each query.
+
+        One that is judged relevant is an answer, such as the document of which the query is the last
+        sentence.
+        """
         number = {key: index for index, key in enumerate(self.documents) if key in self.queries}
         return [
-            number[key] if key in number and f" {self.documents[key]}".endswith(f" {text}") else None
-            for key, text in self.queries.items()
+            number[key] if self._is_document(key) and not self._is_answer(key) else None
+            for key in self.queries
         ]
+
+    def _is_document(self, query: str) -> bool:
+        """Return True if a document has the id and the text of a query."""
+        document = self.documents.get(query)
+        return document is not None and f" {document}".endswith(f" {self.queries[query]}")
+
+    def _is_answer(self, query: str) -> bool:
+        return self.judgements[query].get(query, 0) > 0
 
     def _metrics(self, ranking: Sequence[Hits]) -> dict[str, NDArray[np.float64]]:
         """Compute each metric for each query, in [0, 1]."""
@@ -157,4 +169,6 @@ class RetrievalTask:
                     data = str(value).encode()
                     digest.update(len(data).to_bytes(8) + data)
             digest.update(b"\xff" * 8)
+        if any(self._is_document(query) and self._is_answer(query) for query in self.queries):
+            digest.update(b"answers stay")  # results that were kept of such sets had left them out
         return digest.hexdigest()

@@ -10,7 +10,7 @@ from multicsr.stages.evaluate.kinds.reader import DataFile, FoundTask
 _ORDER = ("train", "dev", "test")
 _DEV = ("dev", "development", "val", "valid", "validation", "trial")
 _MEASURED_FIRST = ("test", *_DEV, "train")
-_SPLIT = re.compile(rf"(?:(.*)[/_.-])?({'|'.join(_MEASURED_FIRST)})", re.DOTALL)
+_SPLIT = re.compile(rf"(?:(.*)[/_.-])?({'|'.join(_MEASURED_FIRST)})", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ def group_splits(files: Iterable[DataFile]) -> tuple[list[SplitFiles], list[Data
     groups: dict[str, _OpenSplits] = {}
     for file in files:
         if match := _SPLIT.fullmatch(file.place):
-            base, split = match[1] or "", "dev" if match[2] in _DEV else match[2]
+            base, split = match[1] or "", match[2].lower()
+            split = "dev" if split in _DEV else split
             group = groups.setdefault(base, _OpenSplits())
             # The path of a folder that was itself named is not a part of the names of its files.
             rest = file.name.removesuffix(match[2]).rstrip("/_.-")
@@ -63,7 +64,7 @@ def other_splits(found: Iterable[FoundTask], kept: Container[str]) -> dict[str, 
     for each in found:
         for file in each.files:
             if match := _SPLIT.fullmatch(file.place):
-                sets.setdefault((match[1] or "", file.columns), {}).setdefault(match[2], each)
+                sets.setdefault((match[1] or "", file.columns), {}).setdefault(match[2].lower(), each)
     reasons = {}
     for splits in sets.values():
         best = min(splits, key=_MEASURED_FIRST.index)

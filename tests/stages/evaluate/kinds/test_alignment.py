@@ -57,3 +57,11 @@ def test_pairs_are_read_from_files_of_two_columns(tmp_path, columns):
 def test_pairs_of_one_text_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="two different texts"):
         find(alignment.KIND, write_tsv(tmp_path / "p.tsv", ["anchor", "positive"], [["a", "a"]]))
+
+
+@pytest.mark.parametrize("column", ["similarity", "gold_label", " score "])
+def test_pairs_beside_a_column_that_may_grade_them_are_no_positive_pairs(tmp_path, column):
+    rows = [["1", "a", "b"], ["0", "c", "d"]]
+    assert find(alignment.KIND, write_tsv(tmp_path / "p.tsv", [column, "sentence1", "sentence2"], rows)) == []
+    [found] = find(alignment.KIND, write_tsv(tmp_path / "i.tsv", ["id", "sentence1", "sentence2"], rows))
+    assert found.task.sentences1 == ["a", "c"]

@@ -346,3 +346,12 @@ def test_minilm_gets_its_published_figure(shared_data, name, qrels, published):
     value = result.encoders[0].scores[0].value
     assert value == pytest.approx(independent_ndcg(folder, name, qrels, model.vectors), abs=1e-6)
     assert value == pytest.approx(published[0], abs=published[1])
+
+
+def test_a_document_of_which_the_query_is_the_end_stays_if_it_is_relevant():
+    documents = {"2": "cd ab", "1": "ab cd"}
+    task = RetrievalTask("t", {"1": "cd", "2": "ab"}, documents, {"1": {"1": 1}, "2": {"1": 1}})
+    recall = {m.score.metric: m for m in task.measure(letters)}["recall@10 x 100"].examples
+    assert recall.value_NK[:, 0].tolist() == [1, 1]
+    ranks = {m.score.metric: m for m in task.measure(letters)}["MRR@10 x 100"].examples
+    assert ranks.value_NK[1, 0] == 1  # document 2 is query 2 and no answer to it
