@@ -20,6 +20,7 @@ from multicsr.llm.transformers.shared_prefix import (
     group_prompts,
     is_plain,
     repeat_prefix,
+    shortest_window,
 )
 
 _PROMPTS_AT_ONCE = 64
@@ -158,10 +159,10 @@ class CausalBranches:
     def _read_prefix(self, prompts: Sequence[Sequence[int]], group: PromptGroup) -> DynamicCache | None:
         """Return the cache of the tokens that a group begins with; None if padding behind them would matter.
 
-        It would matter to linear attention, which has no mask, and to a sliding window that the prompts
+        It would matter to linear attention, which has no mask, and to a window of attention that the prompts
         exceed.
         """
-        window = getattr(self._model.config.get_text_config(), "sliding_window", None)
+        window = shortest_window(self._model.config)
         if window and max(self._lengths[i] for i in group.members) >= window:
             return None
         ids_1T = torch.tensor([prompts[group.members[0]][: group.prefix]], device=self._model.device)
