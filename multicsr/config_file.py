@@ -105,6 +105,8 @@ def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tup
         except ConfigError:
             continue  # `load_with_mistakes` reports it
         sources = {other: source for other, source in sources.items() if other[: len(keys)] != keys}
+        for end in range(1, len(keys)):
+            sources.setdefault(keys[:end], "--set")  # a section that the file does not have
         sources[keys] = "--set"
         sources |= dict.fromkeys(_paths(value, keys), "--set")
     return sources
@@ -193,7 +195,7 @@ def _split_override(override: str) -> tuple[tuple[str, ...], object]:
     """Return the path and the value of a `section.key=value` override."""
     key, equals, text = override.partition("=")
     keys = tuple(key.split("."))
-    if not equals or not keys[-1]:
+    if not equals or not all(keys):
         raise ConfigError(f"--set {override!r}: write section.key=value")
     try:
         value, twice = load_yaml(text)

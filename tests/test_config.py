@@ -409,7 +409,9 @@ def test_overrides_reach_nested_settings(write):
     assert config.input.paths == ["a", "b"]
 
 
-@pytest.mark.parametrize("override", ["seed", "name.x=1", "=3", "name=[unclosed"])
+@pytest.mark.parametrize(
+    "override", ["seed", "name.x=1", "=3", ".a=3", "llm..model=x", "name=[unclosed", "gnerate.omega=0.2"]
+)
 def test_bad_overrides_are_rejected(write, override):
     with pytest.raises(ConfigError, match="--set"):
         load_config(write(), [override])

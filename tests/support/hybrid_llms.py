@@ -62,6 +62,11 @@ HYBRIDS = {
         "OlmoHybridConfig",
         _TWO | {"linear_num_key_heads": 2, "linear_num_value_heads": 2},
     ),
+    "InklingForCausalLM": (
+        "InklingTextConfig",
+        {"num_hidden_layers": 2, "layer_types": ["hybrid_sliding", "hybrid"], "sliding_window_size": 24}
+        | {"head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    ),
 }
 """Configuration class and its arguments, by architecture."""
 

@@ -3,6 +3,7 @@
 A failure of the endpoint is no evidence about the text that was sent. `Failure.kind` decides what is done.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from multicsr.errors import ConfigError, MulticsrError, RunError
 from multicsr.llm.openai.limits import retry_after_s
 from multicsr.messages.redaction import redact
 
+_THOUGHT = "<think>"
+"""Text that stands for a thought without an end."""
 _MOST_TOKENS = 10_000_000
 """Largest plausible count of tokens; a larger one is counted as 0."""
 _LONGEST_MESSAGE = 300
@@ -76,6 +79,29 @@ def mapping(value: object) -> object:
     return value if isinstance(value, Mapping) else {}
 
 
+def _likely(value: object) -> object:
+    """Return the likeliest tokens without those of probability 0, whose log-probability JSON cannot hold.
+
+    Servers write null or -Infinity for it. No list at all is an empty one.
+    """
+    if not isinstance(value, list):
+        return [] if value is None else value
+    return [each for each in value if not (isinstance(each, dict) and _is_zero(each.get("logprob", 0)))]
+
+
+def _is_zero(logprob: object) -> bool:
+    return logprob is None or logprob == -math.inf
+
+
+def _joined(value: object) -> object:
+    """Return the text of a content that comes in parts, without the parts that are no text, such as thoughts."""
+    if not isinstance(value, list):
+        return value
+    parts = [part for part in value if isinstance(part, dict) and part.get("type") == "text"]
+    texts = [part.get("text") for part in parts]
+    return "".join(texts) if value and all(isinstance(text, str) for text in texts) else value
+
+
 Tokens = Annotated[int, BeforeValidator(_count)]
 
 
@@ -90,7 +116,7 @@ class _Position(BaseModel):
     """Token at one position of a text, and the likeliest tokens there."""
 
     token: str = ""
-    top_logprobs: list[_Token] = []
+    top_logprobs: Annotated[list[_Token], BeforeValidator(_likely)] = []
 
 
 class _Logprobs(BaseModel):
@@ -102,7 +128,21 @@ class _Logprobs(BaseModel):
 class _Message(BaseModel):
     """Message that holds the text."""
 
-    content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Return what the model wrote.
+
+        For a thought without a text behind it, that is the mark of a thought that does not end, by which a
+        hypothesis is rejected as what it is. The thought itself is left out: no score is read from it.
+        """
+        if self.content or self.refusal:
+            return self.content or self.refusal or ""
+        return _THOUGHT if self.reasoning_content or self.reasoning else ""
 
 
 class _Choice(BaseModel):
@@ -112,6 +152,11 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
     label_probabilities: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Return `finish_reason` in lower case."""
+        return self.finish_reason and self.finish_reason.lower()
 
 
 class _Usage(BaseModel):
@@ -147,12 +192,12 @@ class ChatAnswer(BaseModel):
     @property
     def text(self) -> str:
         """Return the text that was written."""
-        return self.choices[0].message.content or ""
+        return self.choices[0].message.text
 
     @property
     def is_finished(self) -> bool:
         """Return True if the text ended by itself, False if it reached the token limit."""
-        return self.choices[0].finish_reason in _FINISHED
+        return self.choices[0].reason in _FINISHED
 
     @property
     def positions(self) -> list[_Position]:
@@ -211,7 +256,7 @@ def _read_answer(tree: JsonValue, body: bytes) -> ChatAnswer | ChatFailure:
             f"an answer that is none: {_words(None, body)!r}",
             may_be_charged=True,
         )
-    reason = answer.choices[0].finish_reason
+    reason = answer.choices[0].reason
     if reason == "content_filter":
         return ChatFailure(
             AnswerKind.REFUSED,

@@ -11,7 +11,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from multicsr.llm.transformers.shared_prefix import (
@@ -20,6 +24,7 @@ from multicsr.llm.transformers.shared_prefix import (
     group_prompts,
     is_plain,
     repeat_prefix,
+    shortest_window,
 )
 
 _PROMPTS_AT_ONCE = 64
@@ -158,10 +163,10 @@ class CausalBranches:
     def _read_prefix(self, prompts: Sequence[Sequence[int]], group: PromptGroup) -> DynamicCache | None:
         """Return the cache of the tokens that a group begins with; None if padding behind them would matter.
 
-        It would matter to linear attention, which has no mask, and to a sliding window that the prompts
+        It would matter to linear attention, which has no mask, and to a window of attention that the prompts
         exceed.
         """
-        window = getattr(self._model.config.get_text_config(), "sliding_window", None)
+        window = shortest_window(self._model.config)
         if window and max(self._lengths[i] for i in group.members) >= window:
             return None
         ids_1T = torch.tensor([prompts[group.members[0]][: group.prefix]], device=self._model.device)
@@ -215,7 +220,7 @@ class EncoderDecoderBranches:
         for members in _by_length(dict(enumerate(self._lengths))):
             ids_BS, mask_BS = _pad([prompts[i] for i in members], model.device, left=False)
             hidden_BSD = model.get_encoder()(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
-            start = model.generation_config.decoder_start_token_id
+            start = first_token(model)
             result = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BSD),
                 attention_mask=mask_BS,
@@ -258,6 +263,21 @@ class EncoderDecoderBranches:
         """Implement `Branches.keep`."""
         self._hidden_RSD, self._mask_RS = self._hidden_RSD[rows_K], self._mask_RS[rows_K]
         self._cache.reorder_cache(rows_K)
+
+
+def first_token(model: PreTrainedModel) -> int:
+    """Return the token that the texts of an encoder-decoder model begin with, as transformers chooses it.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    generation = model.generation_config
+    start = generation.decoder_start_token_id
+    if start is None:
+        start = generation.bos_token_id  # T5Gemma
+    if start is None:
+        raise ValueError("the model names no token that its texts begin with")
+    return int(start[0] if isinstance(start, list) else start)
 
 
 def _by_length(lengths: Mapping[int, int]) -> list[list[int]]:
@@ -338,7 +358,11 @@ def _stack_states(
             if state is not None:
                 states[0][number] = torch.cat([each[number] for each in states])
     if isinstance(stacked, DynamicLayer):
-        stacked.keys = _concatenate([layer.keys for layer in layers], length, dim=2, left=left)
-        stacked.values = _concatenate([layer.values for layer in layers], length, dim=2, left=left)
+        num_kept = length
+        if isinstance(stacked, DynamicSlidingWindowLayer):
+            num_kept = min(length, stacked.sliding_window - 1)
+            stacked.cumulative_length = length
+        stacked.keys = _concatenate([layer.keys for layer in layers], num_kept, dim=2, left=left)
+        stacked.values = _concatenate([layer.values for layer in layers], num_kept, dim=2, left=left)
     stacked.reorder_cache(rows_R)
     return stacked

@@ -8,13 +8,23 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 MIN_PREFIX = 32
 """Smallest number of tokens that prompts must share, so that reading them apart is worth a pass."""
 _MIN_SAVED = 128
 """Smallest number of tokens that a group must save, for the same reason."""
+
+_WINDOWS = (
+    "sliding_window",
+    "sliding_window_size",
+    "window_size",  # GPT-Neo
+    "attention_window",
+    "attention_window_size",
+    "attention_chunk_size",  # Llama 4
+)
+"""Names under which configurations have the number of tokens that local attention sees."""
 
 
 class PromptGroup(NamedTuple):
@@ -52,6 +62,13 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """Return the number of tokens with which both prompts begin."""
     pairs: Iterable[tuple[int, int]] = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def shortest_window(config: PreTrainedConfig) -> int | None:
+    """Return the number of tokens that the most local attention of a model sees; None: it sees all."""
+    text = config.get_text_config()
+    windows = (getattr(text, name, None) for name in _WINDOWS)
+    return min((window for window in windows if isinstance(window, int) and window > 0), default=None)
 
 
 def is_plain(cache: DynamicCache, length: int) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from multicsr.errors import ConfigError
-from multicsr.llm.transformers.kv_cache import Branches
+from multicsr.llm.transformers.kv_cache import Branches, first_token
 from multicsr.llm.transformers.shared_prefix import MIN_PREFIX
 
 _PROMPTS = ([5, 6, 7], [7, 5, 9, 8, 6, 5, 7])
@@ -109,8 +109,7 @@ def _logits_without_cache(model: PreTrainedModel, prompt: list[int], tokens: Seq
     found = []
     for count in range(len(tokens) + 1):
         if model.config.is_encoder_decoder:
-            start = model.generation_config.decoder_start_token_id
-            texts = {"input_ids": prompt, "decoder_input_ids": [start, *tokens[:count]]}
+            texts = {"input_ids": prompt, "decoder_input_ids": [first_token(model), *tokens[:count]]}
         else:
             texts = {"input_ids": [*prompt, *tokens[:count]]}
         inputs = {name: torch.tensor([ids], device=model.device) for name, ids in texts.items()}

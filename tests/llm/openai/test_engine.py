@@ -441,3 +441,36 @@ def test_one_text_that_begins_with_a_line_break_does_not_end_the_use_of_stop_str
         found = engine_at(server.url).reply(["even", "odd", "even", "even"], list("abcd"), 8)
     assert [each.text for each in found] == ["Even.", "Odd.", "Even.", "Even."]
     assert ["stop" in body for body in server.bodies] == [True, True, False, True, True]
+
+
+def in_message(message, finish="stop"):
+    return 200, {}, {"choices": [{"message": message, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        ({"content": [{"type": "text", "text": "A dog"}, {"type": "text", "text": "!"}]}, "stop", "A dog!"),
+        ({"content": [{"type": "thinking"}, {"type": "text", "text": "Yes."}]}, "stop", "Yes."),
+        ({"content": "A dog runs."}, "STOP", "A dog runs."),
+        ({"content": None, "refusal": "I'm sorry."}, "stop", "I'm sorry."),
+        ({"content": None, "reasoning_content": "Score 4?"}, "length", "<think>"),
+        ({"content": "", "reasoning": "Hm."}, "stop", "<think>"),
+        ({"content": None}, "stop", ""),
+    ],
+)  # fmt: skip
+def test_text_is_read_from_every_form_of_a_message(message, finish, expected):
+    with serving(lambda body: in_message(message, finish)) as server:
+        [found] = engine_at(server.url).reply(["x"], ["id"], 8)
+    assert found.text == expected
+
+
+@pytest.mark.parametrize("zero", [b"null", b"-Infinity"])
+def test_token_of_probability_zero_costs_no_answer(zero):
+    top = b'[{"token": "4", "logprob": -0.1}, {"token": "x", "logprob": ' + zero + b"}]"
+    logprobs = b'{"content": [{"token": "4", "top_logprobs": ' + top + b'}, {"top_logprobs": null}]}'
+    answer = b'{"choices": [{"message": {}, "finish_reason": "length", "logprobs": ' + logprobs + b"}]}"
+    with serving(lambda body: (200, {}, answer)) as server:
+        [found] = engine_at(server.url).label_probabilities(["x"], list("012345"))
+    assert found.tolist() == [0, 0, 0, 0, 1, 0]
+    assert len(server.bodies) == 1

@@ -12,7 +12,7 @@ import transformers
 from multicsr.errors import ConfigError
 from multicsr.llm.base import Rejection
 from multicsr.llm.transformers.engine import TransformersEngine
-from multicsr.llm.transformers.kv_cache import CausalBranches
+from multicsr.llm.transformers.kv_cache import CausalBranches, EncoderDecoderBranches
 from multicsr.llm.transformers.trial import check_architecture
 from multicsr.models.resolve import ASSETS, loading_model
 from multicsr.prompts import load_prompts
@@ -266,3 +266,19 @@ def test_rows_that_depend_on_the_batch_are_found_out(causal_dir):
     check_architecture(partial(CausalBranches, model), model, "m")
     with pytest.raises(ConfigError, match="writes other text for prompts in a batch"):
         check_architecture(partial(_Shifty, model), model, "m")
+
+
+@torch.inference_mode()
+def test_texts_of_a_model_without_a_start_token_begin_with_bos():
+    """T5Gemma names only `bos_token_id`, and transformers begins with it."""
+    torch.manual_seed(2)
+    config = transformers.T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    model.generation_config.decoder_start_token_id, model.generation_config.bos_token_id = None, 3
+    found = EncoderDecoderBranches(model, [[5, 6, 7]]).first_PV
+    expected = model(torch.tensor([[5, 6, 7]]), decoder_input_ids=torch.tensor([[3]])).logits[:, -1]
+    torch.testing.assert_close(found, expected)
+    check_architecture(partial(EncoderDecoderBranches, model), model, "m")
+    model.generation_config.bos_token_id = None
+    with pytest.raises(ConfigError, match="T5ForConditionalGeneration"):
+        check_architecture(partial(EncoderDecoderBranches, model), model, "m")

@@ -10,6 +10,10 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MptConfig,
@@ -112,9 +116,27 @@ def test_common_tokens_are_read_once():
         assert CausalBranches(model, PROMPTS).num_shared == 0
 
 
-def test_prompts_longer_than_the_window_are_read_whole():
-    model = make("gemma")
-    long = [FIRST * 3 + tokens(length, seed=length) for length in (9, 1, 4)]
+def gpt_neo():
+    config = GPTNeoConfig(
+        vocab_size=64, hidden_size=32, num_heads=2, num_layers=2, window_size=WINDOW,
+        attention_types=[[["global", "local"], 1]], max_position_embeddings=256, initializer_range=0.3,
+    )  # fmt: skip
+    return GPTNeoForCausalLM(config)
+
+
+def llama4():
+    config = Llama4TextConfig(
+        **SIZES, intermediate_size=32, intermediate_size_mlp=32, head_dim=16, num_key_value_heads=1,
+        num_local_experts=2, attention_chunk_size=WINDOW,
+    )  # fmt: skip
+    return Llama4ForCausalLM(config)
+
+
+@pytest.mark.parametrize("make_model", [gemma, gpt_neo, llama4])
+def test_prompts_longer_than_the_window_are_read_whole(make_model):
+    torch.manual_seed(1)
+    model = make_model().double().eval()
+    long = [FIRST * 2 + tokens(length, seed=length) for length in (9, 1, 30)]
     with torch.inference_mode():
         shared, apart = (CausalBranches(model, long, shares_prefixes=shares) for shares in (True, False))
     assert max(map(len, long)) > WINDOW
