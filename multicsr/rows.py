@@ -9,11 +9,12 @@ reject: the same columns as far as they are filled, plus the reason.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from enum import StrEnum
 
 import pyarrow as pa
 
-from multicsr.hashing import checksum
+from multicsr.hashing import checksum, digests_after
 
 SENTENCE = pa.schema(
     [
@@ -213,6 +214,11 @@ def row_id(text: str, language: str) -> str:
         language: language tag of the corpus; `UNDETERMINED` if languages are detected.
     """
     return checksum(f"{language}\0{text}".encode())
+
+
+def row_ids(texts: Iterable[bytes], language: str) -> bytes:
+    """Return the ids (`row_id`) of many sentences in UTF-8, 16 bytes each."""
+    return b"".join(digests_after(f"{language}\0".encode(), texts))
 
 
 def labelled_row_id(text: str, entailment: str, contradiction: str | None) -> str:

@@ -17,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from multicsr import __version__
 from multicsr.artifacts import FileRecord
+from multicsr.storage.id_numbers import id_words
 from multicsr.storage.store import FileEntry, Store
 
 GENERATION = "generation"
@@ -121,11 +122,11 @@ def rows_digest(row_ids: pa.ChunkedArray) -> str:
 
     The digest does not depend on the order of rows, and `add_digests` combines those of parts.
     """
-    digits = "".join(row_ids.to_pylist())
-    words_N4 = np.frombuffer(bytes.fromhex(digits), dtype=">u4").reshape(-1, 4)
-    high_to_low = words_N4.sum(axis=0, dtype=np.uint64).tolist()
+    words_N2 = id_words(row_ids)
+    halves = (words_N2 >> np.uint64(32), words_N2 & np.uint64(2**32 - 1))  # whose sums fit into 64 bits
+    upper, lower = (half_N2.sum(axis=0, dtype=np.uint64).tolist() for half_N2 in halves)
     total = 0
-    for word in high_to_low:
+    for word in (upper[0], lower[0], upper[1], lower[1]):
         total = (total << 32) + int(word)
     return f"{total % 2**128:032x}"
 

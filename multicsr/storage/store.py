@@ -323,7 +323,10 @@ class Store:
         """
         with self._reading(entry.path, _REMEDY), self._open_verified(entry) as file:
             names = None if columns is None else [*columns]
-            table = pq.read_table(file, columns=names, filters=filters)
+            if filters is None:  # without the costs of a data set
+                table = pq.ParquetFile(file).read(columns=names)
+            else:
+                table = pq.read_table(file, columns=names, filters=filters)
         if _NAMED.search(entry.path):  # the keys in such names cover the schema of the content
             return table.replace_schema_metadata(None)
         try:

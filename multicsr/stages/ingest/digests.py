@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
@@ -65,8 +65,12 @@ def keep_digests(store: Store, files: Sequence[InputFile], digests: dict[str, st
         store.write_json(_CACHE, _Digests(digests=states))
 
 
-def digest_file(file: InputFile) -> str:
+def digest_file(file: InputFile, see: Callable[[bytes], object] | None = None) -> str:
     """Return the digest of a file's bytes, 32 hex digits.
+
+    Args:
+        file: the file.
+        see: called with the bytes of a local file, block by block.
 
     Raises:
         RunError: the file cannot be read.
@@ -79,6 +83,8 @@ def digest_file(file: InputFile) -> str:
         with file.open() as raw:
             while block := raw.read(2**20):
                 hasher.update(block)
+                if see is not None:
+                    see(block)
     except OSError as error:
         raise RunError(f"input.paths: cannot read {file.shown}: {error.strerror or error}") from error
     return hasher.hexdigest()
@@ -87,10 +93,11 @@ def digest_file(file: InputFile) -> str:
 class Unchanged:
     """A check that a file did not change while it was read."""
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, see: Callable[[bytes], object] | None = None) -> None:
+        """Compute the digest of the file; see `digest_file` for `see`."""
         self._file = file
         self._before = self._state()
-        self.digest = digest_file(file)
+        self.digest = digest_file(file, see)
         """Digest of the bytes before the file is read."""
 
     def check(self) -> None:

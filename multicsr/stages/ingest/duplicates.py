@@ -5,20 +5,22 @@ only on the number of candidates. The files of the artifact therefore do not dep
 chunks or on workers.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from multicsr.rows import SENTENCE, Reason, rejects
+from multicsr.storage.id_numbers import id_words, order_by_id
 from multicsr.storage.store import FileEntry, Store
 
 RANGE_ROWS = 100_000
 """Candidates that one task takes, in many small output files or one larger file. Each task opens every chunk
 of pass 1, so more tasks would open the same chunks more often."""
-_FIRST = [("row_id", "ascending"), ("source", "ascending"), ("position", "ascending")]
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,16 @@ class IdRange:
             entries: files sorted by `column`.
             column: the column of hexadecimal ids that the range applies to.
         """
-        between = _between(column, self.first, self.stop, self.total)
+        is_all = self.first == 0 and self.stop == self.total
+        between = None if is_all else _between(column, self.first, self.stop, self.total)
         return pa.concat_tables([store.read_table(entry, filters=between) for entry in entries])
 
     def files(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         """Yield the number and the rows of each output file of the range; `rows` must be sorted by id."""
-        ids = rows["row_id"].to_numpy()
-        cuts = np.searchsorted(ids, [_start(i, self.total) for i in range(self.first, self.stop)]).tolist()
-        for number, begin, end in zip(range(self.first, self.stop), cuts, [*cuts[1:], len(ids)], strict=True):
+        ids, numbers = rows["row_id"], range(self.first, self.stop)
+        bounds = [_start(number, self.total) for number in numbers]
+        cuts = [bisect_left(range(len(ids)), bound, key=lambda row: ids[row].as_py()) for bound in bounds]
+        for number, begin, end in zip(numbers, cuts, [*cuts[1:], len(ids)], strict=True):
             yield number, rows.slice(begin, end - begin)
 
 
@@ -80,16 +84,25 @@ def drop_duplicates(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     Returns:
         The kept rows, sorted by id, and the rejects, whose detail names the row that was kept.
     """
-    rows = rows.sort_by(_FIRST)
-    ids = rows["row_id"].to_numpy()
-    is_first_N = np.ones(len(ids), dtype=bool)
-    is_first_N[1:] = ids[1:] != ids[:-1]
-    first_N = np.maximum.accumulate(np.where(is_first_N, np.arange(len(ids)), 0))
-    kept = rows.take(first_N[~is_first_N])
+    words_N2 = id_words(rows["row_id"])
+    order_N = order_by_id(words_N2, _ranks(rows["source"]), rows["position"].to_numpy())
+    words_N2 = words_N2[order_N]
+    is_first_N = np.ones(len(order_N), dtype=bool)
+    is_first_N[1:] = (words_N2[1:] != words_N2[:-1]).any(axis=1)
+    first_N = np.maximum.accumulate(np.where(is_first_N, np.arange(len(order_N)), 0))
+    kept = rows.take(order_N[first_N[~is_first_N]])
     detail = pc.binary_join_element_wise(
         "same as ", kept["source"], ":", kept["position"].cast(pa.string()), ""
     )
-    return rows.filter(is_first_N), reject(rows.filter(~is_first_N), Reason.DUPLICATE, detail)
+    duplicates = rows.take(order_N[~is_first_N])
+    return rows.take(order_N[is_first_N]), reject(duplicates, Reason.DUPLICATE, detail)
+
+
+def _ranks(texts: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return for each text the number of different texts that are less."""
+    coded = texts.combine_chunks().dictionary_encode()
+    rank_D = pc.rank(coded.dictionary).to_numpy().astype(np.int64)
+    return np.asarray(rank_D[coded.indices.to_numpy()])
 
 
 def reject(rows: pa.Table, reason: Reason, detail: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -4,7 +4,7 @@ Memory is bounded by the longest record that is accepted, `streams.MAX_RECORD_BY
 file; for the dump of a wiki, by its longest page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -14,7 +14,9 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.messages.error_chain import first_line
 from multicsr.rows import Reason
 from multicsr.stages.ingest import streams
+from multicsr.stages.ingest.file_parts import FilePart
 from multicsr.stages.ingest.files import InputFile
+from multicsr.stages.ingest.formats import Format
 from multicsr.stages.ingest.json_records import field_names, json_records
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 from multicsr.stages.ingest.record import Record, no_column, text_record
@@ -23,10 +25,12 @@ from multicsr.stages.ingest.tmx import segments
 from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikipedia import articles
 
-__all__ = ["READERS_VERSION", "Record", "column_names", "read_records"]
+__all__ = ["OF_TEXTS", "READERS_VERSION", "Record", "column_names", "read_records", "read_texts", "record_of"]
 
 READERS_VERSION = 4
 """Version of the readers; raise it when a file gives other records than before."""
+OF_TEXTS: frozenset[Format] = frozenset({"text", "parquet"})
+"""Formats in which records are bytes, before anything is parsed."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 64 * 2**20
 
@@ -47,10 +51,46 @@ def read_records(
             extra is not installed.
         RunError: the file cannot be read or decompressed, or does not have its stated format.
     """
+    if file.format in OF_TEXTS:
+        yield from (record_of(raw, column) for texts in read_texts(file, column) for raw in texts)
+        return
     try:
         yield from _records(file, column, header=header, language=language)
     except streams.DAMAGED as error:
         raise _unreadable(file, error) from error
+
+
+def read_texts(
+    file: InputFile, column: str | None, part: FilePart | None = None
+) -> Iterator[Sequence[bytes | None]]:
+    """Yield the texts of a file of a format of `OF_TEXTS` in order, as bytes, some thousands at a time.
+
+    `record_of` makes the record of each, so that these are the records of `read_records`.
+
+    Args:
+        file: the file to read.
+        column: the column with the text, of Parquet.
+        part: a part of a file of lines; None: the whole file.
+
+    Raises:
+        ConfigError: there is no such column, or it does not contain text.
+        RunError: the file cannot be read or decompressed, or does not have its stated format.
+    """
+    try:
+        if file.format == "parquet":
+            yield from _parquet(file, _named(column, file))
+        elif part is not None:
+            yield from streams.line_lists(streams.blocks_between(file, part.start, part.stop))
+        else:
+            with streams.open_stream(file) as stream:
+                yield from streams.line_lists(streams.blocks(stream))
+    except streams.DAMAGED as error:
+        raise _unreadable(file, error) from error
+
+
+def record_of(raw: bytes | None, column: str | None) -> Record:
+    """Return the record of a text that `read_texts` found; None is a null of Parquet."""
+    return Record("", Reason.MALFORMED, f"{column} is null") if raw is None else text_record(raw)
 
 
 def column_names(file: InputFile) -> list[str]:
@@ -78,13 +118,8 @@ def _unreadable(file: InputFile, error: Exception) -> RunError:
 
 
 def _records(file: InputFile, column: str | None, *, header: bool, language: str) -> Iterator[Record]:
-    if file.format == "parquet":
-        yield from _parquet(file, _named(column, file))
-        return
     with streams.open_stream(file) as stream:
         match file.format:
-            case "text":
-                yield from map(text_record, streams.lines(stream))
             case "wikipedia":
                 yield from _wikipedia(stream, file)
             case "jsonl":
@@ -101,7 +136,7 @@ def _named(column: str | None, file: InputFile) -> str:
     return column
 
 
-def _parquet(file: InputFile, column: str) -> Iterator[Record]:
+def _parquet(file: InputFile, column: str) -> Iterator[list[bytes | None]]:
     with pq.ParquetFile(file.open(), pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         if column not in schema.names:
@@ -116,8 +151,7 @@ def _parquet(file: InputFile, column: str) -> Iterator[Record]:
             raise ConfigError(f"input.column: {column} of {file.shown} is {kind}, not text")
         for batch in parquet.iter_batches(columns=[column], batch_size=_batch_rows(parquet.metadata)):
             # Read as bytes: a Parquet string may be invalid UTF-8, which would make the whole batch fail.
-            for raw in batch.column(0).cast(kind).cast(pa.large_binary()).to_pylist():
-                yield Record("", Reason.MALFORMED, f"{column} is null") if raw is None else text_record(raw)
+            yield batch.column(0).cast(kind).cast(pa.large_binary()).to_pylist()
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -17,6 +17,8 @@ from multicsr.config import Redaction
 REDACTION_VERSION = 2
 """Version of the patterns; raise it when one changes."""
 _DIGITS = {code: str(unicodedata.digit(chr(code))) for code in range(0x80, 0x10000) if chr(code).isdecimal()}
+DIGITS = "".join(map(chr, _DIGITS))
+"""Digits of scripts other than ASCII."""
 _AS_ASCII = {**_DIGITS, **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
 """Digits of any script, and full-width characters -> the ASCII characters that patterns look for."""
 _WITHOUT_BLANKS = (
@@ -79,8 +81,9 @@ _MIN_CITY_DIGITS = 9
 """Minimum number of digits of a phone number with the code of a city; dates and ISSNs have eight."""
 _DATE = re.compile(r"\d{1,2}([-/. ])\d{1,2}\1(?:(?:19|20)\d\d|\d\d(?!\1\d))(?!\d)")
 """Beginning that is a date. A year of two digits ends it; 06 12 34 56 78 is a phone number."""
-_SIGN = re.compile(r"[0-9@]|&commat;|://|www\.", re.I)
-"""A character or word that all of these have."""
+SIGN = r"(?i)[0-9@]|&commat;|://|www\."
+"""Pattern of a character or word that all of these have, digits of other scripts read as those of ASCII."""
+_SIGN = re.compile(SIGN)
 
 
 def _iban(text: str) -> int:

@@ -13,13 +13,14 @@ from pydantic import JsonValue
 from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
-from multicsr.execution.pool import Pool
+from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals
-from multicsr.execution.stage_runner import map_shards
+from multicsr.execution.stage_runner import finished_report, map_shards
 from multicsr.messages.terminal import one_line
 from multicsr.observability.progress import Progress
 from multicsr.stages.ingest.digests import keep_digests, known_digests
 from multicsr.stages.ingest.duplicates import RANGE_ROWS, IdRange, id_ranges
+from multicsr.stages.ingest.file_parts import cut_file, has_parts
 from multicsr.stages.ingest.files import InputFile, find_files, place_of
 from multicsr.stages.ingest.filters import FILTERS_VERSION
 from multicsr.stages.ingest.findings import summary
@@ -27,7 +28,14 @@ from multicsr.stages.ingest.html_text import HTML_VERSION
 from multicsr.stages.ingest.language_detection import IDENTIFIER_VERSION, LANGUAGE_FILTER_VERSION
 from multicsr.stages.ingest.near_duplicates import NEAR_DUPLICATES_VERSION, comparer, signer
 from multicsr.stages.ingest.readers import READERS_VERSION
-from multicsr.stages.ingest.reading import FileShard, file_identity, reader, split_identity
+from multicsr.stages.ingest.reading import (
+    PART_ROWS,
+    FileShard,
+    file_identity,
+    join_parts,
+    reader,
+    split_identity,
+)
 from multicsr.stages.ingest.redaction import REDACTION_VERSION
 from multicsr.stages.ingest.sharding import sharder
 from multicsr.storage.collected import unused
@@ -112,19 +120,47 @@ def _read(
     """Do pass 1, and set each digest in `digests` to that of the bytes that were read."""
     progress.start("read", None, "records")
     reports = []
+    parts: dict[str, list[ShardReport]] = {}
     folder = f"records/{fingerprint(reading_settings(config))}"
-    shards = [FileShard(file, digests.get(file.path)) for file in files]
+    shards = _shards_of(config, store, folder, files, digests)
     paths = {file.place: file.path for file in files}
     for report in map_shards("read", lambda: reader(config, store, folder), store, folder, shards, Pool()):
-        place, digest = split_identity(report.key)
+        identity, _, part = report.key.partition("-")
+        place, digest = split_identity(identity)
         digests[paths[place]] = digest
-        reports.append(report)
+        if part:
+            parts.setdefault(identity, []).append(report)
+        else:
+            reports.append(report)
         progress.advance(report.rows_in)
+    reports += [join_parts(store, folder, identity, found) for identity, found in parts.items()]
     num_records = sum(report.rows_in for report in reports)
     if num_records == 0:
         raise RunError(f"ingest: the corpus is empty: no record in {', '.join(config.input.paths)}")
     progress.finish(f"{num_records:,} records in {len(files):,} file{'s' if len(files) > 1 else ''}")
     return reports
+
+
+def _shards_of(
+    config: Config, store: Store, folder: str, files: Sequence[InputFile], digests: Mapping[str, str]
+) -> list[FileShard]:
+    """Return the shards of pass 1: parts of large files that were not read before, and all other files."""
+    shards = {file.path: [FileShard(file, digests.get(file.path))] for file in files}
+    large = [
+        shard
+        for file in files
+        if has_parts(file) and not config.input.documents
+        for shard in shards[file.path]
+        if shard.digest is None or finished_report(store, folder, shard.key) is None
+    ]
+
+    def cut(shard: FileShard) -> list[FileShard]:
+        return [replace(shard, part=part) for part in cut_file(shard.file, PART_ROWS)]
+
+    for parts in map_items("read", lambda: cut, large, Pool()):
+        if parts and finished_report(store, folder, parts[0].identity) is None:
+            shards[parts[0].file.path] = parts
+    return [shard for found in shards.values() for shard in found]
 
 
 def _with_own_rejects(store: Store, folder: str, read: Sequence[ShardReport]) -> list[ShardReport]:

@@ -7,7 +7,7 @@ import codecs
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, Protocol
 
@@ -126,7 +126,7 @@ def blocks(stream: BinaryIO) -> Iterator[bytes]:
     become U+FFFD, for which the record that contains it is rejected.
     """
     first = stream.read(_BLOCK_BYTES)
-    encoding = next((name for mark, name in _WIDE.items() if first.startswith(mark)), None)
+    encoding = wide_encoding(first)
     if encoding is None:
         while first:
             yield first
@@ -139,16 +139,37 @@ def blocks(stream: BinaryIO) -> Iterator[bytes]:
     yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
 
+def wide_encoding(first: bytes) -> str | None:
+    """Return the encoding that a byte order mark at the beginning of a file selects; None if it is UTF-8."""
+    return next((name for mark, name in _WIDE.items() if first.startswith(mark)), None)
+
+
+def blocks_between(file: InputFile, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the bytes of a range of an uncompressed file in UTF-8, in blocks."""
+    with file.open() as whole:
+        whole.seek(start)
+        stream = pa.BufferedInputStream(whole, _FETCHED_BYTES)
+        while block := stream.read(min(_BLOCK_BYTES, stop - start)):
+            yield block
+            start += len(block)
+
+
 def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a stream; see `lines_of`."""
+    """Yield the lines of a stream; see `line_lists`."""
     yield from lines_of(blocks(stream))
 
 
-def lines_of(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield lines without their end (LF, CR LF or CR) and without a byte order mark at their beginning.
+def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of blocks of UTF-8; see `line_lists`."""
+    for found in line_lists(blocks):
+        yield from found
 
-    A line longer than `MAX_RECORD_BYTES` is cut one byte above the limit, so that the caller sees it is
-    too long.
+
+def line_lists(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines that end in each block, without a byte order mark at their beginning.
+
+    A line ends with LF, CR LF or CR, which is not part of it. A line longer than `MAX_RECORD_BYTES` is cut
+    one byte above the limit, so that the caller sees it is too long.
     """
     rest, is_skipping = b"", False
     for block in blocks:
@@ -160,14 +181,18 @@ def lines_of(blocks: Iterator[bytes]) -> Iterator[bytes]:
         if is_skipping and whole:
             del whole[0]
             is_skipping = False
-        for line in whole:
-            yield line[: MAX_RECORD_BYTES + 1].removeprefix(_BOM)
+        if len(data) > MAX_RECORD_BYTES:
+            whole = [line[: MAX_RECORD_BYTES + 1] for line in whole]
+        yield _without_marks(whole) if _BOM in data else whole
         if is_skipping:
             rest = rest[-1:] if rest.endswith(b"\r") else b""
         elif len(rest) > MAX_RECORD_BYTES + 1:
-            yield rest[: MAX_RECORD_BYTES + 1]
+            yield [rest[: MAX_RECORD_BYTES + 1]]
             is_skipping = True
             rest = rest[-1:] if rest.endswith(b"\r") else b""
     if rest and not is_skipping:
-        for line in rest.splitlines():
-            yield line.removeprefix(_BOM)
+        yield _without_marks(rest.splitlines())
+
+
+def _without_marks(lines: list[bytes]) -> list[bytes]:
+    return [line.removeprefix(_BOM) for line in lines]

@@ -16,7 +16,7 @@ WITHOUT_BLANKS = _EAST_ASIAN + _SOUTHEAST_ASIAN
 """Characters of scripts that put no blanks between words, with vowel signs, for a regular expression."""
 _SCRIPTS = ((re.compile(f"[{_EAST_ASIAN}]"), 2), (re.compile(f"[{_SOUTHEAST_ASIAN}]"), 5))
 """Characters of scripts without blanks, and how many of them a word has on average, vowel signs included."""
-_ANY = re.compile(f"[{WITHOUT_BLANKS}]")
+WITHOUT_BLANKS_CHARACTER = re.compile(f"[{WITHOUT_BLANKS}]")
 _HAS_WORD = re.compile(r"\w")
 
 
@@ -31,8 +31,8 @@ def count_words(text: str) -> int:
     Words are what blanks separate. In scripts without blanks their number is estimated from that of the
     characters: two of Chinese or Japanese are one word, five of Thai, Lao, Tibetan, Burmese or Khmer.
     """
-    if text.isascii() or not _ANY.search(text):
+    if text.isascii() or not WITHOUT_BLANKS_CHARACTER.search(text):
         return text.count(" ") + 1
     estimate = sum(len(script.findall(text)) / characters for script, characters in _SCRIPTS)
-    others = [part for part in _ANY.sub(" ", text).split() if _HAS_WORD.search(part)]
+    others = [part for part in WITHOUT_BLANKS_CHARACTER.sub(" ", text).split() if _HAS_WORD.search(part)]
     return ceil(estimate) + len(others)

@@ -8,7 +8,7 @@ from multicsr.errors import ConfigError
 from multicsr.rows import Reason
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.filters import examine
-from multicsr.stages.ingest.reading import _placed
+from tests.support.placed_records import placed_records
 
 CASES = Path(__file__).parent / "cases"
 
@@ -21,7 +21,10 @@ def accounted(config):
         text = name.endswith((".txt", ".xml"))
         settings = config(CASES / name, column=None if text else column, documents=documents)
         (file,) = find_files(settings.input).files
-        seen = [(position, examine(record, settings.ingest)) for position, record in _placed(settings, file)]
+        seen = [
+            (position, examine(record, settings.ingest))
+            for position, record in placed_records(settings, file)
+        ]
         kept = [record.text for _, record in seen if record.reason is None]
         return kept, [(position, record.reason) for position, record in seen if record.reason]
 

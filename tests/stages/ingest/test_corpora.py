@@ -14,8 +14,8 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.rows import Reason
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.readers import read_records
-from multicsr.stages.ingest.reading import _placed
 from tests.support.paths import ROOT
+from tests.support.placed_records import placed_records
 
 ENGLISH = ["Good morning to all.", 'He said "no" and left.', "The river was full."]
 TAGALOG = ["Magandang umaga sa lahat.", 'Sinabi niyang "hindi" at umalis.', "Puno ang ilog."]
@@ -45,7 +45,7 @@ def read(*paths, language="tl", **given):
         }
     )
     files = find_files(config.input, None, language).files
-    return [record for file in files for _, record in _placed(config, file)]
+    return [record for file in files for _, record in placed_records(config, file)]
 
 
 def texts(*paths, **given):

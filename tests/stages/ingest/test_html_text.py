@@ -10,8 +10,8 @@ from multicsr.errors import ConfigError
 from multicsr.rows import Reason
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.html_text import has_markup, plain_texts, reject_left_markup, to_plain_text
-from multicsr.stages.ingest.reading import _placed
 from multicsr.stages.ingest.record import Placed, Record
+from tests.support.placed_records import placed_records
 
 
 def left(record):
@@ -41,7 +41,7 @@ def test_text_that_is_no_html_is_the_same_record(text):
     record = Record(text)
     assert not has_markup(text)
     assert to_plain_text(record) is record
-    assert next(plain_texts([record], always=False)) is record
+    assert next(plain_texts([Placed(0, record)], always=False)).record is record
     assert left(record) is record
 
 
@@ -168,7 +168,7 @@ def test_documents_end_sentences_at_blocks(tmp_path, config):
     path.write_text('{"text": "<h1>A title</h1><p>One sentence. And another.</p><p>A third</p>"}\n')
     settings = config(path, documents=True)
     (file,) = find_files(settings.input).files
-    texts = [record.text.strip() for _, record in _placed(settings, file)]
+    texts = [record.text.strip() for _, record in placed_records(settings, file)]
     assert texts == ["A title", "One sentence.", "And another.", "A third"]
 
 
@@ -181,7 +181,7 @@ def test_setting(tmp_path, config, html, text):
     settings = config(path)
     settings = settings.model_copy(update={"input": settings.input.model_copy(update={"html": html})})
     (file,) = find_files(settings.input).files
-    ((_, record),) = _placed(settings, file)
+    ((_, record),) = placed_records(settings, file)
     assert " ".join(record.text.split()) == text
     assert record.reason is None
 

@@ -12,7 +12,7 @@ import pytest
 from multicsr.errors import ConfigError, RunError
 from multicsr.observability.progress import SilentProgress
 from multicsr.rows import Reason, row_id
-from multicsr.stages.ingest import digests, duplicates, ingest, reading
+from multicsr.stages.ingest import chunks, digests, duplicates, ingest
 from multicsr.stages.ingest import run as ingest_run
 from multicsr.stages.ingest.duplicates import id_ranges
 from multicsr.stages.ingest.files import find_files
@@ -131,7 +131,7 @@ def test_rows_do_not_depend_on_shards_chunks_or_ranges(tmp_path, write, config, 
     assert manifest.rejected == {Reason.DUPLICATE: 300}
 
     monkeypatch.setattr(duplicates, "RANGE_ROWS", 200)
-    monkeypatch.setattr(reading, "CHUNK_ROWS", 90)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 90)
     store = Store.open(str(tmp_path / "by hand"))
     (file,) = find_files(settings.input).files
     read = reader(settings, store, "x")(FileShard(file, None))
