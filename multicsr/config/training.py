@@ -20,6 +20,9 @@ class MaskConfig(Section):
     sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Cosine under P from which the hypothesis of another row is removed from the denominator. At 1 only
     equal texts are removed."""
+    pooling: PoolingMode | None = None
+    """Sentence vector of P, as `train.pooling` is that of the encoder; unset: P's own modules, and the mean
+    of all tokens without modules.json."""
     prompt: str | None = None
     """Text that is put before every sentence, for models that need a prompt; unset: the model's default
     prompt, if it has one."""
@@ -122,6 +125,10 @@ class TrainConfig(Section):
     """Add the dense + tanh layer of SimCSE on top, in training only."""
     lora: LoraConfig | None = None
     """Low-rank adapters; null: all parameters are trained."""
+    rows: Literal["curated", "sentences"] = "curated"
+    """Rows to train on: `curated` are the triplets that curation kept; `sentences` are all sentences of the
+    corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out generation and
+    curation, and asks no LLM."""
     objective: Literal[
         "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
     ] = "masked_infonce"
@@ -249,6 +256,11 @@ class TrainConfig(Section):
             raise ValueError("temperature has no effect with objective: claif")
         if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:
             raise ValueError("mask.sigma 1 masks nothing with objective: multicsr_reference; set it below 1")
+        if self.rows == "sentences" and self.objective != "simcse_unsup":
+            raise ValueError(
+                f"rows: sentences gives premises alone, and objective: {self.objective} reads triplets; set "
+                "objective to simcse_unsup"
+            )
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("epochs has no effect with steps; give one of the two")
         if len({*self.matryoshka}) < len(self.matryoshka):
