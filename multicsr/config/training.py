@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from multicsr.config.corpus import input_place
 from multicsr.config.section import Count, Fraction, Section
 
+MASKED_OBJECTIVES = ("masked_infonce", "multicsr_reference", "gist")
+"""Objectives that have a mask."""
 PoolingMode = Literal["cls", "mean", "first_last", "last_token"]
 """Names of poolings that may replace an encoder's own."""
 
@@ -130,10 +132,11 @@ class TrainConfig(Section):
     corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out generation and
     curation, and asks no LLM."""
     objective: Literal[
-        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
+        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "gist", "claif", "clhaif"
     ] = "masked_infonce"
     """Loss function: `masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` is the loss of the authors'
     public code; `simcse_unsup` uses only premises, with dropout as augmentation; `simcse_sup` is Eq. 5;
+    `gist` is that of GISTEmbed (Solatorio 2024), in which P removes what it finds nearer than the positive;
     `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023)."""
     mask: MaskConfig | None = MaskConfig()
     """Mask of false negatives; null: no mask, so that masked_infonce equals supervised SimCSE (Eq. 5)."""
@@ -248,10 +251,12 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
-        if self.objective not in ("masked_infonce", "multicsr_reference") and self.mask is not None:
+        if self.objective not in MASKED_OBJECTIVES and self.mask is not None:
             raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
-        if self.objective == "multicsr_reference" and self.mask is None:
-            raise ValueError("objective: multicsr_reference needs a mask")
+        if self.objective in ("multicsr_reference", "gist") and self.mask is None:
+            raise ValueError(f"objective: {self.objective} needs a mask")
+        if self.objective == "gist" and self.mask is not None and "sigma" in self.mask.model_fields_set:
+            raise ValueError("mask.sigma has no effect with objective: gist; leave it out")
         if self.objective == "claif" and "temperature" in self.model_fields_set:
             raise ValueError("temperature has no effect with objective: claif")
         if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:

@@ -97,4 +97,6 @@ def _about(recipe: Recipe) -> Iterator[str]:
         if points:
             yield title
             for point in points:
-                yield from wrap(point, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+                yield from wrap(
+                    point, _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
+                )

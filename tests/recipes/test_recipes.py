@@ -9,12 +9,15 @@ from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
+from multicsr.pipeline.refresh import refresh
 from multicsr.prompts import load_prompts
 from multicsr.recipes import load_recipe, recipe_names
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
+from multicsr.tools.ablate.variants import variants
 from multicsr.tools.audit import audit, remarks
+from multicsr.tools.preview import preview
 from tests.support.jobs_here import jobs_here, write_inputs
 
 NAMES = recipe_names()
@@ -43,7 +46,9 @@ def toy(name: str, inputs: Path, store: Path) -> Config:
     train["max_length"] = min(train.get("max_length", 24), 24)
     train.pop("epochs", None)
     if train.get("mask"):
-        train["mask"] |= {"model": encoder, "place": "worker", "sigma": 0.9999}
+        train["mask"] |= {"model": encoder, "place": "worker"}
+        if "sigma" in train["mask"]:
+            train["mask"]["sigma"] = 0.9999
     if "extra_triplets" in train:
         train["extra_triplets"] = [str(inputs / "triplets.tsv")]
     return Config.model_validate(tree)
@@ -87,10 +92,11 @@ SETTINGS = {
     "multicsr-supervised": [0.3, "llm_stated", "paper", 3, 3, 1, "masked_infonce", 0.9, 256, 5e-5, 3],
     "reference": [0, "llm_stated", "reference", 3, 3, 1, "multicsr_reference", 0.95, 128, 5e-5, 3],
     "simcse-unsup": [0.3, "llm_expected", "paper", 3, 3, 1, "simcse_unsup", None, 64, 3e-5, 1],
+    "gist": [0, "encoder", "paper", 0, 5, -5, "gist", 0.9, 32, 5e-6, 1],
     "simcse-sup": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
     "syncse-partial": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
 }
-"""Settings that the sources fix: omega, scores, rule, alpha, beta, gamma, loss, sigma, batch, rate, epochs."""
+"""Settings that sources fix: omega, scores, rule, alpha, beta, gamma, loss, sigma, batch, rate, epochs."""
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -102,7 +108,11 @@ def test_settings_of_a_recipe_are_those_of_its_source(name):
         *(train.objective, train.mask and train.mask.sigma, train.global_batch, train.learning_rate),
         train.epochs,
     ] == SETTINGS[name]
-    assert (train.temperature, train.pooling, train.mlp_head, train.max_length) == (0.05, "cls", True, 32)
+    if name == "gist":
+        assert (train.temperature, train.warmup, train.pooling, train.mlp_head) == (0.01, 0.1, None, False)
+    else:
+        assert (train.temperature, train.pooling, train.mlp_head) == (0.05, "cls", True)
+        assert train.max_length == 32
 
 
 PINNED_PROMPTS = {
@@ -119,10 +129,22 @@ def test_prompts_of_a_recipe_are_pinned(name):
     assert (prompts.writing_digest(), prompts.scoring_digest()) == PINNED_PROMPTS[prompts.name]
 
 
+@pytest.mark.parametrize("command", ["refresh", "preview", "ablate"])
+def test_commands_on_triplets_reject_a_training_on_sentences(command, inputs, tmp_path):
+    config = toy("simcse-unsup", inputs, tmp_path / "store")
+    commands = {
+        "refresh": lambda: refresh(config, SilentProgress()),
+        "preview": lambda: preview(config, 8, SilentProgress()),
+        "ablate": lambda: variants(config, None, stages=False, baselines=False, progress=SilentProgress()),
+    }
+    with pytest.raises(ConfigError, match=r"^train\.rows: "):
+        commands[command]()
+
+
 def test_unknown_recipe_names_the_near_ones():
     with pytest.raises(ConfigError, match=r"no recipe 'multicsr-papr'; did you mean multicsr-paper, .*\?$"):
         load_recipe("multicsr-papr")
-    with pytest.raises(ConfigError, match="there are .*reference"):
+    with pytest.raises(ConfigError, match=r"there are .*reference"):
         load_recipe("zzzz")
 
 
