@@ -15,7 +15,7 @@ class GenerateConfig(Section):
     """Stage 1, contrastive generation (MultiCSR Sec. 3.1)."""
 
     prompts: str = "syncse"
-    """Prompt set: a shipped one (`syncse`, `fewshot`, `reference`), a YAML file, or `auto`, which takes the
+    """Prompt set: a shipped one (`multicsr prompts list`), a YAML file, or `auto`, which takes the
     shipped one that suits the LLM and reports why."""
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,

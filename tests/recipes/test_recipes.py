@@ -93,6 +93,8 @@ SETTINGS = {
     "reference": [0, "llm_stated", "reference", 3, 3, 1, "multicsr_reference", 0.95, 128, 5e-5, 3],
     "simcse-unsup": [0.3, "llm_expected", "paper", 3, 3, 1, "simcse_unsup", None, 64, 3e-5, 1],
     "gist": [0, "encoder", "paper", 0, 5, -5, "gist", 0.9, 32, 5e-6, 1],
+    "retrieval": [0, "llm_expected", "paper", 3, 3, 1, "masked_infonce", 0.9, 64, 2e-5, 1],
+    "clhaif": [0, "llm_stated", "paper", 0, 5, -5, "clhaif", None, 512, 5e-5, 3],
     "simcse-sup": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
     "syncse-partial": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
 }
@@ -108,7 +110,9 @@ def test_settings_of_a_recipe_are_those_of_its_source(name):
         *(train.objective, train.mask and train.mask.sigma, train.global_batch, train.learning_rate),
         train.epochs,
     ] == SETTINGS[name]
-    if name == "gist":
+    if name == "retrieval":
+        assert (train.temperature, train.pooling, train.mlp_head) == (0.05, None, False)
+    elif name == "gist":
         assert (train.temperature, train.warmup, train.pooling, train.mlp_head) == (0.01, 0.1, None, False)
     else:
         assert (train.temperature, train.pooling, train.mlp_head) == (0.05, "cls", True)
@@ -117,6 +121,7 @@ def test_settings_of_a_recipe_are_those_of_its_source(name):
 
 PINNED_PROMPTS = {
     "reference": ("0c918bfe9ce42368", "1e8cecccd25e27cb"),
+    "retrieval": ("1e2b1e4faba8fc8a", "cb7cee8a785e7d15"),
     "syncse": ("ebae1dbfc116049d", "8b850871afb6384a"),
 }
 """Digests of everything that reaches an LLM when it writes and when it scores."""
