@@ -108,16 +108,16 @@ def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tup
         for end in range(1, len(keys)):
             sources.setdefault(keys[:end], "--set")  # a section that the file does not have
         sources[keys] = "--set"
-        sources |= dict.fromkeys(_paths(value, keys), "--set")
+        sources |= dict.fromkeys(key_paths(value, keys), "--set")
     return sources
 
 
-def _paths(value: object, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def key_paths(value: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the paths of all keys in a value at the path `keys`."""
     if isinstance(value, dict):
         for key, child in value.items():
             yield (*keys, str(key))
-            yield from _paths(child, (*keys, str(key)))
+            yield from key_paths(child, (*keys, str(key)))
 
 
 def _validated(tree: dict[str, object]) -> tuple[Config | None, list[tuple[tuple[str, ...], str]]]:

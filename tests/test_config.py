@@ -113,6 +113,25 @@ def test_defaults_take_pooling_length_and_prompt_from_the_encoder(write):
         ({"train": {"objective": "clhaif"}}, "mask has no effect with objective: clhaif"),
         ({"train": {"objective": "multicsr_reference", "mask": None}}, "needs a mask"),
         ({"train": {"objective": "claif", "mask": None, "temperature": 0.1}}, "temperature has no effect"),
+        ({"train": {"objective": "gist", "mask": None}}, "objective: gist needs a mask"),
+        ({"train": {"objective": "gist", "mask": {"sigma": 0.9}}}, "mask.sigma has no effect"),
+        ({"train": {"rows": "sentences"}}, "objective: masked_infonce reads triplets"),
+        ({"score": {"forms": "reference"}}, "forms has no effect with method: llm_expected"),
+        (
+            {
+                "train": {"rows": "sentences", "objective": "simcse_unsup", "mask": None},
+                "llm": {"model": "tinylm"},
+            },
+            "llm has no effect with train.rows: sentences",
+        ),
+        (
+            {
+                "train": {"rows": "sentences", "objective": "simcse_unsup", "mask": None},
+                "evaluate": {"held_out": 0.1},
+            },
+            "evaluate.held_out holds out triplets",
+        ),
+        ({"curate": {"gamma": -5.1}}, "curate.gamma"),
         (
             {"train": {"extra_triplets": [{"path": "a.tsv", "colums": [1]}]}},
             "unknown key 'train.extra_triplets.0.colums'; did you mean 'train.extra_triplets.0.columns'?",

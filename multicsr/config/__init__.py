@@ -13,7 +13,14 @@ from multicsr.config.corpus import IngestConfig, InputConfig, Redaction
 from multicsr.config.evaluation import EvaluateConfig, RefreshConfig
 from multicsr.config.llm import LLMConfig, VllmConfig
 from multicsr.config.section import Section
-from multicsr.config.training import DeepSpeedConfig, LoraConfig, MaskConfig, TrainConfig, TripletFile
+from multicsr.config.training import (
+    DeepSpeedConfig,
+    LoraConfig,
+    MaskConfig,
+    PoolingMode,
+    TrainConfig,
+    TripletFile,
+)
 from multicsr.config.triplets import CurateConfig, GenerateConfig, ScoreConfig, ScorerName
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "LLMConfig",
     "LoraConfig",
     "MaskConfig",
+    "PoolingMode",
     "Redaction",
     "RefreshConfig",
     "S3Config",
@@ -130,6 +138,16 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sentences_need_no_llm(self) -> "Config":
+        if self.train.rows == "sentences":
+            for name in ("llm", "generate", "score", "curate"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"{name} has no effect with train.rows: sentences, which asks no LLM")
+            if self.evaluate.held_out:
+                raise ValueError("evaluate.held_out holds out triplets, and train.rows: sentences has none")
+        return self
+
     @property
     def deciding_score(self) -> ScorerName:
         """Return the name of the scorer whose scores are compared with the thresholds."""
@@ -168,6 +186,12 @@ class Config(Section):
         if self.score.model is not None:
             return None
         return self.train.prompt if self.train.mask is None else self.train.mask.prompt
+
+    @property
+    def scoring_pooling(self) -> PoolingMode | None:
+        """Return the pooling of the encoder that scores, if it is the mask model with another one."""
+        is_mask_model = self.score.method == "encoder" and self.score.model is None
+        return self.train.mask.pooling if is_mask_model and self.train.mask is not None else None
 
     @property
     def scorer_runs_code(self) -> bool:

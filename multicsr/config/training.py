@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from multicsr.config.corpus import input_place
 from multicsr.config.section import Count, Fraction, Section
 
+MASKED_OBJECTIVES = ("masked_infonce", "multicsr_reference", "gist")
+"""Objectives that have a mask."""
 PoolingMode = Literal["cls", "mean", "first_last", "last_token"]
 """Names of poolings that may replace an encoder's own."""
 
@@ -20,6 +22,9 @@ class MaskConfig(Section):
     sigma: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Cosine under P from which the hypothesis of another row is removed from the denominator. At 1 only
     equal texts are removed."""
+    pooling: PoolingMode | None = None
+    """Sentence vector of P, as `train.pooling` is that of the encoder; unset: P's own modules, and the mean
+    of all tokens without modules.json."""
     prompt: str | None = None
     """Text that is put before every sentence, for models that need a prompt; unset: the model's default
     prompt, if it has one."""
@@ -122,11 +127,16 @@ class TrainConfig(Section):
     """Add the dense + tanh layer of SimCSE on top, in training only."""
     lora: LoraConfig | None = None
     """Low-rank adapters; null: all parameters are trained."""
+    rows: Literal["curated", "sentences"] = "curated"
+    """Rows to train on: `curated` are the triplets that curation kept; `sentences` are all sentences of the
+    corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out generation and
+    curation, and asks no LLM."""
     objective: Literal[
-        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "claif", "clhaif"
+        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "gist", "claif", "clhaif"
     ] = "masked_infonce"
     """Loss function: `masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` is the loss of the authors'
     public code; `simcse_unsup` uses only premises, with dropout as augmentation; `simcse_sup` is Eq. 5;
+    `gist` is that of GISTEmbed (Solatorio 2024), in which P removes what it finds nearer than the positive;
     `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023)."""
     mask: MaskConfig | None = MaskConfig()
     """Mask of false negatives; null: no mask, so that masked_infonce equals supervised SimCSE (Eq. 5)."""
@@ -241,14 +251,21 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
-        if self.objective not in ("masked_infonce", "multicsr_reference") and self.mask is not None:
+        if self.objective not in MASKED_OBJECTIVES and self.mask is not None:
             raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
-        if self.objective == "multicsr_reference" and self.mask is None:
-            raise ValueError("objective: multicsr_reference needs a mask")
+        if self.objective in ("multicsr_reference", "gist") and self.mask is None:
+            raise ValueError(f"objective: {self.objective} needs a mask")
+        if self.objective == "gist" and self.mask is not None and "sigma" in self.mask.model_fields_set:
+            raise ValueError("mask.sigma has no effect with objective: gist; leave it out")
         if self.objective == "claif" and "temperature" in self.model_fields_set:
             raise ValueError("temperature has no effect with objective: claif")
         if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:
             raise ValueError("mask.sigma 1 masks nothing with objective: multicsr_reference; set it below 1")
+        if self.rows == "sentences" and self.objective != "simcse_unsup":
+            raise ValueError(
+                f"rows: sentences gives premises alone, and objective: {self.objective} reads triplets; set "
+                "objective to simcse_unsup"
+            )
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("epochs has no effect with steps; give one of the two")
         if len({*self.matryoshka}) < len(self.matryoshka):

@@ -15,7 +15,7 @@ class GenerateConfig(Section):
     """Stage 1, contrastive generation (MultiCSR Sec. 3.1)."""
 
     prompts: str = "syncse"
-    """Prompt set: a shipped one (`syncse`, `fewshot`, `reference`), a YAML file, or `auto`, which takes the
+    """Prompt set: a shipped one (`multicsr prompts list`), a YAML file, or `auto`, which takes the
     shipped one that suits the LLM and reports why."""
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,
@@ -77,6 +77,9 @@ class ScoreConfig(Section):
     """Run code that comes with `model`; for `encoder` and `nli`."""
     max_new_tokens: Count = 8
     """Maximum length in tokens of the reply to a scoring prompt; used by `llm_stated` and `both`."""
+    forms: Literal["any", "reference"] = "any"
+    """Replies that state a score, for `llm_stated` and `both`. `any`: those with a number that cannot mean
+    anything else. `reference`: those that the authors' public code reads, a digit from 0 to 5 or `4.5`."""
     calibrate: str | None = None
     """TSV file of pairs with scores of people from 0 to 5 (score, sentence1, sentence2), a path or URI; at
     least 50 pairs. A map that never falls is fitted from scores to those of people, and the thresholds of
@@ -96,8 +99,9 @@ class ScoreConfig(Section):
     def _model_fits(self) -> "ScoreConfig":
         if self.method == "nli" and self.model is None:
             raise ValueError("method: nli needs model, a sequence classifier; set score.model")
-        if self.method not in ("llm_stated", "both") and "max_new_tokens" in self.model_fields_set:
-            raise ValueError(f"max_new_tokens has no effect with method: {self.method}")
+        for name in ("max_new_tokens", "forms"):
+            if self.method not in ("llm_stated", "both") and name in self.model_fields_set:
+                raise ValueError(f"{name} has no effect with method: {self.method}")
         if self.trust_remote_code and (self.uses_llm or self.model is None):
             raise ValueError("trust_remote_code has no effect without model and method: encoder or nli")
         return self
@@ -126,8 +130,9 @@ class CurateConfig(Section):
     """Minimum of a, the score of (premise, entailment)."""
     beta: Score = 3.0
     """Maximum of b, the score of (premise, contradiction)."""
-    gamma: Score = 1.0
-    """Minimum difference a - b."""
+    gamma: Annotated[float, Field(ge=-5, le=5)] = 1.0
+    """Minimum difference a - b. Below 0, the contradiction may have the higher score; alpha 0, beta 5 and
+    gamma -5 keep every row that has scores."""
     keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the scored rows to keep at least. The thresholds are then quantiles of the scores, the
     strictest at one common level that keep so many rows; alpha, beta and gamma must be unset. For LLMs whose

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from sentence_transformers.util import batch_to_device
 from torch.nn import functional as F
 
+from multicsr.config import PoolingMode
 from multicsr.errors import RunError
+from multicsr.models.pooling import replace_pooling
 from multicsr.models.published_encoder import default_prompt, encoding_with, load_published_encoder
 from multicsr.models.text_input import Features, length_limit, text_input
 
@@ -41,6 +43,7 @@ class FrozenEncoder:
         device: str,
         prompt: str | None = None,
         *,
+        pooling: PoolingMode | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         """Load the encoder on a device.
@@ -50,12 +53,16 @@ class FrozenEncoder:
             setting: the setting that the name came from, for messages.
             device: such as `cpu` or `cuda:0`.
             prompt: text that is put before every sentence; None: the encoder's default prompt.
+            pooling: pooling instead of the encoder's own; None: its own modules.
             trust_remote_code: run code that comes with the encoder.
 
         Raises:
-            ConfigError: there is no such model, or it has no weights.
+            ConfigError: there is no such model, it has no weights, or its pooling cannot be replaced.
         """
         model = load_published_encoder(name, setting, device=device, trust_remote_code=trust_remote_code)
+        if pooling is not None:
+            pooling_setting = f"{setting.rpartition('.')[0]}.pooling"
+            model = replace_pooling(name, model, pooling, pooling_setting).to(device)
         self._model = model.requires_grad_(False)
         self._setting = setting
         self._prompt = default_prompt(model) if prompt is None else prompt

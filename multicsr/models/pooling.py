@@ -13,13 +13,16 @@ _MODES = {"cls": "cls", "mean": "mean", "first_last": "mean", "last_token": "las
 """Modes of sentence-transformers' Pooling, by the names in the configuration."""
 
 
-def replace_pooling(name: str, model: SentenceTransformer, pooling: PoolingMode) -> SentenceTransformer:
+def replace_pooling(
+    name: str, model: SentenceTransformer, pooling: PoolingMode, setting: str = "train.pooling"
+) -> SentenceTransformer:
     """Return the model with another pooling; its other modules, prompts and settings stay.
 
     Args:
         name: name of the encoder, for messages.
         model: the encoder. It must not be used afterwards.
         pooling: the first token's vector, the mean of all, SimCSE's avg_first_last, or the last token's.
+        setting: the setting that names the pooling, for messages.
 
     Raises:
         ConfigError: the encoder pools no tokens, or a dense layer behind the pooling has another width.
@@ -28,13 +31,13 @@ def replace_pooling(name: str, model: SentenceTransformer, pooling: PoolingMode)
     own = next((module for module in modules if isinstance(module, Pooling)), None)
     if own is None or not isinstance(transformer, Transformer):
         raise ConfigError(
-            f"train.pooling: {name} has no pooling to replace ({_names(modules)}); leave train.pooling unset"
+            f"{setting}: {name} has no pooling to replace ({_names(modules)}); leave {setting} unset"
         )
     width = transformer.get_embedding_dimension()
     if own.get_embedding_dimension() != width and any(isinstance(module, Dense) for module in modules):
         raise ConfigError(
-            f"train.pooling: {name} has a dense layer behind its pooling ({own.pooling_mode}), which has "
-            f"another width than {pooling}; leave train.pooling unset"
+            f"{setting}: {name} has a dense layer behind its pooling ({own.pooling_mode}), which has "
+            f"another width than {pooling}; leave {setting} unset"
         )
     transformer.config.output_hidden_states = pooling == "first_last"
     place = modules.index(own)

@@ -111,8 +111,7 @@ STAGES: dict[str, Callable[[Config, Transaction, Progress, Known], object]] = {
 def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """Run all stages in order, up to and including `until`; existing results are reused.
 
-    The stage `evaluate` is left out if nothing can be measured: `evaluate.data` is empty and
-    `evaluate.held_out` is 0.
+    See `stages_of` for those that are left out.
 
     Args:
         config: the configuration of the run.
@@ -124,9 +123,20 @@ def run(config: Config, progress: Progress, until: str | None = None) -> Store:
     """
     names = list(STAGES)
     names = names[: names.index(until) + 1] if until else names
-    has_tasks = config.evaluate.data or config.evaluate.held_out
-    names = [name for name in names if name != "evaluate" or has_tasks]
-    return run_stages("run", names, config, progress)
+    needed = stages_of(config)
+    return run_stages("run", [name for name in names if name in needed], config, progress)
+
+
+def stages_of(config: Config) -> list[str]:
+    """Return the stages of a run, in order.
+
+    Generation and curation are left out if the encoder is trained on all sentences (`train.rows`), and the
+    evaluation if nothing can be measured: `evaluate.data` is empty and `evaluate.held_out` is 0.
+    """
+    left_out = {"generate", "curate"} if config.train.rows == "sentences" else set()
+    if not (config.evaluate.data or config.evaluate.held_out):
+        left_out.add("evaluate")
+    return [name for name in STAGES if name not in left_out]
 
 
 def run_step(name: str, config: Config, progress: Progress) -> None:

@@ -69,6 +69,8 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
         raise ConfigError(
             "evaluate.data is empty: a refresh needs metrics to decide on a model; name labelled files"
         )
+    if config.train.rows == "sentences":
+        raise ConfigError("train.rows: a refresh retrains by how many triplets changed; set it to curated")
     require_no_problems(full_run.STAGES, config)
     tasks = find_tasks(config.evaluate.data)  # read once, so that both models are measured on the same data
     check_tolerances(config, tasks.digests)

@@ -23,7 +23,7 @@ from multicsr.rows import (
     row_id,
 )
 from multicsr.stages.curate.held_out import is_held_out
-from multicsr.stages.evaluate.held_out import held_out_share
+from multicsr.stages.evaluate.held_out import held_out_share, rows_trained_on
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
 from multicsr.storage.manifest import (
     Manifest,
@@ -90,17 +90,21 @@ def remarks(snapshot: Snapshot) -> list[str]:
         "version, that is not listed any more"
         for name in Log(snapshot.store).holes()
     ]
-    if "model" not in snapshot or "curated" not in snapshot:
+    if "model" not in snapshot:
         return found
-    model, curated = snapshot.manifest("model"), snapshot.manifest("curated")
+    model = snapshot.manifest("model")
+    if (rows := rows_trained_on(model)) not in snapshot:
+        return found
+    source = snapshot.manifest(rows)
     labelled = [snapshot.store.read_table(entry, ["row_id"]) for entry in _labelled_files(model)]
-    digests = [curated.rows_digest, *(rows_digest(table["row_id"]) for table in labelled)]
+    digests = [source.rows_digest, *(rows_digest(table["row_id"]) for table in labelled)]
     rejects_read = sum(entry.rows for entry in model.reject_files)
-    rows_in = curated.rows_out + sum(table.num_rows for table in labelled) + rejects_read
+    rows_in = source.rows_out + sum(table.num_rows for table in labelled) + rejects_read
     if (model.rows_in, model.rows_digest) != (rows_in, add_digests(digests)):
+        trained_on = "triplets" if rows == "curated" else rows
         found.append(
-            "the model was trained on other triplets than this version holds; `multicsr train` makes a new "
-            "one"
+            f"the model was trained on other {trained_on} than this version holds; `multicsr train` makes a "
+            "new one"
         )
     return found
 

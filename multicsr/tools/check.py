@@ -56,7 +56,10 @@ def examine(config: Config | None, mistakes: Sequence[str] = ()) -> None:
     findings = [*_python(), *dict.fromkeys(_packages()), *_extras(), *_torch(), *_machine()]
     findings += [Finding("", "", line) for line in mistakes]
     if config is not None:
-        findings += [*_problems(config), *_labels(config), *_endpoint(config), *_store(config)]
+        findings += _problems(config)
+        if config.train.rows == "curated":  # else no LLM is asked
+            findings += [*_labels(config), *_endpoint(config)]
+        findings += _store(config)
     for finding in findings:
         if finding.what:
             mark = ("wrong", "red") if finding.remedy else ("ok   ", "green")
@@ -146,10 +149,10 @@ def _machine() -> Iterator[Finding]:
 
 def _problems(config: Config) -> Iterator[Finding]:
     """Yield the problems that would end a run of all stages, or that there is none."""
-    from multicsr.pipeline.full_run import STAGES
+    from multicsr.pipeline.full_run import stages_of
     from multicsr.pipeline.preflight import find_problems
 
-    problems = find_problems(STAGES, config)
+    problems = find_problems(stages_of(config), config)
     for problem in problems:
         yield Finding("", "", str(problem))
     if not problems:

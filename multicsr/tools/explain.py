@@ -180,6 +180,10 @@ def _rule(manifest: Manifest) -> str:
     if rule is None:
         return ""
     limits = f"a >= {rule.alpha:g}, b <= {rule.beta:g}"
-    gap = f"a >= b + {rule.gamma:g}" if rule.rule == "paper" else "a != b, lower score <= 4"
+    gap = (
+        f"a >= b {'-' if rule.gamma < 0 else '+'} {abs(rule.gamma):g}"
+        if rule.rule == "paper"
+        else "a != b, lower score <= 4"
+    )
     calibrated = "calibrated " if rule.calibration else ""
     return f"; rule on {calibrated}{rule.score} scores: {limits}, {gap}"

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from multicsr.config import Config
 from multicsr.observability.progress import Progress
+from multicsr.stages.evaluate.held_out import rows_trained_on
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
 from multicsr.stages.generate.llm_cache import CacheKey, key_of_folder, remove_rows, span_of
 from multicsr.stages.ingest.run import identities
@@ -151,7 +152,8 @@ class _StoreScan:
             if store.exists(manifest_name(artifact, key))  # not deleted by an earlier gc that kept less
         ]
         self._needed |= {
-            ("curated", unused_name(store, name)) for name in map(_trained_on, manifests) if name
+            (artifact, unused_name(store, name))
+            for artifact, name in filter(None, map(_trained_on, manifests))
         }
         self._keys = {key for _, key in self._needed}
         self._cache_keys = {CacheKey.of(each.settings) for each in manifests if each.stage == "generate"}
@@ -238,9 +240,11 @@ def _kept(published: Sequence[Version], keep: int, before_s: float) -> list[Vers
     return [*recent, *published[-keep:]]
 
 
-def _trained_on(manifest: Manifest) -> str | None:
-    """Return the cause of the triplets that a model was trained on; None if the manifest is no model's."""
-    return str(manifest.settings["input"]).partition(":")[0] if manifest.stage == "train" else None
+def _trained_on(manifest: Manifest) -> tuple[str, str] | None:
+    """Return artifact and cause of the rows that a model was trained on; None for other manifests."""
+    if manifest.stage != "train":
+        return None
+    return rows_trained_on(manifest), str(manifest.settings["input"]).partition(":")[0]
 
 
 def _groups(store: Store, folder: str, depth: int) -> dict[str, _Group]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -47,10 +48,25 @@ def resolved_lines(path: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
         ConfigError: the configuration is not valid.
     """
     config = load_config(path, overrides)
-    recipe = _recipe(config)
-    sources = setting_sources(path, overrides)
+    yield from setting_lines(config, setting_sources(path, overrides), str(path), _by_encoder(config))
+
+
+def setting_lines(
+    config: Config,
+    sources: Mapping[Keys, str],
+    place: str,
+    by_encoder: Mapping[Keys, object] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Yield the lines of the YAML text of a configuration.
+
+    Args:
+        config: the configuration.
+        sources: origin of each setting or section that is given, by its path.
+        place: origin of settings that are given and not in `sources`.
+        by_encoder: settings whose default depends on the encoder, with that default.
+    """
     settings = [
-        _with_source(keys, value, sources if is_given else {}, str(path), recipe.get(keys))
+        _with_source(keys, value, sources if is_given else {}, place, by_encoder.get(keys))
         for keys, value, is_given in _leaves(config, ())
     ]
     stated = _stated(settings)
@@ -64,7 +80,7 @@ def resolved_lines(path: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
         sections = parents
         is_comment = setting.keys not in stated
         source = f"{setting.source}; it has no effect here" if is_comment else setting.source
-        yield _line(len(parents), f"{name}: {_yaml(setting.value)}", source, is_comment=is_comment)
+        yield _line(len(parents), f"{name}: {value_as_yaml(setting.value)}", source, is_comment=is_comment)
 
 
 def _leaves(section: Section, keys: Keys) -> Iterator[tuple[Keys, object, bool]]:
@@ -79,7 +95,7 @@ def _leaves(section: Section, keys: Keys) -> Iterator[tuple[Keys, object, bool]]
             yield from _leaves(value, (*keys, name))
 
 
-def _recipe(config: Config) -> dict[Keys, object]:
+def _by_encoder(config: Config) -> dict[Keys, object]:
     """Return the settings whose default depends on the encoder, with that default; none if it is missing."""
     try:
         train = resolved(config).train
@@ -141,7 +157,7 @@ def _put(tree: dict[str, object], setting: Setting) -> None:
     node[name] = setting.value
 
 
-def _yaml(value: object) -> str:
+def value_as_yaml(value: object) -> str:
     """Return a value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return text.removesuffix("...\n").strip()

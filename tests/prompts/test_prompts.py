@@ -29,6 +29,13 @@ def test_reference_keeps_the_trailing_space_and_the_run_of_spaces():
     assert "5.0:" + " " * 17 + "(a) A. (b) B." in prompts.scoring("A.", "B.")
 
 
+def test_a_query_is_asked_for_and_scored_by_its_passage_byte_for_byte():
+    prompts = load_prompts("retrieval")
+    assert (len(prompts.entailment), len(prompts.contradiction)) == (4, 4)
+    assert prompts.generation("It rains.", "Do it.") == "Passage: It rains.\nDo it.\nQuery:"
+    assert prompts.scoring("It rains.", "is it wet").endswith("(a) It rains. (b) is it wet\nScore:")
+
+
 def test_braces_in_a_premise_stay_as_they_are():
     prompts = load_prompts("syncse")
     assert "{hypothesis} {premise}" in prompts.scoring("{hypothesis} {premise}", "B.")

@@ -88,7 +88,7 @@ class _Evaluator:
 
 def _rows_in_order(paths: Sequence[str], read: Any, name_rows: Any, order_P: Any) -> pa.Table:
     """Do what `row_stream.rows_in_order` does."""
-    rows = pa.concat_tables(map(read, paths))
+    rows = pa.concat_tables(map(read, paths), promote_options="default")
     names = name_rows(rows)
     by_name = np.argsort(names)
     return rows.take(by_name[np.searchsorted(names[by_name], order_P)])

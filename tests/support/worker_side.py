@@ -32,6 +32,8 @@ CASES = {
     "float64, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float64),
     "labelled": ({}, torch.float64),
     "labelled, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float64),
+    "gist": ({"objective": "gist"}, torch.float64),
+    "gist, GradCache": ({"objective": "gist", "micro_batch": 4, "grad_cache": True}, torch.float64),
     "float32": ({}, torch.float32),
     "float32, GradCache": ({"micro_batch": 4, "grad_cache": True}, torch.float32),
     **{f"ZeRO {zero}": ({"deepspeed": {"zero": zero}}, torch.float32) for zero in range(4)},
@@ -45,6 +47,8 @@ CASES = {
 }
 LABELLED = {"labelled", "labelled, GradCache"}
 """Cases in which half of the rows are labelled: with weights, some of them pairs."""
+GIST = {"gist", "gist, GradCache"}
+"""Cases with a loss that compares premises with premises too."""
 DROPOUT = {"float64, micro-batches", "float64, GradCache", "labelled, GradCache"}
 """Cases with dropout on: the same on any number of workers, where all have whole micro-batches."""
 
@@ -56,7 +60,10 @@ def run(case: str, folder: Path) -> dict[str, object]:
     """Loss, masked share and gradient of the first global batch."""
     settings, dtype = CASES[case]
     common = TrainConfig.model_validate_json((folder / "config.json").read_text())
-    config = TrainConfig.model_validate(common.model_dump(exclude_unset=True) | settings)
+    tree = common.model_dump(exclude_unset=True) | settings
+    if case in GIST:
+        tree["mask"].pop("sigma")
+    config = TrainConfig.model_validate(tree)
     table = pq.read_table(folder / "triplets.parquet")
     parts = [digest_rows(table, config.objective)]
     if case in LABELLED:
@@ -76,13 +83,13 @@ def run(case: str, folder: Path) -> dict[str, object]:
     batch = next(feed(source, plan, 0, encoder.tokenize, config, 3))
     vectors = MaskVectors(InsideEmbedder(MaskModel(config.mask, "cpu")), len(index.sentence_T), 1.0)
     vector_GSD = vectors.take(vectors.ask(index.text_RS[batch.row_G], batch.own.sentences))
-    keep_NC = read_mask.read_mask(config, vector_GSD).keep_NC
+    read = read_mask.read_mask(config, vector_GSD)
     by = load_engine(encoder, config, None)
     weight_G, has_negative_G = (
         None if values is None else torch.from_numpy(values[batch.row_G])
         for values in (index.weight_R, index.has_negative_R)
     )
-    ready = LossBatch(batch, keep_NC, None, weight_G, has_negative_G)
+    ready = LossBatch(batch, read.keep_NC, None, weight_G, has_negative_G, read.keep_same_N2G)
     result = gradient.Gradients(config, by).add(ready)
     by.step(0.0)
     # From nothing, AdamW's first moment is a tenth of the gradient.

@@ -46,6 +46,13 @@ def held_out_share(model: Manifest) -> float:
     return share if isinstance(share, float) else 0.0
 
 
+def rows_trained_on(model: Manifest) -> str:
+    """Return the name of the artifact whose rows a model was trained on: `curated` or `sentences`."""
+    train = model.settings.get("train")
+    is_of_sentences = isinstance(train, dict) and train.get("rows") == "sentences"
+    return "sentences" if is_of_sentences else "curated"
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Curated triplets that the training did not see; all lists have the same length."""

@@ -16,7 +16,7 @@ from multicsr.errors import ConfigError, MulticsrError
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.stage_runner import PartShard
 from multicsr.stages.curate.held_out import is_held_out
-from multicsr.stages.evaluate.held_out import held_out_share
+from multicsr.stages.evaluate.held_out import held_out_share, rows_trained_on
 from multicsr.stages.evaluate.records import read_record
 from multicsr.stages.evaluate.task import Role, Task
 from multicsr.stages.evaluate.tasks import find_tasks, read_task
@@ -72,7 +72,7 @@ def known_texts(tasks: Mapping[str, Task]) -> KnownTexts:
 
 
 class LeaksOfTraining(FileRecord):
-    """The triplets of a training of which the labelled sets have a text."""
+    """The triplets of a training, or its sentences (`train.rows`), of which the labelled sets have a text."""
 
     num_triplets: int
     """Number of triplets of the training, curated and labelled ones; those that are held out or were left out
@@ -92,22 +92,27 @@ class LeaksOfTraining(FileRecord):
 _leaks = TypeAdapter(LeaksOfTraining)
 
 
-def look_for_leaks(store: Store, curated: Manifest, model: Manifest, known: KnownTexts) -> LeaksOfTraining:
-    """Look for the triplets that a model was trained on, curated and labelled ones, in labelled sets.
+def look_for_leaks(store: Store, trained_on: Manifest, model: Manifest, known: KnownTexts) -> LeaksOfTraining:
+    """Look for the rows that a model was trained on, those of the corpus and labelled ones, in labelled sets.
 
     Args:
         store: the store.
-        curated: manifest of the triplets.
+        trained_on: manifest of the artifact `rows_trained_on`.
         model: manifest of the model.
         known: texts of the sets.
     """
     share = held_out_share(model)
+    has_triplets = rows_trained_on(model) == "curated"
     is_clean = model.settings.get("leaks") == known.digest()
 
     def look(shard: PartShard) -> Leaks:
         """Look for the triplets of one file; no labelled triplet is held out, and some have no negative."""
+        if not has_triplets:
+            texts = store.read_table(shard.entry, ["text"])["text"].to_pylist()
+            leaks, _ = find_leaks(known, texts)
+            return Leaks(num_rows=leaks.num_rows - leaks.num_leaked) if is_clean else leaks
         rows = store.read_table(shard.entry, ["row_id", *_TEXTS])
-        if shard.entry in curated.files:
+        if shard.entry in trained_on.files:
             rows = rows.filter(pa.array(~is_held_out(rows["row_id"].to_pylist(), share), pa.bool_()))
         texts, positives, negatives = (rows[name].to_pylist() for name in _TEXTS)
         negatives = [
@@ -117,7 +122,7 @@ def look_for_leaks(store: Store, curated: Manifest, model: Manifest, known: Know
         return Leaks(num_rows=leaks.num_rows - leaks.num_leaked) if is_clean else leaks
 
     labelled = [entry for entry in model.files if f"/{LABELLED_TRIPLETS}/" in entry.path]
-    shards = [PartShard(entry) for entry in (*curated.files, *labelled)]
+    shards = [PartShard(entry) for entry in (*trained_on.files, *labelled)]
     leaks = sum(map_items("evaluate", lambda: look, shards, Pool()), Leaks())
     return LeaksOfTraining(
         num_triplets=leaks.num_rows,

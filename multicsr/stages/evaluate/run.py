@@ -14,7 +14,13 @@ from multicsr.models.resolve import identify_weights
 from multicsr.observability.progress import Progress
 from multicsr.stages.evaluate.cache import METHOD
 from multicsr.stages.evaluate.encoders import Candidate, Evaluation, measure_models, saved
-from multicsr.stages.evaluate.held_out import HeldOut, choosing_share, held_out_share, read_held_out
+from multicsr.stages.evaluate.held_out import (
+    HeldOut,
+    choosing_share,
+    held_out_share,
+    read_held_out,
+    rows_trained_on,
+)
 from multicsr.stages.evaluate.leaks import LEAKS, labelled_texts, look_for_leaks
 from multicsr.stages.evaluate.neighbours import (
     MOST_TEXTS,
@@ -111,8 +117,8 @@ def _measured(
         )
         candidates = [*_baselines(config), trained]
         evaluation, records = _records(candidates, tasks, held_out, config.evaluate.batch_size, progress)
-    if "curated" in snapshot and (texts := known()) is not None:
-        records[LEAKS] = look_for_leaks(store, snapshot.manifest("curated"), model, texts)
+    if (rows := rows_trained_on(model)) in snapshot and (texts := known()) is not None:
+        records[LEAKS] = look_for_leaks(store, snapshot.manifest(rows), model, texts)
     return Contents(
         rows_digest=model.rows_digest,
         files=[store.write_json(f"{artifact.folder}/{name}", record) for name, record in records.items()],

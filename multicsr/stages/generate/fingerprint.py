@@ -25,6 +25,8 @@ _VLLM = {"max_model_len", "tensor_parallel", "quantization", "lora"}
 _DECODING = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
 _SCORING = {"method", "max_new_tokens"}
 """Settings that decide what the LLM writes, by section."""
+_SCORING_IF_SET = {"forms"}
+"""Settings of scoring that are part of the key only where they differ from their default."""
 
 
 def result_settings(config: Config) -> dict[str, JsonValue]:
@@ -58,8 +60,9 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
     method = stored_name(config.score.method)
     if not config.score.uses_llm:
         name, setting = config.scoring_encoder
+        pooled = {} if config.scoring_pooling is None else {"pooling": config.scoring_pooling}
         return {
-            "score": {"method": method, "prompt": config.scoring_prompt},
+            "score": {"method": method, "prompt": config.scoring_prompt, **pooled},
             "weights": identify_weights(name, setting),
             "rules": {"hypotheses": HYPOTHESIS_RULES, method: MODEL_SCORES},
         }
@@ -72,7 +75,11 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
     if is_exact and config.score.reads_labels:
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
     settings: dict[str, JsonValue] = {
-        "score": {**config.score.model_dump(mode="json", include=_SCORING), "method": method},
+        "score": {
+            **config.score.model_dump(mode="json", include=_SCORING),
+            "method": method,
+            **config.score.model_dump(mode="json", include=_SCORING_IF_SET, exclude_defaults=True),
+        },
         "prompts": load_prompts(config.generate.prompts).scoring_digest(),
         "rules": rules,
     }

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multicsr.config import ScoreConfig
 from multicsr.llm.base import Engine, Rejection
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.score.expected import expected_scores
-from multicsr.stages.score.parse import Unparsable, parse_score
+from multicsr.stages.score.parse import Unparsable, parse_reference_score, parse_score
 from multicsr.stages.score.scorer import COLUMNS, PairScore
 
 
@@ -35,10 +36,11 @@ class StatedScorer:
 
     column = COLUMNS["llm_stated"]
 
-    def __init__(self, engine: Engine, prompts: PromptSet, max_new_tokens: int) -> None:
+    def __init__(self, engine: Engine, prompts: PromptSet, config: ScoreConfig) -> None:
         self._engine = engine
         self._prompts = prompts
-        self._max_new_tokens = max_new_tokens
+        self._max_new_tokens = config.max_new_tokens
+        self._parse = parse_reference_score if config.forms == "reference" else parse_score
 
     def score(
         self, pairs: Sequence[tuple[str, str]], row_ids: Sequence[str]
@@ -46,7 +48,14 @@ class StatedScorer:
         """Implement `Scorer.score`."""
         prompts = [self._prompts.scoring(*pair) for pair in pairs]
         results = self._engine.reply(prompts, row_ids, self._max_new_tokens)
-        return [each if isinstance(each, Rejection) else _stated(each.text) for each in results]
+        return [each if isinstance(each, Rejection) else self._stated(each.text) for each in results]
+
+    def _stated(self, reply: str) -> PairScore:
+        """Return the score that a reply states."""
+        score = self._parse(reply)
+        if isinstance(score, Unparsable):
+            return PairScore(None, reply, str(score))
+        return PairScore(score, reply)
 
 
 def _expected(probabilities_L: np.ndarray) -> PairScore | Rejection:
@@ -55,11 +64,3 @@ def _expected(probabilities_L: np.ndarray) -> PairScore | Rejection:
     if np.isfinite(score):
         return PairScore(score)
     return Rejection(Reason.ENGINE_ERROR, "label probabilities that are not numbers")
-
-
-def _stated(reply: str) -> PairScore:
-    """Return the score that a reply states."""
-    score = parse_score(reply)
-    if isinstance(score, Unparsable):
-        return PairScore(None, reply, str(score))
-    return PairScore(score, reply)

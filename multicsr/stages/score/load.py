@@ -41,7 +41,7 @@ def load_scorers(config: Config, engine: Engine | None) -> Sequence[Scorer]:
         return [_model_scorer(config)]
     prompts = load_prompts(config.generate.prompts)
     expected = ExpectedScorer(engine, prompts)
-    stated = StatedScorer(engine, prompts, config.score.max_new_tokens)
+    stated = StatedScorer(engine, prompts, config.score)
     ways: dict[str, list[Scorer]] = {
         "llm_expected": [expected],
         "llm_stated": [stated],
@@ -67,6 +67,11 @@ def _model_scorer(config: Config) -> Scorer:
     from multicsr.stages.score.by_encoder import EncoderScorer
 
     encoder = FrozenEncoder(
-        name, setting, device, config.scoring_prompt, trust_remote_code=config.scorer_runs_code
+        name,
+        setting,
+        device,
+        config.scoring_prompt,
+        pooling=config.scoring_pooling,
+        trust_remote_code=config.scorer_runs_code,
     )
     return EncoderScorer(encoder)

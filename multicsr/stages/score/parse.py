@@ -95,6 +95,9 @@ _OTHER_SCALE = re.compile(r"[0-9]\s*(?:%|percent\b|/\s*[0-9]|out of\b)", re.IGNO
 _ANY = re.compile(_NUMBER)
 _LONGEST = 2000
 """Number of characters of a reply that are read."""
+_REFERENCE = re.compile(r"[0-5](?:\.[0-9])?")
+"""Replies from which the authors' public code reads a score."""
+_HIGHEST = 5.0
 _WORDS = {word: float(i) for i, word in enumerate(("zero", "one", "two", "three", "four", "five"))}
 
 
@@ -109,6 +112,16 @@ def parse_score(reply: str) -> float | Unparsable:
         [value] = values
         return value if 0 <= value <= 5 else Unparsable.OUT_OF_RANGE
     return Unparsable.SEVERAL_NUMBERS if values else _why_not(text)
+
+
+def parse_reference_score(reply: str) -> float | Unparsable:
+    """Return the score of a reply as the authors' public code reads it: `4` or `4.5`, and nothing else.
+
+    The code also takes 5.1 to 5.9 for scores. They are above the scale of the prompt, so here they are none.
+    """
+    if not _REFERENCE.fullmatch(reply):
+        return _why_not(reply[:_LONGEST])
+    return float(reply) if float(reply) <= _HIGHEST else Unparsable.OUT_OF_RANGE
 
 
 def _stated(text: str) -> list[str]:

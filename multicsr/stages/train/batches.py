@@ -14,6 +14,7 @@ from multicsr.stages.train.data.plan import Plan
 from multicsr.stages.train.data.source import RowNumbers
 from multicsr.stages.train.job import TrainingJob
 from multicsr.stages.train.mask_model.batch_masks import BatchMasks
+from multicsr.stages.train.mask_model.read_mask import Mask
 from multicsr.stages.train.mask_model.vector_cache import PendingBatch
 from multicsr.stages.train.monitoring.step_timer import StepTimer
 
@@ -31,6 +32,8 @@ class LossBatch(NamedTuple):
     """Weight of each row of the global batch; None: all rows have the same."""
     has_negative_G: Tensor | None
     """False for a row without a hard negative, bool; None: all rows have one."""
+    keep_same_N2G: Tensor | None = None
+    """Mask of premises with premises and positives with positives; None if the objective compares none."""
 
 
 class BatchStream:
@@ -52,14 +55,15 @@ class BatchStream:
     def ready(self, timer: StepTimer) -> Iterator[LossBatch]:
         """Yield every batch, after the vectors of the next one were requested; `timer` counts the waiting."""
         for batch, pending in self._asked_ahead(timer):
-            keep_NC, index = self._keep(batch, pending, timer), self._job.index
+            mask, index = self._mask(batch, pending, timer), self._job.index
             own_N = batch.row_G[distributed.own_rows(len(batch.row_G))]
             yield LossBatch(
                 batch,
-                keep_NC,
+                None if mask is None else mask.keep_NC,
                 self._values(index.score_R2, own_N),
                 self._values(index.weight_R, batch.row_G),
                 self._values(index.has_negative_R, batch.row_G),
+                None if mask is None else mask.keep_same_N2G,
             )
 
     def _asked_ahead(self, timer: StepTimer) -> Iterator[tuple[Batch, PendingBatch | None]]:
@@ -73,8 +77,8 @@ class BatchStream:
         if before is not None:
             yield before
 
-    def _keep(self, batch: Batch, pending: PendingBatch | None, timer: StepTimer) -> Tensor | None:
-        """Return keep_NC of this worker's anchors, and count its cells in the first epoch; None: no mask."""
+    def _mask(self, batch: Batch, pending: PendingBatch | None, timer: StepTimer) -> Mask | None:
+        """Return the mask of this worker's anchors, and count its cells in the first epoch; None: no mask."""
         if self._masks is None or pending is None:
             return None
         with timer.waiting_for("mask"):

@@ -34,11 +34,13 @@ NO_RESULT = {
 """Settings of `train` that do not affect the trained model, so a run may resume with other values."""
 BY_CONTENT = {EXTRA_TRIPLETS, "keep"}
 """Settings of `train` that name files of which `deciding_files` has only the content."""
-IF_SET = {"matryoshka", "merge", "keep_tolerance"}
+IF_SET = {"matryoshka", "merge", "keep_tolerance", "rows"}
 """Settings of `train` that are part of the fingerprint only where they differ from their default: they were
 added when there were models already."""
 NO_RESULT_OF_MASK = {"place", "cache_gib", "trust_remote_code"}
 """Settings of `train.mask` that do not affect the trained model."""
+IF_SET_OF_MASK = {"pooling"}
+"""Settings of `train.mask` that are part of the fingerprint only where they are set."""
 
 ROW_SETTINGS = ("held_out", "leaks")
 """Names of what `deciding_rows` returns."""
@@ -126,7 +128,11 @@ def deciding_settings(config: TrainConfig) -> dict[str, JsonValue]:
     at_default = {
         name for name in IF_SET if getattr(config, name) in (TrainConfig.model_fields[name].get_default(), [])
     }
+    unset_of_mask = {name for name in IF_SET_OF_MASK if getattr(config.mask, name, None) is None}
     return config.model_dump(
         mode="json",
-        exclude={**dict.fromkeys(NO_RESULT | BY_CONTENT | at_default, True), "mask": NO_RESULT_OF_MASK},
+        exclude={
+            **dict.fromkeys(NO_RESULT | BY_CONTENT | at_default, True),
+            "mask": NO_RESULT_OF_MASK | unset_of_mask,
+        },
     )

@@ -89,7 +89,12 @@ class Gradients:
         """Return the loss of the global batch, and this worker's share of it, which is differentiated."""
         batch, has_negative_G = ready.batch, ready.has_negative_G
         num_rows = len(batch.row_G)
-        candidate_GSD = distributed.gather(embedding_SND[1:].transpose(0, 1), num_rows)
+        premise_GD = None
+        if self._objective.compares_same:
+            embedding_GSD = distributed.gather(embedding_SND.transpose(0, 1), num_rows)
+            premise_GD, candidate_GSD = embedding_GSD[:, 0], embedding_GSD[:, 1:]
+        else:
+            candidate_GSD = distributed.gather(embedding_SND[1:].transpose(0, 1), num_rows)
         negative_HD = candidate_GSD[:, 1] if candidate_GSD.shape[1] > 1 else None
         keep_NC = ready.keep_NC
         if has_negative_G is not None and negative_HD is not None:
@@ -106,6 +111,8 @@ class Gradients:
             keep_NC=keep_NC,
             score_N2=ready.score_N2,
             weight_G=ready.weight_G,
+            premise_GD=premise_GD,
+            keep_same_N2G=ready.keep_same_N2G,
         )
         share = mean_over_widths(self._objective.loss, inputs, self._config.matryoshka)
         num_candidates = num_rows + (0 if negative_HD is None else len(negative_HD))

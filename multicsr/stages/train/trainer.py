@@ -32,7 +32,13 @@ from multicsr.rows import Reason
 from multicsr.stages.ingest.leaks import Leaks, report_leaks
 from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.stages.train.data.extra_rows import write_triplets
-from multicsr.stages.train.data.index import columns_of, digest_labelled, digest_rows, with_negatives
+from multicsr.stages.train.data.index import (
+    columns_of,
+    digest_labelled,
+    digest_rows,
+    rows_artifact,
+    with_negatives,
+)
 from multicsr.stages.train.data.withheld import withheld_reasons
 from multicsr.stages.train.failures import Failures
 from multicsr.stages.train.fingerprint import (
@@ -106,7 +112,9 @@ def model_fingerprint(
 
 def _artifact(config: Config, snapshot: Snapshot, start: str | None, known: KnownTexts | None) -> Artifact:
     """Return the artifact `model` that `train` makes with the same arguments."""
-    settings = unused(snapshot.store, _settings(config, snapshot.manifest("curated"), start, known))
+    settings = unused(
+        snapshot.store, _settings(config, snapshot.manifest(rows_artifact(config.train)), start, known)
+    )
     return Artifact(snapshot.store, "train", _ARTIFACT, config.name, settings, unit=None, summarise=_summary)
 
 
@@ -149,7 +157,7 @@ def _trained(
     Raises:
         ConfigError, RunError: see `train`.
     """
-    store, source = snapshot.store, snapshot.manifest("curated")
+    store, source = snapshot.store, snapshot.manifest(rows_artifact(config.train))
     training = f"training/{artifact.fingerprint}"
     labelled = _labelled(config, artifact)
     rows = round(source.rows_out * (1 - config.evaluate.held_out)) + labelled.rows_out
@@ -158,7 +166,8 @@ def _trained(
     with start_ray(config.train.workers * config.train.cpus_per_worker):
         check_resources(config)
         leaks = _make_indexes(config, store, source, labelled, training, known)
-        of_all = f"{source.rows_out + labelled.rows_out:,} triplets"
+        unit = "triplets" if config.train.rows == "curated" else "sentences"
+        of_all = f"{source.rows_out + labelled.rows_out:,} {unit}"
         report_leaks("train", of_all, leaks, config.evaluate.drop_leaks, progress)
         progress.announce(f"starting {config.train.workers} worker{'s' if config.train.workers > 1 else ''}")
         with followed_in(store, f"{training}/{LOG}", progress):

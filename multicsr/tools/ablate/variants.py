@@ -87,6 +87,8 @@ def variants(
         ConfigError: the objective reads scores, a stage is switched off already, the recipe does not suit the
             encoder, or the human triplets are of the wrong kind.
     """
+    if config.train.rows == "sentences":
+        raise ConfigError("train.rows: an ablation compares trainings on triplets; set it to curated")
     if OBJECTIVES[config.train.objective].uses_scores:
         raise ConfigError(
             f"train.objective: {config.train.objective} trains on scores, which the variants of an ablation "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from multicsr.config import Config
-from multicsr.errors import RunError
+from multicsr.errors import ConfigError, RunError
 from multicsr.execution.materialise import Artifact, complete
 from multicsr.execution.ray_session import lazy_ray_session
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
@@ -62,6 +62,8 @@ def preview(config: Config, num_rows: int, progress: Progress) -> Preview:
         ConfigError: the configuration cannot work.
         RunError: no record of the sample is usable, or a file or the LLM fails.
     """
+    if config.train.rows == "sentences":
+        raise ConfigError("train.rows: sentences asks no LLM, so there is nothing to preview; run it")
     require_no_problems(STAGES, config)
     config, _ = named_prompts(config, progress)
     corpus = read_sample(config, progress)

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from multicsr.config import MaskConfig, TrainConfig
 from multicsr.stages.train.data.index import digest_rows, join_index
-from multicsr.stages.train.fingerprint import identity
+from multicsr.stages.train.fingerprint import deciding_settings, identity
+from multicsr.stages.train.mask_model.model import mask_model_fingerprint
 
 
 @pytest.fixture
@@ -27,6 +28,17 @@ def test_a_runs_identity(config, triplets):
     assert identity(config.model_copy(update={"workers": 4, "grad_cache": True}), index, 3) == known
     elsewhere = config.mask.model_copy(update={"place": "worker", "cache_gib": 1.0})
     assert identity(config.model_copy(update={"mask": elsewhere}), index, 3) == known
+
+
+def test_pooling_of_the_mask_model_and_rows_count_only_where_they_are_set(config):
+    known = deciding_settings(config)
+    assert "rows" not in known
+    assert "pooling" not in known["mask"]
+    pooled = config.model_copy(update={"mask": config.mask.model_copy(update={"pooling": "cls"})})
+    assert deciding_settings(pooled)["mask"]["pooling"] == "cls"
+    assert mask_model_fingerprint(pooled.mask) != mask_model_fingerprint(config.mask)
+    of_sentences = TrainConfig(encoder=config.encoder, rows="sentences", objective="simcse_unsup", mask=None)
+    assert deciding_settings(of_sentences)["rows"] == "sentences"
 
 
 @pytest.mark.parametrize("objective", ["claif", "clhaif"])

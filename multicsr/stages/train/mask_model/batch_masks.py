@@ -5,7 +5,7 @@ from torch import Tensor
 from multicsr.stages.train.data.loader import Batch
 from multicsr.stages.train.job import TrainingJob
 from multicsr.stages.train.mask_model.model import Embedder, mask_model_fingerprint
-from multicsr.stages.train.mask_model.read_mask import read_mask
+from multicsr.stages.train.mask_model.read_mask import Mask, read_mask
 from multicsr.stages.train.mask_model.statistics import MaskStatistics
 from multicsr.stages.train.mask_model.vector_cache import MaskVectors, PendingBatch
 from multicsr.storage.store import Store
@@ -43,8 +43,8 @@ class BatchMasks:
         """Wait for the vectors of a batch and return them, fp16 [G, S, D] on the CPU."""
         return self._vectors.take(pending)
 
-    def keep(self, batch: Batch, vector_GSD: Tensor, *, is_counted: bool) -> Tensor:
-        """Return keep_NC of this worker's anchors.
+    def keep(self, batch: Batch, vector_GSD: Tensor, *, is_counted: bool) -> Mask:
+        """Return the mask of this worker's anchors.
 
         Args:
             batch: the global batch.
@@ -58,7 +58,7 @@ class BatchMasks:
             index = self._job.index
             has_negative_G = None if index.has_negative_R is None else index.has_negative_R[batch.row_G]
             self.mask_statistics.add(batch.row_G, mask, index.row_R, has_negative_G)
-        return mask.keep_NC
+        return mask
 
     def write_vectors(self) -> None:
         """Write the new vectors to the store, if there is one. Only one worker calls it."""

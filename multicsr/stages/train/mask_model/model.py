@@ -47,6 +47,7 @@ class MaskModel(FrozenEncoder):
             "train.mask.model",
             device,
             config.prompt,
+            pooling=config.pooling,
             trust_remote_code=config.trust_remote_code,
         )
 
@@ -83,4 +84,5 @@ def mask_model_fingerprint(config: MaskConfig, device: str = "cpu") -> str:
     """
     weights = identify_weights(config.model, "train.mask.model")
     method = f"{VECTOR_METHOD}, {rows_per_pass(device)} rows"
-    return fingerprint({"model": weights, "prompt": config.prompt, "method": method})
+    pooled = {} if config.pooling is None else {"pooling": config.pooling}
+    return fingerprint({"model": weights, "prompt": config.prompt, "method": method, **pooled})

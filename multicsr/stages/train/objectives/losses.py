@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multicsr.stages.train.objectives.mask import keep_cells, keep_cells_reference
+from multicsr.stages.train.objectives.mask import keep_cells, keep_cells_gist, keep_cells_reference
 
 _TOP_SCORE = 5.0
 """Highest score that the LLM gives."""
@@ -46,6 +46,11 @@ class LossInputs:
     """The LLM's scores a = (x, x+) and b = (x, x-) of this worker's rows, in [0, 5]."""
     weight_G: Tensor | None = None
     """Weights of all rows, positive; None: all rows count the same."""
+    premise_GD: Tensor | None = None
+    """Embeddings of the premises of all rows; None if the objective does not compare premises."""
+    keep_same_N2G: Tensor | None = None
+    """Mask, bool, True = the cell stays, of this worker's anchors with the premises of all rows, then of
+    their positives with the positives of all rows; None if the objective does not compare them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Objective:
     """True if the loss uses the scores a and b."""
     keep: Callable[[Tensor, float, int], Tensor] | None = None
     """Mask function (similarity_NC, sigma, anchor_offset) -> keep_NC; None: the objective has no mask."""
+    compares_same: bool = False
+    """True if premises are compared with premises and positives with positives too, under a mask
+    (`keep_same_gist`)."""
 
 
 def masked_infonce(inputs: LossInputs) -> Tensor:
@@ -138,6 +146,25 @@ def clhaif(inputs: LossInputs) -> Tensor:
     return _share(inputs, label_N * _nll(inputs, _logits(inputs)))
 
 
+def gist(inputs: LossInputs) -> Tensor:
+    """Compute the loss of GISTEmbed (Solatorio 2024): InfoNCE in which P decides what is a negative.
+
+    Candidates of an anchor are the positives and hard negatives of all rows, the premises of all rows and,
+    compared with the anchor's own positive, the positives of all rows. P removes each one that it finds
+    nearer than the anchor's own positive is to the anchor.
+
+    Raises:
+        ValueError: `premise_GD`, `keep_NC` or `keep_same_N2G` is missing.
+    """
+    anchor_ND, positive_GD = _unit(inputs.anchor_ND), _unit(inputs.positive_GD)
+    own_ND = positive_GD[inputs.anchor_offset : inputs.anchor_offset + len(anchor_ND)]
+    with torch.autocast(anchor_ND.device.type, enabled=False):
+        same = [anchor_ND @ _unit(_needed(inputs.premise_GD, "premise_GD")).T, own_ND @ positive_GD.T]
+    keep = [_needed(inputs.keep_NC, "keep_NC"), _needed(inputs.keep_same_N2G, "keep_same_N2G")]
+    logits = torch.cat([_logits(inputs), *(cosine_NG / inputs.temperature for cosine_NG in same)], dim=1)
+    return _share(inputs, _nll(inputs, logits.masked_fill(~torch.cat(keep, dim=1), -torch.inf)))
+
+
 def mean_over_widths(
     loss: Callable[[LossInputs], Tensor], inputs: LossInputs, widths: Sequence[int]
 ) -> Tensor:
@@ -163,6 +190,7 @@ OBJECTIVES: dict[str, Objective] = {
     "multicsr_reference": Objective(multicsr_reference, _TRIPLET, keep=keep_cells_reference),
     "simcse_sup": Objective(simcse_sup, _TRIPLET),
     "simcse_unsup": Objective(simcse_unsup, ("text",)),
+    "gist": Objective(gist, _TRIPLET, keep=keep_cells_gist, compares_same=True),
     "claif": Objective(claif, _TRIPLET, uses_scores=True),
     "clhaif": Objective(clhaif, _TRIPLET, uses_scores=True),
 }
@@ -179,12 +207,13 @@ def _share(inputs: LossInputs, loss_N: Tensor) -> Tensor:
 
 def _shortened(inputs: LossInputs, width: int) -> LossInputs:
     """Return the inputs with the first `width` entries of every embedding."""
-    negative_GD = inputs.negative_GD
+    negative_GD, premise_GD = inputs.negative_GD, inputs.premise_GD
     return replace(
         inputs,
         anchor_ND=inputs.anchor_ND[:, :width],
         positive_GD=inputs.positive_GD[:, :width],
         negative_GD=None if negative_GD is None else negative_GD[:, :width],
+        premise_GD=None if premise_GD is None else premise_GD[:, :width],
     )
 
 

@@ -80,3 +80,35 @@ def keep_cells_reference(similarity_NC: Tensor, sigma: float, anchor_offset: int
     own_positive_NC = own_row(num_anchors, num_candidates, anchor_offset, similarity_NC.device)
     own_positive_NC[:, num_candidates // 2 :] = False
     return own_positive_NC | (similarity_NC <= sigma)
+
+
+def keep_cells_gist(similarity_NC: Tensor, _sigma: float, anchor_offset: int = 0) -> Tensor:
+    """Return the mask of GISTEmbed (Solatorio 2024); arguments and result are those of `keep_cells`.
+
+    A cell is removed if its cosine is above that of the anchor with its own positive, so sigma has no effect
+    and the own hard negative can be removed. The own positive always stays.
+    """
+    num_anchors, num_candidates = similarity_NC.shape
+    own_positive_NC = own_row(num_anchors, num_candidates, anchor_offset, similarity_NC.device)
+    own_positive_NC[:, num_candidates // 2 :] = False
+    return own_positive_NC | (similarity_NC <= own_positive_cosines(similarity_NC, anchor_offset))
+
+
+def keep_same_gist(threshold_N1: Tensor, similarity_N2G: Tensor, anchor_offset: int = 0) -> Tensor:
+    """Return the mask of GISTEmbed for cells of premises with premises and of positives with positives.
+
+    A cell is removed if it belongs to the anchor's own row, or if its cosine is above the threshold.
+
+    Args:
+        threshold_N1: `own_positive_cosines`.
+        similarity_N2G: cosines of the anchors with all premises, then of their positives with all positives.
+        anchor_offset: row of the first anchor in the global batch.
+    """
+    num_anchors, num_cells = similarity_N2G.shape
+    own_N2G = own_row(num_anchors, num_cells, anchor_offset, similarity_N2G.device)
+    return ~own_N2G & (similarity_N2G <= threshold_N1)
+
+
+def own_positive_cosines(similarity_NC: Tensor, anchor_offset: int) -> Tensor:
+    """Return the cosine of each anchor with its own positive, [N, 1]."""
+    return similarity_NC.diagonal(offset=anchor_offset)[: len(similarity_NC), None]

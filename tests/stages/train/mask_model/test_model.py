@@ -180,3 +180,24 @@ def test_a_zero_vector_is_one_line_that_names_the_sentence(tiny_bert, monkeypatc
         RunError, match=r"^train\.mask\.model gives a zero vector, .* for 'de de[^\n]*; take another"
     ):
         model.embed(["ba", "de " * 20])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_another_pooling_gives_its_vectors(tiny_bert, pooling):
+    """Against the hidden states themselves, one sentence at a time."""
+    texts = sentences(WORDS, [3, 9, 5])
+    found = MaskModel(MaskConfig(model=str(tiny_bert), pooling=pooling), "cpu").embed(texts)
+    model = SentenceTransformer(str(tiny_bert), device="cpu").eval()
+    for text, vector in zip(texts, found, strict=True):
+        with torch.no_grad():
+            tokens = model[0](model.preprocess([text]))["token_embeddings"][0]
+        pooled = tokens[0] if pooling == "cls" else tokens.mean(dim=0)
+        expected = torch.nn.functional.normalize(pooled, dim=0)
+        assert torch.allclose(torch.from_numpy(vector).float(), expected, atol=2e-3)
+
+
+def test_a_model_that_pools_nothing_names_the_setting_of_its_pooling(tmp_path, tiny_bert):
+    model = SentenceTransformer(str(tiny_bert), device="cpu")
+    SentenceTransformer(modules=[model[0]], device="cpu").save(str(tmp_path / "bare"))
+    with pytest.raises(ConfigError, match=r"train\.mask\.pooling: .* has no pooling to replace"):
+        MaskModel(MaskConfig(model=str(tmp_path / "bare"), pooling="cls"), "cpu")

@@ -15,13 +15,20 @@ from multicsr.stages.train.objectives.losses import (
     LossInputs,
     claif,
     clhaif,
+    gist,
     masked_infonce,
     mean_over_widths,
     multicsr_reference,
     simcse_sup,
     simcse_unsup,
 )
-from multicsr.stages.train.objectives.mask import keep_cells, keep_cells_reference, similarity
+from multicsr.stages.train.objectives.mask import (
+    keep_cells,
+    keep_cells_reference,
+    keep_same_gist,
+    own_positive_cosines,
+    similarity,
+)
 
 N, D, TAU, SIGMA = 7, 5, 0.05, 0.4
 
@@ -43,8 +50,10 @@ def p_CD():
 @pytest.fixture
 def inputs() -> LossInputs:
     """A whole batch with everything that any objective may read, but no mask."""
+    anchor_ND = draw(N, D, seed=0).requires_grad_()
     return LossInputs(
-        anchor_ND=draw(N, D, seed=0).requires_grad_(),
+        anchor_ND=anchor_ND,
+        premise_GD=anchor_ND,
         positive_GD=draw(N, D, seed=1).requires_grad_(),
         temperature=TAU,
         negative_GD=draw(N, D, seed=4).requires_grad_(),
@@ -56,8 +65,15 @@ def prepared(name: str, inputs: LossInputs, p_ND: torch.Tensor, p_CD: torch.Tens
     """What a worker gives the objective: its mask, no hard negatives where it embeds the premise alone."""
     objective = OBJECTIVES[name]
     if objective.keep is not None:
-        keep_NC = objective.keep(similarity(p_ND, p_CD), SIGMA, inputs.anchor_offset)
-        inputs = replace(inputs, keep_NC=keep_NC)
+        similarity_NC = similarity(p_ND, p_CD)
+        inputs = replace(inputs, keep_NC=objective.keep(similarity_NC, SIGMA, inputs.anchor_offset))
+    if objective.compares_same:
+        own = slice(inputs.anchor_offset, inputs.anchor_offset + len(p_ND))
+        positive_ND, premise_GD = p_CD[:N][own], draw(N, D, seed=2)
+        same = [similarity(p_ND, premise_GD), similarity(positive_ND, p_CD[:N])]
+        threshold_N1 = own_positive_cosines(similarity_NC, inputs.anchor_offset)
+        keep_same = keep_same_gist(threshold_N1, torch.cat(same, dim=1), inputs.anchor_offset)
+        inputs = replace(inputs, keep_same_N2G=keep_same)
     return inputs if len(objective.sentences) == 3 else replace(inputs, negative_GD=None)
 
 
@@ -125,6 +141,26 @@ def plain_claif(h, h_plus, h_minus, scores) -> torch.Tensor:
     return sum(errors) / len(errors)
 
 
+def plain_gist(h, h_plus, h_minus, p, tau: float) -> torch.Tensor:
+    """GISTEmbed, one anchor and one candidate at a time; `p` are P's vectors of the three columns."""
+    p_x, p_plus, p_minus = p
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(len(h)):
+        threshold = cosine(p_x[i], p_plus[i]).item()
+        denominator = torch.exp(cosine(h[i], h_plus[i]) / tau)
+        for k in range(len(h)):
+            candidates = [(h[i], h_minus[k], p_x[i], p_minus[k])]
+            if k != i:
+                candidates.append((h[i], h_plus[k], p_x[i], p_plus[k]))
+                candidates.append((h[i], h[k], p_x[i], p_x[k]))
+                candidates.append((h_plus[i], h_plus[k], p_plus[i], p_plus[k]))
+            for left, right, p_left, p_right in candidates:
+                if cosine(p_left, p_right).item() <= threshold:
+                    denominator = denominator + torch.exp(cosine(left, right) / tau)
+        total = total - torch.log(torch.exp(cosine(h[i], h_plus[i]) / tau) / denominator)
+    return total / len(h)
+
+
 def plain(name: str, inputs: LossInputs, p_ND: torch.Tensor, p_CD: torch.Tensor) -> torch.Tensor:
     """The objective of a whole batch."""
     h, h_plus, h_minus = inputs.anchor_ND, inputs.positive_GD, inputs.negative_GD
@@ -138,6 +174,8 @@ def plain(name: str, inputs: LossInputs, p_ND: torch.Tensor, p_CD: torch.Tensor)
             return plain_infonce(h, h_plus, h_minus, TAU)
         case "simcse_unsup":
             return plain_infonce(h, h_plus, None, TAU)
+        case "gist":
+            return plain_gist(h, h_plus, h_minus, p, TAU)
         case "claif":
             return plain_claif(h, h_plus, h_minus, inputs.score_N2)
         case "clhaif":
@@ -353,12 +391,19 @@ def test_autocast_and_half_precision_embeddings_do_not_blur_the_loss(inputs, p_N
     anchor_ND, positive_GD, negative_GD = (
         tensor.detach().bfloat16() for tensor in (inputs.anchor_ND, inputs.positive_GD, inputs.negative_GD)
     )
-    half = replace(inputs, anchor_ND=anchor_ND, positive_GD=positive_GD, negative_GD=negative_GD)
+    half = replace(
+        inputs,
+        anchor_ND=anchor_ND,
+        positive_GD=positive_GD,
+        negative_GD=negative_GD,
+        premise_GD=anchor_ND,
+    )
     exact = replace(
         inputs,
         anchor_ND=anchor_ND.double(),
         positive_GD=positive_GD.double(),
         negative_GD=negative_GD.double(),
+        premise_GD=anchor_ND.double(),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = OBJECTIVES[name].loss(prepared(name, half, p_ND, p_CD))
@@ -417,6 +462,8 @@ def test_loss_over_widths_is_the_mean_of_the_losses_of_shortened_vectors(name, i
                 negative_GD=negative_GD,
                 keep_NC=inputs.keep_NC,
                 score_N2=inputs.score_N2,
+                premise_GD=inputs.premise_GD[:, :width],
+                keep_same_N2G=inputs.keep_same_N2G,
             )
         )
     torch.testing.assert_close(mean_over_widths(objective.loss, inputs, [4, 2]), expected / 3)
@@ -505,3 +552,30 @@ def test_equal_weights_are_the_plain_mean(inputs):
     for weight in (1.0, 0.3):
         weighted = replace(inputs, weight_G=torch.full((N,), weight))
         assert masked_infonce(weighted).item() == pytest.approx(masked_infonce(inputs).item(), rel=1e-6)
+
+
+def test_gist_is_the_loss_of_sentence_transformers(inputs, p_ND, p_CD, monkeypatch):
+    """The library's own class, given these embeddings in place of models."""
+    from sentence_transformers.sentence_transformer.losses import gist_embed
+
+    monkeypatch.setattr(gist_embed, "embed_columns", lambda columns, features: columns)
+    theirs = gist_embed.GISTEmbedLoss.__new__(gist_embed.GISTEmbedLoss)
+    torch.nn.Module.__init__(theirs)
+    theirs.similarity_fct, theirs.cross_entropy_loss = (
+        torch.nn.CosineSimilarity(dim=-1),
+        torch.nn.CrossEntropyLoss(),
+    )
+    theirs.temperature, theirs.margin_strategy, theirs.margin = TAU, "absolute", 0.0
+    theirs.contrast_anchors = theirs.contrast_positives = True
+    theirs.must_retokenize = theirs.gather_across_devices = False
+    theirs.model = [inputs.anchor_ND, inputs.positive_GD, inputs.negative_GD]
+    theirs.guide = [p_ND, p_CD[:N], p_CD[N:]]
+    ours = prepared("gist", inputs, p_ND, p_CD)
+    assert (~ours.keep_NC).any()
+    assert (~ours.keep_same_N2G).sum() > 2 * N
+    assert_same(gist(ours), theirs([{}] * 3, None), inputs)
+
+
+def test_gist_removes_the_own_row_even_where_p_finds_the_positive_equal():
+    keep = keep_same_gist(torch.ones(3, 1), torch.ones(3, 6))
+    assert (~keep).nonzero().tolist() == [[i, j] for i in range(3) for j in (i, i + 3)]
