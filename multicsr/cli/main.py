@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from multicsr import __version__
-from multicsr.cli import cluster, jobs, labels, machine, measure, pipeline, prompts, publish, serve, store
+from multicsr.cli import (
+    cluster,
+    jobs,
+    labels,
+    machine,
+    measure,
+    paper,
+    pipeline,
+    prompts,
+    publish,
+    serve,
+    store,
+)
 from multicsr.cli.command import run_app
 from multicsr.cli.process import run_process
 from multicsr.messages.captured_output import install_hooks
@@ -25,6 +37,7 @@ app.add_typer(pipeline.app)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=pipeline.PANEL)
 app.add_typer(serve.app)
 app.add_typer(measure.app)
+app.add_typer(paper.app)
 app.add_typer(labels.app)
 app.add_typer(labels.task_app, name="task", rich_help_panel=labels.PANEL)
 app.add_typer(store.app)
