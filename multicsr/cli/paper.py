@@ -21,7 +21,6 @@ _SOURCES = ("premises", "wikipedia", "tagalog")
     _PANEL,
     "multicsr reproduce --list",
     "multicsr reproduce table-12 --out table-12.md --out table-12.json",
-    "multicsr reproduce table-3 --data sts/ --seeds 1 --set train.steps=2",
 )
 def reproduce(
     name: Annotated[

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from multicsr.errors import ConfigError, NothingKept
+from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import Measurement, Score, find_tasks
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process
@@ -37,6 +38,7 @@ def task_measurer(work: TableWork) -> RowMeasurer:
         if plan.row.scores_pairs:
             return RowFigures(cells=cells_of(work.entry.columns, [measure_by_llm(config, found.tasks, work)]))
         require_one_process(config.train)
+        require_no_problems(["train"], config)
         train = resolve_recipe(config.train)
         triplets = work.reader.table(plan)
         if plan.row.method in _TRAINED:
