@@ -29,6 +29,10 @@ class RunError(MulticsrError):
     exit_code = 1
 
 
+class NothingKept(RunError):
+    """Thresholds or rules that leave no row to train on."""
+
+
 class BudgetSpent(RunError):
     """A run that has spent what it may cost. All that it has paid for is kept."""
 

@@ -12,6 +12,7 @@ from multicsr.cli import (
     labels,
     machine,
     measure,
+    paper,
     pipeline,
     prompts,
     publish,
@@ -38,6 +39,7 @@ app.add_typer(recipes.app, name="recipes", rich_help_panel=pipeline.PANEL)
 app.add_typer(prompts.app, name="prompts", rich_help_panel=pipeline.PANEL)
 app.add_typer(serve.app)
 app.add_typer(measure.app)
+app.add_typer(paper.app)
 app.add_typer(labels.app)
 app.add_typer(labels.task_app, name="task", rich_help_panel=labels.PANEL)
 app.add_typer(store.app)

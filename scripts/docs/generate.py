@@ -13,6 +13,7 @@ import typer
 from effects import effects_page
 from formats import formats_page
 from markdown_text import one_line, page, table, type_name
+from paper_page import paper_page
 
 from multicsr import rows
 from multicsr.cli.main import app
@@ -41,6 +42,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "effects-of-settings.md": effects_page(),
         "file-formats.md": formats_page(),
+        "paper.md": paper_page(),
     }
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pydantic import JsonValue
 
 from multicsr.config import Config
-from multicsr.errors import RunError
+from multicsr.errors import NothingKept
 from multicsr.execution.materialise import Artifact, materialise
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.stage_runner import PartShard, Stage, work_on_all
@@ -36,7 +36,8 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
     Raises:
         ConfigError: the rows were scored without the score that `curate.score` selects, or the pairs of
             `score.calibrate` were not scored.
-        RunError: no row was kept, rows were lost, a worker died repeatedly, or the disk is full.
+        NothingKept: no row was kept.
+        RunError: rows were lost, a worker died repeatedly, or the disk is full.
     """
     store, scored = snapshot.store, snapshot.manifest("scored")
     curation = with_absolute_thresholds(Curation.of(config, store, scored), store, scored)
@@ -59,7 +60,7 @@ def curate(config: Config, snapshot: Snapshot, progress: Progress) -> Manifest:
     return curated
 
 
-def nothing_left(curation: Curation, curated: Manifest, store: Store, scored: Manifest) -> RunError:
+def nothing_left(curation: Curation, curated: Manifest, store: Store, scored: Manifest) -> NothingKept:
     """Return the error for an artifact `curated` without rows.
 
     Args:
@@ -71,7 +72,7 @@ def nothing_left(curation: Curation, curated: Manifest, store: Store, scored: Ma
     rejected = curated.rejected.get(Reason.LEXICAL_BIAS, 0)
     if not rejected:
         return nothing_kept(curation, store, scored)
-    return RunError(
+    return NothingKept(
         f"curate: all {rejected:,} rows that pass the thresholds are rejected to balance words; raise "
         f"curate.max_word_ratio ({curation.max_word_ratio:g}), or leave it out"
     )

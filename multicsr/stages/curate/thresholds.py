@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from multicsr.errors import RunError
+from multicsr.errors import NothingKept, RunError
 from multicsr.stages.curate.curation import Curation
 from multicsr.stages.curate.rule import Scores, read_scores, rejections_of, score_columns
 from multicsr.stages.score.scorer import DECIMALS
@@ -117,17 +117,17 @@ def with_absolute_thresholds(curation: Curation, store: Store, scored: Manifest)
     return found
 
 
-def nothing_kept(curation: Curation, store: Store, scored: Manifest) -> RunError:
+def nothing_kept(curation: Curation, store: Store, scored: Manifest) -> NothingKept:
     """Return the error for thresholds that no row passes; it names thresholds that keep half of the rows."""
     if scored.rows_out == 0:
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(scored.rejected.items()))
-        return RunError(
+        return NothingKept(
             f"curate: there is no scored row, because all {scored.rows_in:,} sentences were rejected before: "
             f"{reasons or 'there were none'}"
         )
     limits = [f"alpha {curation.alpha:g}", f"beta {curation.beta:g}"]
     limits += [f"gamma {curation.gamma:g}"] if curation.rule == "paper" else []
-    return RunError(
+    return NothingKept(
         f"curate: none of {scored.rows_out:,} scored rows passes {', '.join(limits)}; "
         f"{_ranges(read_distribution(store, scored, curation))}; {_advice(curation, store, scored)}"
     )

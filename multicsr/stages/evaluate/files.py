@@ -11,6 +11,7 @@ from multicsr.errors import ConfigError, RunError
 from multicsr.stages.evaluate.comparison import Comparison
 from multicsr.stages.evaluate.encoders import Evaluation
 from multicsr.stages.evaluate.table import metric_of, since_label, table_rows, verdicts
+from multicsr.stages.evaluate.text_tables import latex_table, markdown_table
 from multicsr.storage.local_file import write_whole
 
 _COLUMNS = (
@@ -18,13 +19,6 @@ _COLUMNS = (
     *("reference", "difference", "difference_low", "difference_high", "p", "rank", "similarity"),
     *("since", "since_difference", "since_low", "since_high", "since_p"),
 )
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
-)
-"""Escapes of LaTeX."""
-_MARKDOWN = str.maketrans({"|": r"\|", "\n": " "})
-"""Escapes within a cell of a table in Markdown."""
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -55,27 +49,13 @@ def _of_difference(compared: Comparison | None) -> list[object]:
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Return an evaluation as a table in Markdown, followed by its verdicts."""
-    header, *rows = _lines(evaluation)
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    lines = [[cell.translate(_MARKDOWN) for cell in line] for line in (header, *rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
-    return "\n\n".join([table, *verdicts(evaluation)]) + "\n"
+    return "\n\n".join([markdown_table([*_lines(evaluation)], 2), *verdicts(evaluation)]) + "\n"
 
 
 def to_latex(evaluation: Evaluation) -> str:
     """Return an evaluation as a LaTeX table for the package booktabs, with its verdicts as comments."""
-    header, *rows = ([cell.translate(_LATEX) for cell in line] for line in _lines(evaluation))
-    lines = [
-        *(f"% {verdict}" for verdict in verdicts(evaluation)),
-        rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}",
-        r"\toprule",
-        rf"{' & '.join(header)} \\",
-        r"\midrule",
-        *(rf"{' & '.join(row)} \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    comments = (f"% {verdict}" for verdict in verdicts(evaluation))
+    return "\n".join([*comments, latex_table([*_lines(evaluation)], 2)]) + "\n"
 
 
 _FORMATS: dict[str, Callable[[Evaluation], str]] = {

@@ -4,7 +4,7 @@ All charts are 360 units wide. On a phone, a unit is about one pixel, so the tex
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,48 @@ def curve(
             )
         )
     return _svg(title, parts)
+
+
+def lines(
+    title: str, x_label: str, y_label: str, points: Mapping[str, Sequence[Point]], width: float = 0.7
+) -> Markup:
+    """Draw several lines through their points, each with its name at its last point.
+
+    Args:
+        title: accessible name of the chart.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+        points: (x, y) in the order of x, at least one, by the name of the line.
+        width: share of the width that the lines take; the names stand in the rest.
+    """
+    xs = [x for line in points.values() for x, _ in line]
+    ys = [y for line in points.values() for _, y in line]
+    margin = 0.08 * (max(ys) - min(ys)) or 0.05 * abs(max(ys)) or 1
+    right = min(xs) + ((max(xs) - min(xs)) or 1) / width
+    frame = Frame(Axis(x_label, min(xs), right), Axis(y_label, min(ys) - margin, max(ys) + margin))
+    parts = [*_axes(frame)]
+    for name, line in points.items():
+        path = " ".join(f"{frame.at_x(x)},{frame.at_y(y)}" for x, y in line)
+        parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
+        for x, y in line:
+            parts.append(
+                Markup('<circle class="dot" cx="{}" cy="{}" r="2.5">{}</circle>').format(
+                    frame.at_x(x), frame.at_y(y), _tip(f"{name}: {x_label} {x:g}, {y:.4g}")
+                )
+            )
+        x, y = line[-1]
+        parts.append(_text(frame.at_x(x) + 6, frame.at_y(y) + 4, name, "start"))
+    return _svg(title, parts)
+
+
+def standalone(chart: Markup) -> str:
+    """Return a chart as an SVG file of its own, with the colours that the report's page gives it."""
+    style = (
+        "svg{background:#fff}.label{font:12px sans-serif;fill:#5b6670}.axis{stroke:#5b6670;fill:none}"
+        ".grid{stroke:#e2e0db}.line{fill:none;stroke:#2b6a99;stroke-width:1.8}.dot,.kept{fill:#2b6a99}"
+    )
+    head, rest = str(chart).split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
 def kept_region(alpha: float, beta: float, gamma: float) -> list[Point]:

@@ -25,8 +25,9 @@ from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 
 COLUMNS = ["row_id", "text", "entailment", "contradiction"]
-_TRIPLET = pa.schema([(name, pa.string()) for name in COLUMNS])
-_NOTHING = _TRIPLET.empty_table()
+TRIPLET = pa.schema([(name, pa.string()) for name in COLUMNS])
+"""Columns of the triplets that a variant is trained on."""
+NO_TRIPLETS = TRIPLET.empty_table()
 
 
 class Method(StrEnum):
@@ -101,14 +102,14 @@ def variants(
         )
     # What is compared is the training, so no merge with the encoder as it was takes part.
     train = resolved(config).train.model_copy(update={"merge": [], "keep": []})
-    people = _human(human) if human else None
+    people = human_triplets(human) if human else None
     raw = _without_stage_1(config, progress) if stages else None
     store = full_run.run(config, progress, until="curate")
-    scored, curated = _rows(store, "scored"), _rows(store, "curated")
+    scored, curated = rows_of(store, "scored"), rows_of(store, "curated")
     simcse = Variant("SimCSE, unsupervised, premises alone", scored, _unsupervised(train))
     return [
-        Variant("(the encoder as it was)", _NOTHING, train, Method.PUBLISHED),
-        *([Variant("(before training)", _NOTHING, train, Method.UNTRAINED)] if is_variant(train) else []),
+        Variant("(the encoder as it was)", NO_TRIPLETS, train, Method.PUBLISHED),
+        *([Variant("(before training)", NO_TRIPLETS, train, Method.UNTRAINED)] if is_variant(train) else []),
         *(_baselines(scored, curated, train) if baselines else []),
         *([simcse] if stages or baselines else []),
         *(_stages(raw, scored, curated, train) if raw is not None else []),
@@ -118,7 +119,7 @@ def variants(
 
 
 def _baselines(scored: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
-    yield Variant("mean of the input embeddings", _NOTHING, train, Method.INPUT_EMBEDDINGS)
+    yield Variant("mean of the input embeddings", NO_TRIPLETS, train, Method.INPUT_EMBEDDINGS)
     yield Variant("whitening, fitted on the premises", scored, train, Method.WHITENING)
     yield Variant("sentence-transformers, ranking loss", curated, train, Method.RANKING_LOSS)
     yield Variant("sentence-transformers, GIST loss", curated, train, Method.GIST_LOSS)
@@ -148,16 +149,22 @@ def _unsupervised(train: TrainConfig) -> TrainConfig:
 def _without_stage_1(config: Config, progress: Progress) -> pa.Table:
     plain = config.generate.model_copy(update={"omega": 0.0})
     other = config.model_copy(update={"store": f"{config.store}/without-stage-1", "generate": plain})
-    return _rows(full_run.run(other, progress, until="curate"), "scored")
+    return rows_of(full_run.run(other, progress, until="curate"), "scored")
 
 
-def _rows(store: Store, artifact: str) -> pa.Table:
-    return pa.concat_tables(iter_tables(store, current(store).manifest(artifact), COLUMNS)).cast(_TRIPLET)
+def rows_of(store: Store, artifact: str) -> pa.Table:
+    """Return the triplets of an artifact of the current version of a store."""
+    return pa.concat_tables(iter_tables(store, current(store).manifest(artifact), COLUMNS)).cast(TRIPLET)
 
 
-def _human(path: Path) -> pa.Table:
+def human_triplets(path: Path) -> pa.Table:
+    """Return the human triplets in a file.
+
+    Raises:
+        ConfigError: the file has other columns than anchor, positive, negative.
+    """
     task = read_task(path)
     if not isinstance(task, TripletTask):
         raise ConfigError(f"--human: {path} needs the columns anchor, positive, negative")
     row_ids = [f"{path.name}:{index}" for index in range(len(task.anchors))]
-    return pa.table([row_ids, *task.columns()], schema=_TRIPLET)
+    return pa.table([row_ids, *task.columns()], schema=TRIPLET)

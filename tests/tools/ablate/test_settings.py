@@ -12,7 +12,7 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.stages.evaluate import FoundTasks
 from multicsr.storage.store import Store
 from multicsr.tools.ablate import ablate
-from multicsr.tools.ablate import run as ablation
+from multicsr.tools.ablate.trainings import VariantRunner
 from multicsr.tools.ablate.variants import Variant, variants
 
 STS = "score\tsentence1\tsentence2\n1\tba de\tmi no\n2\tba de\tba fi\n4\tmi no\tmi no ra\n"
@@ -24,7 +24,7 @@ def runs(monkeypatch, triplets) -> list[str]:
     """The stores of all runs of the LLM, none of which takes place."""
     stores: list[str] = []
     monkeypatch.setattr(ablated.full_run, "run", lambda config, *_, **__: stores.append(config.store))
-    monkeypatch.setattr(ablated, "_rows", lambda *_: triplets.select(ablated.COLUMNS).cast(ablated._TRIPLET))
+    monkeypatch.setattr(ablated, "rows_of", lambda *_: triplets.select(ablated.COLUMNS).cast(ablated.TRIPLET))
     return stores
 
 
@@ -100,7 +100,7 @@ def test_a_recipe_that_does_not_suit_the_encoder_is_found_before_anything_is_wri
 def test_the_table_counts_labelled_rows(make, runs, triplets, tmp_path, monkeypatch):
     (tmp_path / "own.tsv").write_text("anchor\tpositive\nba\tde\nmi\tno\n")
     config = make(extra_triplets=str(tmp_path / "own.tsv"))
-    monkeypatch.setattr(ablation._Runner, "_measured", lambda *_: [])
-    runner = ablation._Runner(config, Store.of(config), tmp_path, FoundTasks([], {}), SilentProgress())
+    monkeypatch.setattr(VariantRunner, "_measured", lambda *_: [])
+    runner = VariantRunner(config, Store.of(config), tmp_path, FoundTasks([], {}), SilentProgress())
     row = runner.row(found(config)["MultiCSR, all stages"], seeds=1)
     assert row.num_triplets == len(triplets) + 2

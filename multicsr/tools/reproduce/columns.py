@@ -1,0 +1,89 @@
+"""Columns of the paper's tables, and which task of an evaluation belongs to which column."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from multicsr.tools.reproduce.paper import PaperColumn
+
+STS_DEV = PaperColumn("STS-B dev", ("stsbdev", "stsbenchmarkdev"))
+_STS_TASKS = (
+    *(PaperColumn(f"STS{year}", (f"sts{year}", f"sts{year}test")) for year in range(12, 17)),
+    PaperColumn("STS-B", ("stsb", "stsbtest", "stsbenchmark", "stsbenchmarktest")),
+    PaperColumn("SICK-R", ("sick", "sickr", "sicktest", "sickrtest")),
+)
+STS = (*_STS_TASKS, PaperColumn("Avg.", mean=True))
+"""The seven tasks of Table 1, 2, 6 and 11."""
+_TRANSFER_TASKS = {
+    "MR": ("mr",),
+    "CR": ("cr",),
+    "SUBJ": ("subj",),
+    "MPQA": ("mpqa",),
+    "SST": ("sst", "sst2", "sst2test"),
+    "TREC": ("trec", "trectest"),
+    "MRPC": ("mrpc", "mrpctest"),
+}
+TRANSFER = (
+    *(PaperColumn(name, tasks) for name, tasks in _TRANSFER_TASKS.items()),
+    PaperColumn("Avg.", mean=True),
+)
+"""The seven tasks of Table 9."""
+_BEIR_TASKS = {
+    "MS MARCO": ("msmarco",),
+    "TREC-COVID": ("treccovid",),
+    "NFCorpus": ("nfcorpus",),
+    "NQ": ("nq",),
+    "HotpotQA": ("hotpotqa",),
+    "FiQA": ("fiqa", "fiqa2018"),
+    "ArguAna": ("arguana",),
+    "Touché-2020": ("touche2020", "webistouche2020"),
+    "Quora": ("quora", "quoraretrieval"),
+    "DBPedia": ("dbpedia", "dbpediaentity"),
+    "SCIDOCS": ("scidocs",),
+    "FEVER": ("fever",),
+    "Climate-FEVER": ("climatefever",),
+    "SciFact": ("scifact",),
+}
+BEIR = (
+    *(PaperColumn(name, tasks) for name, tasks in _BEIR_TASKS.items()),
+    PaperColumn("CQADupStack", ("cqadupstack",), parts=True),
+    PaperColumn("Avg.", mean=True),
+)
+"""The 15 public sets of BEIR (Table 8); CQADupStack is the mean over its subforums."""
+TATOEBA = (PaperColumn("Tatoeba tl-en", ("tatoebatgleng", "tatoebatlen", "tgleng", "tatoeba")),)
+
+
+def plain(name: str) -> str:
+    """Return the last part of a task's path in small letters, without punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.rpartition("/")[2].lower())
+
+
+def assign(columns: Sequence[PaperColumn], values: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    """Assign the values of tasks to columns.
+
+    Args:
+        columns: columns of a table.
+        values: value of each task by its name.
+
+    Returns:
+        Value of each column that was measured, and the names of the tasks that belong to no column.
+    """
+    found: dict[str, float] = {}
+    others = dict.fromkeys(values)
+    for column in columns:
+        if column.mean:
+            parts = [found.get(each.name) for each in columns if not each.mean]
+            known = [part for part in parts if part is not None]
+            if known and len(known) == len(parts):
+                found[column.name] = sum(known) / len(known)
+            continue
+        mine = [name for name in values if _belongs(plain(name), column)]
+        for name in mine:
+            others.pop(name, None)
+        if mine:
+            chosen = mine if column.parts else mine[:1]
+            found[column.name] = sum(values[name] for name in chosen) / len(chosen)
+    return found, [*others]
+
+
+def _belongs(name: str, column: PaperColumn) -> bool:
+    return name.startswith(column.tasks) if column.parts else name in column.tasks

@@ -1,0 +1,65 @@
+"""Cosines under P between premises and the hypotheses of other rows in one batch (Figure 7)."""
+
+import numpy as np
+
+from multicsr.errors import ConfigError
+from multicsr.hashing import hash_64
+from multicsr.models.frozen_encoder import FrozenEncoder
+from multicsr.tools.reproduce.figures import ABOVE, MASK_SIMILARITY
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
+from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
+
+_ROWS = 256
+"""Number of rows in the paper's batch."""
+_EDGES = np.linspace(-1, 1, 41)
+"""Edges of the bins."""
+
+
+def mask_measurer(work: TableWork) -> RowMeasurer:
+    """Return the function that draws a batch of a row's triplets and measures its cosines."""
+
+    def measure(plan: RowPlan) -> RowFigures:
+        config = config_of(plan)
+        mask = config.train.mask
+        if mask is None:
+            raise ConfigError("train.mask: the figure shows cosines under P; set a mask")
+        triplets = work.reader.table(plan)
+        rows = sorted(triplets.to_pylist(), key=lambda row: hash_64(f"{config.seed}:{row['row_id']}"))[:_ROWS]
+        device = "cuda" if config.train.gpus_per_worker > 0 else "cpu"
+        encoder = FrozenEncoder(
+            mask.model,
+            "train.mask.model",
+            device,
+            mask.prompt,
+            trust_remote_code=mask.trust_remote_code,
+        )
+        cosine_M = other_cosines(
+            *(
+                encoder.embed([row[name] for row in rows]).astype(np.float32)
+                for name in ("text", "entailment", "contradiction")
+            )
+        )
+        share = 100 * float(np.mean(cosine_M >= MASK_SIMILARITY))
+        counts = np.histogram(cosine_M.clip(-1, 1), _EDGES)[0]
+        centres = (_EDGES[:-1] + _EDGES[1:]) / 2
+        points = [
+            (round(float(centre), 3), 100 * float(count) / len(cosine_M))
+            for centre, count in zip(centres, counts, strict=True)
+        ]
+        cell = MeasuredCell(values=[share], metric="% of cosines", num_rows=len(cosine_M))
+        return RowFigures(
+            num_triplets=len(triplets), cells={ABOVE.name: cell}, points={"% of the cosines": points}
+        )
+
+    return measure
+
+
+def other_cosines(
+    premise_ND: np.ndarray, entailment_ND: np.ndarray, contradiction_ND: np.ndarray
+) -> np.ndarray:
+    """Return the 2 N (N - 1) cosines of N premises with both hypotheses of the other rows."""
+    others_NN = ~np.eye(len(premise_ND), dtype=bool)
+    return np.concatenate(
+        [(premise_ND @ side_ND.T)[others_NN] for side_ND in (entailment_ND, contradiction_ND)]
+    )

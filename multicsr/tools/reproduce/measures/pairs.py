@@ -1,0 +1,96 @@
+"""An LLM that measures the similarity of the pairs of a task itself (Table 1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from multicsr.config import Config
+from multicsr.errors import RunError
+from multicsr.execution.pool import Pool, map_items
+from multicsr.execution.ray_session import lazy_ray_session
+from multicsr.stages.evaluate import Examples, Measurement, ResultCache, Score, StsTask, Task, TripletTask
+from multicsr.stages.evaluate.kinds.sts import spearman
+from multicsr.stages.generate.calibrate import pair_scorer
+from multicsr.stages.generate.fingerprint import result_settings
+from multicsr.storage.manifest import fingerprint
+from multicsr.tools.ablate.trainings import FOLDER
+from multicsr.tools.reproduce.measures.work import TableWork
+
+TextPair = tuple[str, str]
+
+
+def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> list[Measurement]:
+    """Score the pairs of tasks by an LLM, and compare the scores with those of people.
+
+    Args:
+        config: settings of the LLM, its prompt set and the score that decides.
+        tasks: tasks of pairs with scores, or triplets; others are left out.
+        work: the table.
+
+    Raises:
+        RunError: no task has pairs, or the LLM scored too few of them.
+    """
+    usable = [task for task in tasks if isinstance(task, (StsTask, TripletTask))]
+    if not usable:
+        raise RunError("no task has pairs that an LLM could score")
+    cache = ResultCache(work.store.directory / FOLDER) if work.store.directory else None
+    key = fingerprint({"scored pairs": result_settings(config), "score": config.deciding_score})
+    results: list[Measurement] = []
+    with lazy_ray_session(config.generate.cpus_per_actor, work.progress.announce):
+        for task in usable:
+            found = cache.read(key, task, config.generate.batch_size) if cache else None
+            if found is None:
+                found = [_measure(config, task, work)]
+                if cache:
+                    cache.write(key, task, config.generate.batch_size, found)
+            results.extend(found)
+    return results
+
+
+def _measure(config: Config, task: StsTask | TripletTask, work: TableWork) -> Measurement:
+    pairs, count = _pairs(task), len(task.columns()[0])
+    work.progress.start("score", len(pairs), "pairs")
+    pool = Pool(1, config.generate.cpus_per_actor, config.generate.gpus_per_actor, config.generate.nodes)
+    [scores] = map_items("score", lambda: pair_scorer(config), [pairs], pool)
+    work.progress.advance(len(pairs))
+    score_P = np.array([np.nan if score is None else score for score in scores])
+    scored = int(np.isfinite(score_P).sum())
+    work.progress.finish(f"{task.name}: {scored:,} of {len(pairs):,} pairs have a score")
+    if isinstance(task, StsTask):
+        return _correlation(task, score_P)
+    return _share(task, score_P[:count], score_P[count:])
+
+
+def _pairs(task: StsTask | TripletTask) -> list[TextPair]:
+    """Return the pairs of a task: of triplets those with the positives, then those with the negatives."""
+    first, *others = task.columns()
+    return [pair for other in others for pair in zip(first, other, strict=True)]
+
+
+def _correlation(task: StsTask, score_N: np.ndarray) -> Measurement:
+    """Return Spearman's correlation over the pairs that have a score."""
+    known_N = np.isfinite(score_N)
+    human_N = np.asarray(task.scores)[known_N]
+    if known_N.sum() < 2 or np.ptp(human_N) == 0:
+        raise RunError(f"{task.name}: the LLM scored {int(known_N.sum()):,} pairs, too few to correlate")
+    score = Score(
+        task=task.name,
+        kind=task.kind,
+        metric="Spearman x 100",
+        value=100 * spearman(score_N[known_N], human_N),
+        num_rows=int(known_N.sum()),
+    )
+    return Measurement(score, Examples("spearman", np.stack([score_N[known_N], human_N], axis=1), 100))
+
+
+def _share(task: TripletTask, positive_N: np.ndarray, negative_N: np.ndarray) -> Measurement:
+    """Return the share of triplets whose positive has the higher score; a missing score is wrong."""
+    right_N = np.nan_to_num(positive_N, nan=-1.0) > np.nan_to_num(negative_N, nan=6.0)
+    score = Score(
+        task=task.name,
+        kind=task.kind,
+        metric="accuracy x 100",
+        value=100 * float(right_N.mean()),
+        num_rows=len(right_N),
+    )
+    return Measurement(score, Examples("share", right_N[:, None].astype(np.float64), 100))

@@ -1,0 +1,156 @@
+"""The settings that all rows of a table start from: at full scale those of the paper, at small the demo's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from multicsr.errors import ConfigError
+from multicsr.models.resolve import ASSETS
+from multicsr.tools.reproduce.paper import PaperEntry
+
+Scale = Literal["full", "small"]
+DEMO = ASSETS / "demo"
+_DEV = str(DEMO / "dev_triplets.tsv")
+_CHATGPT = "gpt-3.5-turbo"
+"""Model that an endpoint is asked for; the paper names none beside ChatGPT."""
+CHATGPT = "ChatGPT"
+"""LLM of rows that need an endpoint at full scale."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """The options of `multicsr reproduce`."""
+
+    scale: Scale = "small"
+    store: str = ""
+    """Directory of all data and results; empty: runs/reproduce-SCALE."""
+    llm: str | None = None
+    encoder: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """File of each source of unlabelled sentences, by its name."""
+    column: str | None = None
+    """Column of the sentences in these files."""
+    data: Sequence[str] = ()
+    """Labelled files and directories to measure on."""
+    dev: str | None = None
+    labelled: str | None = None
+    """File of triplets of people."""
+    endpoint: str | None = None
+    """URL of an OpenAI-compatible endpoint, for the rows of ChatGPT."""
+    seeds: int = 3
+    limit: int | None = None
+    """Number of sentences that are drawn from a source; None: that of the table, or all."""
+    overrides: Sequence[str] = ()
+    """Settings of --set, which hold for every row that does not set them itself."""
+
+    @property
+    def is_small(self) -> bool:
+        """Return True at small scale."""
+        return self.scale == "small"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that the rows of a table read."""
+
+    sources: Mapping[str, str]
+    column: str | None
+    data: Sequence[str]
+    """Tasks that encoders are measured on."""
+    dev: str | None
+    labelled: str | None
+
+
+def inputs_of(entry: PaperEntry, options: ReproduceOptions) -> Inputs:
+    """Return the files of a table: those that are given, and at small scale those that ship.
+
+    At small scale the only labelled triplets are those that choose a checkpoint. A table that trains on
+    labelled triplets trains on these, and nothing chooses.
+    """
+    if not options.is_small:
+        return Inputs(options.sources, options.column, options.data, options.dev, options.labelled)
+    spends_dev = entry.needs_labelled and options.labelled is None and options.dev is None
+    sources = dict(options.sources)
+    column = options.column
+    if "premises" not in sources:
+        sources["premises"] = str(DEMO / "sentences.tsv")
+        column = column or "sentence"
+    return Inputs(
+        sources,
+        column,
+        options.data or [str(DEMO / "test_triplets.tsv")],
+        None if spends_dev else options.dev or _DEV,
+        _DEV if spends_dev else options.labelled,
+    )
+
+
+def tasks_of(entry: PaperEntry, inputs: Inputs) -> Sequence[str]:
+    """Return the files that the encoders of a table are measured on.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if entry.on_dev and inputs.dev is not None:
+        return [inputs.dev]
+    if inputs.data:
+        return inputs.data
+    option = "--dev FILE" if entry.on_dev else "--data FOLDER"
+    raise ConfigError(f"{entry.name} has nothing to measure on; give {option}: {entry.data}")
+
+
+def base_tree(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, object]]:
+    """Return the sections of the configuration that the rows of a table start from, without its input."""
+    return _small(options, inputs) if options.is_small else _full(options, inputs)
+
+
+def _small(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, object]]:
+    """Return the settings of the demo, with a number of steps that is the same for every row."""
+    llm: dict[str, dict[str, object]] = {} if options.llm is None else {"llm": {"model": options.llm}}
+    prompts = {} if options.llm is None else {"prompts": "auto"}
+    encoder: dict[str, object] = {"encoder": options.encoder} if options.encoder else {"layers": 2}
+    return {
+        **llm,
+        "generate": {**prompts, "max_new_tokens": 32, "rows_per_shard": 512, "actors": 2},
+        "train": {
+            **encoder,
+            "mask": {"sigma": 0.65},  # as in the demo: MiniLM's cosines run lower than SimCSE's
+            "steps": 40,
+            "learning_rate": 1e-4,
+            "global_batch": 64,
+            "dev": inputs.dev,
+            "merge": [],
+            "cpus_per_worker": 2,
+            "tensorboard": False,
+        },
+    }
+
+
+def _full(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, object]]:
+    """Return the settings of configs/multicsr-paper.yaml, without its encoder and mask model."""
+    return {
+        "llm": {"model": options.llm or "google/flan-t5-xl", "dtype": "bfloat16"},
+        "generate": {"omega": 0.3, "gpus_per_actor": 1},
+        "curate": {"alpha": 3.0, "beta": 3.0, "gamma": 1.0},
+        "train": {
+            "pooling": "cls",
+            "mlp_head": True,
+            "max_length": 32,
+            "mask": {"sigma": 0.9},
+            "temperature": 0.05,
+            "epochs": 3,
+            "learning_rate": 5e-5,
+            "global_batch": 256,
+            "dev": inputs.dev,
+            "merge": [],
+            "gpus_per_worker": 1,
+            "tensorboard": False,
+        },
+    }
+
+
+def at_endpoint(url: str) -> dict[str, dict[str, object]]:
+    """Return the sections of rows whose LLM is ChatGPT, in place of those of the base."""
+    return {
+        "llm": {"engine": "openai", "model": _CHATGPT, "base_url": url},
+        "score": {"method": "llm_stated"},
+    }

@@ -1,0 +1,71 @@
+"""The measures of single rows, on given data."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from multicsr.stages.evaluate import Measurement, Score, StsTask, TripletTask
+from multicsr.stages.train.data.index import digest_rows, join_index
+from multicsr.tools.ablate.variants import TRIPLET
+from multicsr.tools.reproduce.columns import STS_DEV
+from multicsr.tools.reproduce.data import with_copies
+from multicsr.tools.reproduce.measures import cost, mask, pairs
+from multicsr.tools.reproduce.measures.tasks import cells_of
+
+
+def test_cosines_are_those_with_other_rows():
+    draw = np.random.default_rng(0)
+    premise_ND, entailment_ND, contradiction_ND = draw.normal(size=(3, 5, 4))
+    slow = [
+        float(premise_ND[i] @ side_ND[k])
+        for side_ND in (entailment_ND, contradiction_ND)
+        for i in range(5)
+        for k in range(5)
+        if i != k
+    ]
+    found = mask.other_cosines(premise_ND, entailment_ND, contradiction_ND)
+    assert len(found) == 2 * 5 * 4
+    np.testing.assert_allclose(found, slow)
+
+
+def test_copies_may_share_a_batch():
+    rows = pa.table([["a", "b"], ["one", "two"], ["three", "four"], ["five", "six"]], schema=TRIPLET)
+    table = with_copies(rows, 3)
+    assert table["row_id"].to_pylist() == ["a", "b", "a#0", "a#1", "a#2"]
+    assert table["text"].to_pylist() == ["one", "two", "one (0)", "one (1)", "one (2)"]
+    index = join_index([digest_rows(table, "simcse_sup")])
+    assert len(np.unique(index.key_RS)) == 15
+    assert len(np.unique(join_index([digest_rows(cost.copies(4), "simcse_sup")]).key_RS)) == 12
+
+
+def test_a_clock_leaves_out_the_first_step(monkeypatch):
+    times = iter([10.0, 12.0, 14.0])
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(times))
+    clock = cost.StepClock()
+    assert clock.seconds() == 0.0
+    for _ in range(3):
+        clock.advance(1, "loss 0.1")
+    assert clock.seconds() == pytest.approx(6.0)
+
+
+def test_scores_of_an_llm_are_compared_with_those_of_people():
+    task = StsTask("sts", [1.0, 2.0, 4.0, 5.0], list("abcd"), list("efgh"), [""] * 4)
+    right = pairs._correlation(task, np.array([0.5, 1.0, np.nan, 4.0]))
+    assert (right.score.value, right.score.num_rows) == (pytest.approx(100.0), 3)
+    triplets = TripletTask("t", list("abc"), list("def"), list("ghi"))
+    assert pairs._pairs(triplets)[:4] == [("a", "d"), ("b", "e"), ("c", "f"), ("a", "g")]
+    share = pairs._share(triplets, np.array([3.0, 2.0, np.nan]), np.array([1.0, 2.0, 0.0]))
+    assert share.score.value == pytest.approx(100 / 3)
+
+
+def test_cells_have_the_values_of_all_trainings():
+    def result(value: float) -> list[Measurement]:
+        scores = [("stsb_dev", value), ("own", 2 * value)]
+        return [
+            Measurement(Score(task=name, kind="sts", metric="Spearman x 100", value=number, num_rows=9), None)
+            for name, number in scores
+        ]
+
+    cells = cells_of((STS_DEV,), [result(70.0), result(80.0)])
+    assert (cells["STS-B dev"].values, cells["own"].values) == ([70.0, 80.0], [140.0, 160.0])
+    assert (cells["STS-B dev"].metric, cells["STS-B dev"].num_rows) == ("Spearman x 100", 9)
