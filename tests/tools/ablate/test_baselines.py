@@ -134,5 +134,5 @@ def test_static_embeddings_have_all_baselines(config, triplets, tmp_path):
     trained = library_losses.train_by_library(static, Method.RANKING_LOSS, triplets, 5, tmp_path / "out")
     assert not np.array_equal(trained.encode("ba de"), plain)
     bounded = static.model_copy(update={"max_length": 8})
-    with pytest.raises(ConfigError, match="train.max_length: sentence-transformers cannot shorten"):
+    with pytest.raises(ConfigError, match=r"train\.max_length: sentence-transformers cannot shorten"):
         library_losses.train_by_library(bounded, Method.RANKING_LOSS, triplets, 5, tmp_path / "out")
