@@ -100,8 +100,10 @@ class ResultCache:
 
 def user_cache() -> ResultCache:
     """Return the cache of this user: `multicsr/evaluations` in $XDG_CACHE_HOME, or else in `~/.cache`."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return ResultCache((Path(given) if given else Path.home() / ".cache") / "multicsr" / "evaluations")
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative path is invalid by the XDG specification, and would be another cache in every directory.
+    folder = given if given.is_absolute() else Path.home() / ".cache"
+    return ResultCache(folder / "multicsr" / "evaluations")
 
 
 def package_versions() -> dict[str, str]:

@@ -303,10 +303,18 @@ def _encoded(
     with loading(DRIVER):
         model = candidate.load()
     encode = encoding(model, batch_size)
+    widths: set[int] = set()
     with working(DRIVER), tempfile.TemporaryFile() as file:
         for role in Role:
             for block in _blocks(texts[role], batch_size * _BATCHES_AT_ONCE):
-                file.write(_encode(candidate.label, encode, block, role).tobytes())
+                vectors_BD = _encode(candidate.label, encode, block, role)
+                if len(widths | {vectors_BD.shape[1]}) > 1:
+                    raise RunError(
+                        f"encoder {candidate.label} gives each {role} {vectors_BD.shape[1]} numbers, other "
+                        f"texts {min(widths)}; no similarity compares vectors of different widths"
+                    )
+                widths.add(vectors_BD.shape[1])
+                file.write(vectors_BD.tobytes())
                 progress.advance(len(block))
         file.flush()
         yield _Vectors(texts, np.memmap(file, dtype=np.float32, mode="r")), similarity_of(model)
@@ -343,7 +351,12 @@ def _blocks(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def _encode(label: str, encode: Encode, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     try:
-        return encode(texts, role)
+        vectors_BD = encode(texts, role)
     except (RuntimeError, ValueError, LookupError, TypeError) as error:
         # Model and tokenizer do not match: a token id beyond the vocabulary, or no padding token.
         raise RunError(f"encoder {label} fails: {type(error).__name__}: {one_line(str(error))}") from error
+    if not np.isfinite(vectors_BD).all():
+        raise RunError(
+            f"encoder {label} gives vectors that are not finite; its weights or its training are broken"
+        )
+    return vectors_BD

@@ -62,7 +62,7 @@ def difference_over_seeds(first: SeededScores, second: SeededScores, num_example
     variance = sum(part for part, _ in parts)
     if variance == 0:
         return SeededDifference(difference, difference, difference, 1.0 if difference == 0 else 0.0)
-    freedom = variance**2 / sum(part**2 / number for part, number in parts)
+    freedom = variance**2 / sum(part**2 / number for part, number in parts if part)
     margin = sqrt(variance) * float(t.ppf(0.975, freedom))
     p = 2 * float(t.sf(abs(difference) / sqrt(variance), freedom))
     return SeededDifference(difference, difference - margin, difference + margin, p)

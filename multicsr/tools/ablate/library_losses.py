@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PrinterCallback
 
 from multicsr.config import TrainConfig
+from multicsr.errors import ConfigError
 from multicsr.models.published_encoder import default_prompt
 from multicsr.models.resolve import quiet_loading
 from multicsr.stages.evaluate import encoding, read_task, saved, similarity_of
@@ -92,7 +93,9 @@ def train_by_library(
     place = {digest(row_id): number for number, row_id in enumerate(triplets["row_id"].to_pylist())}
     place_R = np.array([place[row] for row in index.row_R.tolist()])
     model = untrained(config).load()
-    length, model.max_seq_length = model.max_seq_length, config.max_length or model.max_seq_length
+    length = model.max_seq_length
+    if config.max_length is not None:
+        _set_length(model, config.max_length)
     trainer = SentenceTransformerTrainer(
         model=model,
         args=_arguments(config, place_R[plan.row_BG].tolist(), seed, out, default_prompt(model)),
@@ -111,8 +114,19 @@ def train_by_library(
         trainer.remove_callback(callback)
     with quiet_loading():
         trainer.train()
-    model.max_seq_length = length
+    if config.max_length is not None:
+        _set_length(model, length)
     return model.eval()
+
+
+def _set_length(model: SentenceTransformer, length: int | None) -> None:
+    try:
+        model.max_seq_length = length
+    except AttributeError as error:
+        raise ConfigError(
+            "train.max_length: sentence-transformers cannot shorten the texts of static embeddings; leave it "
+            "unset, or leave out --baselines"
+        ) from error
 
 
 def _arguments(

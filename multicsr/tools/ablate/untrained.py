@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 _SMALLEST_SHARE = 1e-6
 """Variance of a direction, as a share of the largest one, below which it is noise and is left out."""
+_LEAST_PREMISES = 2
+"""Number of different sentences without which there is no variance."""
 
 
 def input_embeddings(config: TrainConfig) -> "SentenceTransformer":
     """Return the mean of the published encoder's own input embeddings of a text's tokens.
+
+    Of static embeddings it is the encoder without the modules that follow.
 
     Raises:
         ConfigError: the encoder has no input embeddings of tokens, or no fast tokenizer.
@@ -29,6 +33,8 @@ def input_embeddings(config: TrainConfig) -> "SentenceTransformer":
     from transformers import PreTrainedTokenizerFast
 
     model = published(config).load()
+    if isinstance(model[0], StaticEmbedding):
+        return SentenceTransformer(modules=[model[0]])
     transformer = model.transformers_model
     if transformer is None or not isinstance(model.tokenizer, PreTrainedTokenizerFast):
         raise ConfigError(
@@ -40,20 +46,30 @@ def input_embeddings(config: TrainConfig) -> "SentenceTransformer":
 
 
 def whitened(config: TrainConfig, premises: "Sequence[str]") -> "SentenceTransformer":
-    """Return the untrained encoder followed by a whitening of its vectors (Su et al. 2021).
+    """Return the untrained encoder, in float32, followed by a whitening of its vectors (Su et al. 2021).
 
     Args:
         config: settings of the training, for the encoder.
         premises: sentences on which mean and covariance are computed.
+
+    Raises:
+        ConfigError: the vectors of the premises do not vary.
     """
     import torch
     from sentence_transformers.base.modules import Dense
 
-    model = untrained(config).load()
+    model = untrained(config).load().float()
     distinct = sorted(set(premises))
+    if len(distinct) < _LEAST_PREMISES:
+        raise ConfigError(f"--baselines: whitening needs two different premises, there is {len(distinct)}")
+    kept, model.truncate_dim = model.truncate_dim, None
     vectors_ND = model.encode(distinct, show_progress_bar=False, convert_to_numpy=True)
-    weight_KD, bias_K = whitening(vectors_ND)
-    width, out = weight_KD.shape[1], weight_KD.shape[0]
+    weight_KC, bias_K = whitening(vectors_ND[:, :kept])
+    out, width = len(weight_KC), vectors_ND.shape[1]
+    if out == 0:
+        raise ConfigError(f"--baselines: the vectors of all premises are equal with {config.encoder}")
+    # Of an encoder that shortens its vectors, what is cut off has the weight 0.
+    weight_KD = np.pad(weight_KC, [(0, 0), (0, width - weight_KC.shape[1])])
     dense = Dense(
         width,
         out,

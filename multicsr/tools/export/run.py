@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from multicsr import __version__
 from multicsr.errors import RunError
 from multicsr.messages.extras import require_extra
@@ -100,7 +102,8 @@ def export_encoder(
     Raises:
         ConfigError: a package is missing, or the encoder or a task cannot be used, or the encoder cannot be
             exported to this format.
-        RunError: `target` exists, or the export differs too much; nothing is left behind.
+        RunError: `target` exists, or the export differs too much or gives vectors that are not finite;
+            nothing is left behind.
     """
     require_extra("export" if kind.is_onnx else "train", f"--format {kind}")
     found = find_tasks(data) if data else None
@@ -134,7 +137,13 @@ def _write(source: EncoderSource, path: str, part: Path, kind: ExportFormat) -> 
     original_SD = vectors_of(original, sentences)
     _WRITERS[kind](original, source.name, part)
     exported = load_exported(path, part, kind, source.trust_remote_code)
-    return compare(original_SD, vectors_of(exported, sentences), sentences)
+    exported_SD = vectors_of(exported, sentences)
+    if np.isfinite(original_SD).all() and not np.isfinite(exported_SD).all():
+        raise RunError(
+            f"{kind}: vectors are not finite, because the encoder has numbers beyond its range; "
+            "nothing was written. Take another format, such as safetensors-bf16"
+        )
+    return compare(original_SD, exported_SD, sentences)
 
 
 def _of_corpus(source: EncoderSource) -> list[str]:

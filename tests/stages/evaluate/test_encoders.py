@@ -345,3 +345,46 @@ def test_minilm_gets_its_published_figures_on_sick(shared_data):
     values = figures(shared_data, parts, join=[f"sick={','.join(parts)}"])
     assert values["sick"] == pytest.approx(77.58, abs=0.02)
     assert values["sick_test"] == pytest.approx(77.15, abs=0.02)
+
+
+class Uneven(Letters):
+    """An encoder whose vectors of documents are half as long as those of queries."""
+
+    def encode_query(self, texts: list[str], **_: object) -> np.ndarray:
+        return self.encode(texts)
+
+    def encode_document(self, texts: list[str], **_: object) -> np.ndarray:
+        return self.encode(texts)[:, :3]
+
+
+class NoNumbers(Letters):
+    """An encoder whose vectors are no numbers."""
+
+    def encode(self, texts: list[str], **_: object) -> np.ndarray:
+        return np.full((len(texts), 2), np.nan, np.float32)
+
+
+def test_an_encoder_with_unusable_vectors_is_named_and_the_others_keep_their_figures(data):
+    (data / "x_corpus.tsv").write_text("doc_id\ttext\n1\tab\n2\tcd\n")
+    (data / "x_queries.tsv").write_text("query_id\ttext\nq\tab\nr\tcd\n")
+    (data / "x_qrels.tsv").write_text("query_id\tdoc_id\tscore\nq\t1\t1\nr\t2\t1\n")
+    found = find_tasks([data / "one.tsv", *sorted(data.glob("x_*.tsv"))])
+    good = Uneven()
+    good.encode_document = good.encode
+    candidates = [
+        Candidate(name, lambda model=model: model)
+        for name, model in (("uneven", Uneven()), ("broken", NoNumbers()), ("good", good))
+    ]
+    with pytest.raises(PartialEvaluation) as raised:
+        measure_models(candidates, found, 8, SilentProgress())
+    [encoder] = raised.value.evaluation.encoders
+    assert (encoder.label, len(encoder.main_scores())) == ("good", 2)
+    assert "encoder uneven gives each document 3 numbers, other texts 6" in str(raised.value)
+    assert "encoder broken gives vectors that are not finite" in str(raised.value)
+
+
+@pytest.mark.parametrize("place", ["", "relative/place"])
+def test_a_cache_at_a_relative_place_is_that_of_the_home_directory(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", place)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_module.user_cache().folder == tmp_path / ".cache" / "multicsr" / "evaluations"

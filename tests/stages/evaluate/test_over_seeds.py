@@ -37,6 +37,13 @@ def test_a_variant_does_not_differ_from_itself():
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
+def test_one_example_counts_as_one_that_does_not_vary():
+    several, one = without_examples(np.array([0.0, 100.0])), without_examples(np.array([50.0]))
+    found = difference_over_seeds(several, one, 1)
+    assert (found.difference, found.p) == (0, pytest.approx(1))
+    assert found.low < -100 < 100 < found.high
+
+
 def test_in_a_simulation_intervals_over_examples_and_seeds_hold_the_truth():
     """Scores have an effect of the seed and one of the drawn examples, which both variants share in part."""
     generator, runs, held = np.random.default_rng(0), 600, 0

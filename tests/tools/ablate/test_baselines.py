@@ -8,12 +8,15 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 from transformers import AutoModel, AutoTokenizer, get_scheduler
 
 from multicsr.config import TrainConfig
+from multicsr.errors import ConfigError
 from multicsr.stages.train.data.index import digest, digest_rows, join_index
 from multicsr.stages.train.data.plan import make_plan
 from multicsr.stages.train.schedule import learning_rate
 from multicsr.tools.ablate import library_losses
 from multicsr.tools.ablate.untrained import input_embeddings, whitened, whitening
 from multicsr.tools.ablate.variants import Method
+from tests.support.encoder_kinds import save_kind
+from tests.support.tiny_encoders import WORDS
 
 
 @pytest.fixture
@@ -106,3 +109,30 @@ def test_the_best_checkpoint_on_dev_is_kept(config, triplets, dev_file, tmp_path
     kept = model[0].model.embeddings.word_embeddings.weight
     assert torch.equal(kept.cpu(), weights[1].cpu())
     assert not torch.equal(kept.cpu(), weights[2].cpu())
+
+
+@pytest.mark.parametrize("kind", ["truncate_dim", "bf16", "static with normalize"])
+def test_encoders_of_every_kind_are_whitened(kind, config, tmp_path):
+    odd = config.model_copy(update={"encoder": str(save_kind(kind, tmp_path))})
+    premises = [" ".join(np.random.default_rng(n).choice(WORDS, 6)) for n in range(60)]
+    vectors_ND = whitened(odd, premises).encode(premises)
+    assert vectors_ND.shape[1] <= (20 if kind == "truncate_dim" else 32)
+    assert np.cov(vectors_ND, rowvar=False) == pytest.approx(np.eye(vectors_ND.shape[1]), abs=1e-3)
+
+
+def test_whitening_without_variance_is_one_line(config):
+    with pytest.raises(ConfigError, match="--baselines: whitening needs two different premises, there is 1"):
+        whitened(config, ["ba de", "ba de"])
+
+
+def test_static_embeddings_have_all_baselines(config, triplets, tmp_path):
+    path = save_kind("static with normalize", tmp_path)
+    static = config.model_copy(update={"encoder": str(path), "steps": 1})
+    plain = SentenceTransformer(str(path)).encode("ba de")
+    found = input_embeddings(static).encode("ba de")
+    assert found / np.linalg.norm(found) == pytest.approx(plain, abs=1e-6)
+    trained = library_losses.train_by_library(static, Method.RANKING_LOSS, triplets, 5, tmp_path / "out")
+    assert not np.array_equal(trained.encode("ba de"), plain)
+    bounded = static.model_copy(update={"max_length": 8})
+    with pytest.raises(ConfigError, match=r"train\.max_length: sentence-transformers cannot shorten"):
+        library_losses.train_by_library(bounded, Method.RANKING_LOSS, triplets, 5, tmp_path / "out")

@@ -20,7 +20,7 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.storage.versions import current
 from multicsr.tools.encoder_source import EncoderSource, model_source
 from multicsr.tools.export import ExportFormat, export_encoder
-from tests.support.encoder_kinds import encoder_with_code
+from tests.support.encoder_kinds import encoder_with_code, save_kind
 from tests.support.finished_store import finished_store
 
 SENTENCES = ["ba de", "mi no pu ra so te", "fa", "ba ba ba " * 30]
@@ -81,6 +81,18 @@ def test_too_small_a_cosine_leaves_nothing(encoder, tmp_path):
     with pytest.raises(RunError, match=r"smallest 0.9.*below 1, for .*; nothing was written"):
         export(encoder, tmp_path / "out", ExportFormat.BFLOAT16, min_cosine=1.0)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_numbers_beyond_float16_are_never_written(tmp_path):
+    path = save_kind("static with normalize", tmp_path)
+    model = SentenceTransformer(str(path), device="cpu")
+    with torch.no_grad():
+        model[0].embedding.weight.mul_(1e6)
+    model.save(str(tmp_path / "large"), create_model_card=False)
+    with pytest.raises(RunError, match=r"vectors are not finite, .* such as safetensors-bf16"):
+        export(tmp_path / "large", tmp_path / "half", ExportFormat.FLOAT16, min_cosine=-1)
+    assert not list(tmp_path.glob("half*"))
+    assert export(tmp_path / "large", tmp_path / "brain", ExportFormat.BFLOAT16).agreement.smallest > 0.99
 
 
 def test_existing_directory_is_kept(encoder, tmp_path):
