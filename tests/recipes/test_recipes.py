@@ -97,6 +97,7 @@ SETTINGS = {
     "claif": [0, "llm_stated", "paper", 0, 5, -5, "claif", None, 16, 2e-5, 3],
     "clhaif": [0, "llm_stated", "paper", 0, 5, -5, "clhaif", None, 512, 5e-5, 3],
     "simcse-sup": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
+    "syncse-scratch": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
     "syncse-partial": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
 }
 """Settings that sources fix: omega, scores, rule, alpha, beta, gamma, loss, sigma, batch, rate, epochs."""
