@@ -132,6 +132,12 @@ def test_defaults_take_pooling_length_and_prompt_from_the_encoder(write):
             "evaluate.held_out holds out triplets",
         ),
         ({"curate": {"gamma": -5.1}}, "curate.gamma"),
+        ({"train": {"random_pairs": 1}}, "random_pairs has no effect with objective: masked_infonce"),
+        ({"train": {"label_smoothing": 0.2}}, "label_smoothing has no effect with objective"),
+        (
+            {"train": {"objective": "claif", "mask": None, "random_pairs": 8, "global_batch": 8}},
+            "random_pairs is not below global_batch",
+        ),
         (
             {"train": {"extra_triplets": [{"path": "a.tsv", "colums": [1]}]}},
             "unknown key 'train.extra_triplets.0.colums'; did you mean 'train.extra_triplets.0.columns'?",

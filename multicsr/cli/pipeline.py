@@ -37,6 +37,41 @@ def preview(
         echo(line)
 
 
+@command(
+    app,
+    PANEL,
+    "multicsr premises runs/demo.yaml --rows 100 --out premises",
+)
+def premises(
+    config: ConfigPath,
+    rows: Annotated[int, typer.Option(min=1, help="Number of sentences, rounded up to hundreds.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write into; default: input.paths.")] = None,
+    topics: Annotated[
+        Path | None, typer.Option(help="YAML file of genres and topics; default: the shipped one.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Mass of nucleus sampling.")] = 0.9,
+    overrides: Overrides = None,
+) -> None:
+    """Let the LLM write sentences by genre and topic, for a run that has no corpus.
+
+    Files that are there are not written again, so that a killed command goes on.
+    """
+    from multicsr.tools.premises import write_premises
+
+    with progress_for_terminal() as progress:
+        folder = write_premises(
+            read_settings(config, overrides),
+            rows,
+            progress,
+            out=out,
+            topics=topics,
+            temperature=temperature,
+            top_p=top_p,
+        )
+    echo(str(folder))
+
+
 @command(app, PANEL, "multicsr run runs/demo.yaml --set generate.omega=0.2")
 def run(config: ConfigPath, drop_leaks: DropLeaks = False, overrides: Overrides = None) -> None:
     """Run all stages: ingest, generate, curate, train, evaluate, report. Finished work is not redone."""

@@ -146,6 +146,12 @@ class TrainConfig(Section):
     several. The mask applies to them as to all rows."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
     """Temperature tau in Eq. 5 and 7."""
+    label_smoothing: Fraction = 0.0
+    """Part s of the smoothing of labels with `objective: claif`: a label y from 0 to 1 becomes (1 - s) y +
+    s / 2."""
+    random_pairs: Annotated[int, Field(ge=0)] = 0
+    """Number of pairs of a premise with hypotheses of other rows that `objective: claif` adds with the label
+    0."""
     matryoshka: list[Count] = []
     """Widths, smaller than the encoder's, at which shortened vectors shall be good too: the loss is the mean
     of those at the full width and at each of these (Matryoshka, Kusupati et al. 2022)."""
@@ -261,15 +267,24 @@ class TrainConfig(Section):
             raise ValueError("temperature has no effect with objective: claif")
         if self.objective == "multicsr_reference" and self.mask is not None and self.mask.sigma == 1:
             raise ValueError("mask.sigma 1 masks nothing with objective: multicsr_reference; set it below 1")
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError("epochs has no effect with steps; give one of the two")
+        if len({*self.matryoshka}) < len(self.matryoshka):
+            raise ValueError("matryoshka names a width twice")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_objective(self) -> "TrainConfig":
         if self.rows == "sentences" and self.objective != "simcse_unsup":
             raise ValueError(
                 f"rows: sentences gives premises alone, and objective: {self.objective} reads triplets; set "
                 "objective to simcse_unsup"
             )
-        if self.steps is not None and "epochs" in self.model_fields_set:
-            raise ValueError("epochs has no effect with steps; give one of the two")
-        if len({*self.matryoshka}) < len(self.matryoshka):
-            raise ValueError("matryoshka names a width twice")
+        for name in ("label_smoothing", "random_pairs"):
+            if self.objective != "claif" and name in self.model_fields_set:
+                raise ValueError(f"{name} has no effect with objective: {self.objective}; it is for claif")
+        if self.random_pairs >= self.global_batch:
+            raise ValueError("random_pairs is not below global_batch: a row would be paired with itself")
         return self
 
     @model_validator(mode="after")

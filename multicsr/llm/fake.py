@@ -13,6 +13,8 @@ _WHO = ("A man", "A woman", "A child", "The dog", "Two people", "A crowd", "The 
 _DOES = ("walks", "plays", "sits", "runs", "waits", "sleeps", "stands", "sings")
 _WHERE = ("in the park", "on a bench", "by the sea", "at home", "in the street", "near a wall")
 _HOW = ("quietly", "with a friend", "after dark", "in the rain", "for a while", "all day")
+HIGHEST = 5.0
+"""Highest grade."""
 _DENIAL = "It is not true that "
 
 
@@ -27,8 +29,10 @@ class FakeEngine:
     batch_size: int | None = None
     rows_per_commit: int | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, score_scale: float = HIGHEST) -> None:
+        """Set up the engine for prompts that name this score as the highest."""
         self.usage = Usage()
+        self._unit = score_scale / HIGHEST
 
     def generate_pairs(
         self, pairs: Sequence[PromptPair], row_ids: Sequence[str]
@@ -62,7 +66,9 @@ class FakeEngine:
     ) -> list[Completion | Rejection]:
         """Implement `Engine.reply`; the token limit is ignored."""
         return [
-            self._complete("similar" if hash_64(row_id) % 256 >= 252 else f"{_grade(prompt):.1f}")
+            self._complete(
+                "similar" if hash_64(row_id) % 256 >= 252 else f"{_grade(prompt) * self._unit:.1f}"
+            )
             for prompt, row_id in zip(prompts, row_ids, strict=True)
         ]
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from multicsr.config import Config
 from multicsr.llm.base import Engine
+from multicsr.prompts import load_prompts
 
 if TYPE_CHECKING:
     from multicsr.llm.token_engine import TokenEngine
@@ -18,7 +19,7 @@ def load_engine(config: Config) -> Engine:
     if config.llm.engine == "fake":
         from multicsr.llm.fake import FakeEngine
 
-        return FakeEngine()
+        return FakeEngine(load_prompts(config.generate.prompts).score_scale)
     if config.llm.engine == "openai" and config.llm.batch:
         from multicsr.llm.openai.batch_engine import OpenAIBatchEngine
 

@@ -14,12 +14,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from multicsr.artifacts import FileRecord
 from multicsr.errors import ConfigError
+from multicsr.prompts.infilling import mask_words
 from multicsr.storage.local_copy import local_copy
 
 AUTO = "auto"
 """Name that stands for the prompt set which suits the LLM (`multicsr.llm.prompt_choice`)."""
 _SHIPPED = Path(__file__).parent
-_FIELD = re.compile(r"\{(instruction|premise|hypothesis)\}")
+_FIELD = re.compile(r"\{(instruction|premise|hypothesis|masked_([1-8]0))\}")
+_PREMISE = re.compile(r"\{(?:premise|masked_[1-8]0)\}")
+"""A field that is filled by the premise, or by the premise with a part of its words masked, in percent."""
+_SCORE_SCALE = 5.0
 NonEmpty = Annotated[list[str], Field(min_length=1)]
 
 
@@ -52,7 +56,8 @@ class PromptSet(FileRecord):
     about: str = ""
     """For which LLMs the set is, in one line for `multicsr prompts list`. It does not reach the LLM."""
     layout: str
-    """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`."""
+    """A generation prompt, with `{instruction}` and, here or in the instructions, `{premise}`. `{masked_30}`
+    is the premise with 30 % of its words masked; 10 to 80 are possible (`infilling.py`)."""
     entailment: NonEmpty
     """The pool from which an entailment instruction is drawn."""
     contradiction: NonEmpty
@@ -62,6 +67,9 @@ class PromptSet(FileRecord):
     score_labels: Annotated[list[str], Field(min_length=6, max_length=6)]
     """The replies whose probabilities give the expected score; label i of 0..5 is worth i points. Blanks
     around a label do not matter: the model's tokenizer decides by which tokens it is written."""
+    score_scale: Annotated[float, Field(gt=0)] = _SCORE_SCALE
+    """Highest score that the scoring prompt names, with 0 as the lowest. Stated scores are multiplied by
+    5 / `score_scale`."""
     stop: list[str] = ["\n"]
     """Stop strings: generation ends before the first of them that does not stand at the very beginning."""
     chat: bool = True
@@ -96,7 +104,7 @@ class PromptSet(FileRecord):
     @model_validator(mode="after")
     def _fields_are_there(self) -> "PromptSet":
         for instruction in (*self.entailment, *self.contradiction):
-            if "{premise}" not in self.layout.replace("{instruction}", instruction):
+            if not _PREMISE.search(self.layout.replace("{instruction}", instruction)):
                 raise ValueError("every generation prompt needs {premise}")
         if "{instruction}" not in self.layout:
             raise ValueError("layout needs {instruction}")
@@ -161,6 +169,8 @@ class PromptSet(FileRecord):
         # Left out at their defaults, so that the digests of older sets stay.
         if not self.chat:
             fields = fields | {"chat"}
+        if self.score_scale != _SCORE_SCALE and "score" in fields:
+            fields = fields | {"score_scale"}
         if self.languages and "entailment" in fields:
             fields = fields | {"languages"}
         return hashlib.blake2b(self.model_dump_json(include=fields).encode(), digest_size=8).hexdigest()
@@ -168,7 +178,12 @@ class PromptSet(FileRecord):
 
 def _fill(template: str, **fields: str) -> str:
     """Replace the fields in one pass, so that a premise with braces in it stays as it is."""
-    return _FIELD.sub(lambda match: fields[match.group(1)], template)
+
+    def value(match: re.Match[str]) -> str:
+        percent = match.group(2)
+        return mask_words(fields["premise"], int(percent)) if percent else fields[match.group(1)]
+
+    return _FIELD.sub(value, template)
 
 
 def shipped_prompt_sets() -> list[str]:

@@ -57,10 +57,9 @@ def test_the_digests_follow_every_byte_of_their_part():
     prompts = load_prompts("syncse")
     for field in PromptSet.model_fields.keys() - {"about", "chat", "languages"}:
         value = getattr(prompts, field)
-        changed = prompts.model_copy(
-            update={field: [*value, "x"] if isinstance(value, list) else f"{value} x"}
-        )
-        is_for_scoring = field in ("score", "score_labels")
+        other = 1.0 if isinstance(value, float) else f"{value} x"
+        changed = prompts.model_copy(update={field: [*value, "x"] if isinstance(value, list) else other})
+        is_for_scoring = field in ("score", "score_labels", "score_scale")
         assert (changed.writing_digest() == prompts.writing_digest()) == is_for_scoring, field
         assert (changed.scoring_digest() == prompts.scoring_digest()) != is_for_scoring, field
     assert prompts.writing_digest() == load_prompts("syncse").writing_digest()

@@ -94,8 +94,10 @@ SETTINGS = {
     "simcse-unsup": [0.3, "llm_expected", "paper", 3, 3, 1, "simcse_unsup", None, 64, 3e-5, 1],
     "gist": [0, "encoder", "paper", 0, 5, -5, "gist", 0.9, 32, 5e-6, 1],
     "retrieval": [0, "llm_expected", "paper", 3, 3, 1, "masked_infonce", 0.9, 64, 2e-5, 1],
+    "claif": [0, "llm_stated", "paper", 0, 5, -5, "claif", None, 16, 2e-5, 3],
     "clhaif": [0, "llm_stated", "paper", 0, 5, -5, "clhaif", None, 512, 5e-5, 3],
     "simcse-sup": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
+    "syncse-scratch": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
     "syncse-partial": [0, "encoder", "paper", 0, 5, -5, "simcse_sup", None, 512, 5e-5, 3],
 }
 """Settings that sources fix: omega, scores, rule, alpha, beta, gamma, loss, sigma, batch, rate, epochs."""
@@ -110,7 +112,10 @@ def test_settings_of_a_recipe_are_those_of_its_source(name):
         *(train.objective, train.mask and train.mask.sigma, train.global_batch, train.learning_rate),
         train.epochs,
     ] == SETTINGS[name]
-    if name == "retrieval":
+    if name == "claif":
+        assert (train.label_smoothing, train.random_pairs, train.warmup) == (0.2, 1, 0.1)
+        assert (config.generate.temperature, config.generate.top_p) == (0.7, 0.9)
+    elif name == "retrieval":
         assert (train.temperature, train.pooling, train.mlp_head) == (0.05, None, False)
     elif name == "gist":
         assert (train.temperature, train.warmup, train.pooling, train.mlp_head) == (0.01, 0.1, None, False)
@@ -120,6 +125,7 @@ def test_settings_of_a_recipe_are_those_of_its_source(name):
 
 
 PINNED_PROMPTS = {
+    "claif": ("a5cf9b351ed50333", "c60c9e41ce78448a"),
     "reference": ("0c918bfe9ce42368", "1e8cecccd25e27cb"),
     "retrieval": ("1e2b1e4faba8fc8a", "cb7cee8a785e7d15"),
     "syncse": ("ebae1dbfc116049d", "8b850871afb6384a"),

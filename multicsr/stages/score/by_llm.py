@@ -9,7 +9,7 @@ from multicsr.llm.base import Engine, Rejection
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.score.expected import expected_scores
-from multicsr.stages.score.parse import Unparsable, parse_reference_score, parse_score
+from multicsr.stages.score.parse import HIGHEST, Unparsable, parse_reference_score, parse_score
 from multicsr.stages.score.scorer import COLUMNS, PairScore
 
 
@@ -53,9 +53,11 @@ class StatedScorer:
     def _stated(self, reply: str) -> PairScore:
         """Return the score that a reply states."""
         score = self._parse(reply)
+        if not isinstance(score, Unparsable) and score > self._prompts.score_scale:
+            score = Unparsable.OUT_OF_RANGE
         if isinstance(score, Unparsable):
             return PairScore(None, reply, str(score))
-        return PairScore(score, reply)
+        return PairScore(score * (HIGHEST / self._prompts.score_scale), reply)
 
 
 def _expected(probabilities_L: np.ndarray) -> PairScore | Rejection:

@@ -97,7 +97,8 @@ _LONGEST = 2000
 """Number of characters of a reply that are read."""
 _REFERENCE = re.compile(r"[0-5](?:\.[0-9])?")
 """Replies from which the authors' public code reads a score."""
-_HIGHEST = 5.0
+HIGHEST = 5.0
+"""Highest score."""
 _WORDS = {word: float(i) for i, word in enumerate(("zero", "one", "two", "three", "four", "five"))}
 
 
@@ -121,7 +122,7 @@ def parse_reference_score(reply: str) -> float | Unparsable:
     """
     if not _REFERENCE.fullmatch(reply):
         return _why_not(reply[:_LONGEST])
-    return float(reply) if float(reply) <= _HIGHEST else Unparsable.OUT_OF_RANGE
+    return float(reply) if float(reply) <= HIGHEST else Unparsable.OUT_OF_RANGE
 
 
 def _stated(text: str) -> list[str]:

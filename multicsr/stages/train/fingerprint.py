@@ -34,7 +34,7 @@ NO_RESULT = {
 """Settings of `train` that do not affect the trained model, so a run may resume with other values."""
 BY_CONTENT = {EXTRA_TRIPLETS, "keep"}
 """Settings of `train` that name files of which `deciding_files` has only the content."""
-IF_SET = {"matryoshka", "merge", "keep_tolerance", "rows"}
+IF_SET = {"matryoshka", "merge", "keep_tolerance", "rows", "label_smoothing", "random_pairs"}
 """Settings of `train` that are part of the fingerprint only where they differ from their default: they were
 added when there were models already."""
 NO_RESULT_OF_MASK = {"place", "cache_gib", "trust_remote_code"}

@@ -111,6 +111,8 @@ class Gradients:
             keep_NC=keep_NC,
             score_N2=ready.score_N2,
             weight_G=ready.weight_G,
+            label_smoothing=self._config.label_smoothing,
+            random_pairs=self._config.random_pairs,
             premise_GD=premise_GD,
             keep_same_N2G=ready.keep_same_N2G,
         )

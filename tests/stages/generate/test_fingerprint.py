@@ -66,7 +66,11 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             fingerprint._VLLM,
             {"tokens_per_step", "kv_cache_gib", "gpu_memory", "prefix_caching", "eager"},
         ),
-        (ScoreConfig, fingerprint._SCORING, {"model", "calibrate", "trust_remote_code"}),
+        (
+            ScoreConfig,
+            fingerprint._SCORING | fingerprint._SCORING_IF_SET,
+            {"model", "calibrate", "trust_remote_code"},
+        ),
         (
             GenerateConfig,
             fingerprint._DECODING | {"prompts"},

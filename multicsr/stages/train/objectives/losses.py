@@ -46,6 +46,10 @@ class LossInputs:
     """The LLM's scores a = (x, x+) and b = (x, x-) of this worker's rows, in [0, 5]."""
     weight_G: Tensor | None = None
     """Weights of all rows, positive; None: all rows count the same."""
+    label_smoothing: float = 0.0
+    """Part s of CLAIF's smoothing: a label y becomes (1 - s) y + s / 2."""
+    random_pairs: int = 0
+    """Number R of pairs of an anchor with a hypothesis of another row that CLAIF adds with the label 0."""
     premise_GD: Tensor | None = None
     """Embeddings of the premises of all rows; None if the objective does not compare premises."""
     keep_same_N2G: Tensor | None = None
@@ -116,19 +120,29 @@ def multicsr_reference(inputs: LossInputs) -> Tensor:
 
 
 def claif(inputs: LossInputs) -> Tensor:
-    """Compute CLAIF (Cheng et al. 2023): squared error of cosines against LLM scores, mean over 2G pairs.
+    """Compute CLAIF (Cheng et al. 2023): squared error of cosines against LLM scores, mean over all pairs.
 
     A row gives two pairs, (x, x+) with a / 5 and (x, x-) with b / 5; in CLAIF's own data each pair is
-    separate.
+    separate. With `random_pairs` R it gives R more, with the label 0: row i with the positive of row i + 1,
+    the hard negative of row i + 2, and so on; rows stand in a batch by chance. The mean is then over
+    (2 + R) G pairs.
 
     Raises:
         ValueError: `negative_GD` or `score_N2` is missing.
     """
     own = slice(inputs.anchor_offset, inputs.anchor_offset + len(inputs.anchor_ND))
-    hypothesis_N2D = torch.stack([inputs.positive_GD, _needed(inputs.negative_GD, "negative_GD")], dim=1)[own]
-    cosine_N2 = (_unit(inputs.anchor_ND)[:, None] * _unit(hypothesis_N2D)).sum(dim=-1)
-    error_N2 = cosine_N2 - _needed(inputs.score_N2, "score_N2") / _TOP_SCORE
-    return error_N2.square().sum() / (2 * len(inputs.positive_GD))
+    sides = inputs.positive_GD, _needed(inputs.negative_GD, "negative_GD")
+    hypothesis_N2D = torch.stack(sides, dim=1)[own]
+    anchor_N1D = _unit(inputs.anchor_ND)[:, None]
+    cosine_N2 = (anchor_N1D * _unit(hypothesis_N2D)).sum(dim=-1)
+    smooth = inputs.label_smoothing
+    label_N2 = (1 - smooth) * _needed(inputs.score_N2, "score_N2") / _TOP_SCORE + smooth / 2
+    total = (cosine_N2 - label_N2).square().sum()
+    if inputs.random_pairs:
+        distances = range(1, inputs.random_pairs + 1)
+        others_NRD = torch.stack([sides[(d - 1) % 2].roll(-d, dims=0) for d in distances], dim=1)[own]
+        total = total + (anchor_N1D * _unit(others_NRD)).sum(dim=-1).square().sum()
+    return total / ((2 + inputs.random_pairs) * len(inputs.positive_GD))
 
 
 def clhaif(inputs: LossInputs) -> Tensor:

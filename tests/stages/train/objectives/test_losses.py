@@ -161,6 +161,18 @@ def plain_gist(h, h_plus, h_minus, p, tau: float) -> torch.Tensor:
     return total / len(h)
 
 
+def plain_claif_of_pairs(h, h_plus, h_minus, scores, smoothing: float, random_pairs: int) -> torch.Tensor:
+    """CLAIF on a list of pairs with labels, as its code makes one: smoothed scores, and zeros."""
+    pairs = []
+    for i in range(len(h)):
+        for side, h_s in enumerate((h_plus, h_minus)):
+            pairs.append((h[i], h_s[i], scores[i, side] / 5 * (1 - smoothing) + smoothing / 3 * 1.5))
+        for number in range(random_pairs):
+            h_s = h_minus if number % 2 else h_plus
+            pairs.append((h[i], h_s[(i + number + 1) % len(h)], 0.0))
+    return sum((cosine(left, right) - label) ** 2 for left, right, label in pairs) / len(pairs)
+
+
 def plain(name: str, inputs: LossInputs, p_ND: torch.Tensor, p_CD: torch.Tensor) -> torch.Tensor:
     """The objective of a whole batch."""
     h, h_plus, h_minus = inputs.anchor_ND, inputs.positive_GD, inputs.negative_GD
@@ -579,3 +591,23 @@ def test_gist_is_the_loss_of_sentence_transformers(inputs, p_ND, p_CD, monkeypat
 def test_gist_removes_the_own_row_even_where_p_finds_the_positive_equal():
     keep = keep_same_gist(torch.ones(3, 1), torch.ones(3, 6))
     assert (~keep).nonzero().tolist() == [[i, j] for i in range(3) for j in (i, i + 3)]
+
+
+@pytest.mark.parametrize(("smoothing", "random_pairs"), [(0.2, 0), (0.0, 1), (0.2, 2), (0.5, 5)])
+def test_claif_with_smoothed_labels_and_random_pairs_equals_a_slow_loop(inputs, smoothing, random_pairs):
+    inputs = replace(inputs, label_smoothing=smoothing, random_pairs=random_pairs)
+    h = inputs.anchor_ND, inputs.positive_GD, inputs.negative_GD
+    expected = plain_claif_of_pairs(*h, inputs.score_N2, smoothing, random_pairs)
+    assert_same(claif(inputs), expected, inputs)
+    shares = [
+        claif(
+            replace(
+                inputs,
+                anchor_ND=inputs.anchor_ND[own],
+                score_N2=inputs.score_N2[own],
+                anchor_offset=own.start,
+            )
+        )
+        for own in (slice(0, 3), slice(3, 4), slice(4, N))
+    ]
+    assert_same(torch.stack(shares).sum(), expected, inputs)
