@@ -25,8 +25,8 @@ from multicsr.stages.generate.repeated import reject_repeated
 from multicsr.stages.generate.triplets import TripletStage
 from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.storage import refresh_costs
-from multicsr.storage.id_span import IdSpan
 from multicsr.storage.id_numbers import find_ids, id_words
+from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import rows_digest
 from multicsr.storage.store import Store
 

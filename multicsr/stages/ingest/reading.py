@@ -125,6 +125,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
 
 def join_parts(store: Store, folder: str, identity: str, parts: Sequence[ShardReport]) -> ShardReport:
     """Commit and return the report of a file of which all parts were read."""
+    parts = sorted(parts, key=lambda part: part.key)
     rejected: Counter[str] = Counter()
     counters: Counter[str] = Counter()
     for part in parts:
