@@ -99,14 +99,17 @@ def test_ranges_of_a_file_are_read_in_blocks(lines, config, monkeypatch):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_large_file_is_read_in_parts_once(lines, config, monkeypatch):
+def test_a_large_file_is_read_in_parts_once(tmp_path, config, monkeypatch):
+    path = tmp_path / "large.txt"
+    path.write_text("".join(f"This is sentence number {i % 700} of many.\n" for i in range(120_000)))
     monkeypatch.setattr(ingest_run, "has_parts", lambda file: True)
-    monkeypatch.setattr(ingest_run, "PART_ROWS", 100)
-    settings = config(lines, column=None)
+    monkeypatch.setattr(ingest_run, "PART_ROWS", chunks.CHUNK_ROWS)
+    settings = config(path, column=None, max_rejected=1.0)
     store = Store.of(settings)
     made = ingest_run.ingest(settings, store, SilentProgress())
+    assert (made.rows_in, made.rows_out) == (120_000, 700)
     marks = [name for name in store.names("records") if "/done/" in name]
-    assert len(marks) == 7, "six parts and the file"
-    again = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"rows_per_file": 10})})
+    assert len(marks) == 4, "three parts and the file"
+    again = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"rows_per_file": 100})})
     monkeypatch.setattr(ingest_run, "cut_file", None)
     assert ingest_run.ingest(again, store, SilentProgress()).rows_digest == made.rows_digest
