@@ -35,7 +35,7 @@ from multicsr.storage.manifest import iter_tables
 from multicsr.storage.transaction import Transaction, open_transaction
 
 ROWS_PER_FILE = 100_000
-KNOWN_EVERY = 100
+NEW_EVERY = 100
 """One row in so many is not known."""
 
 
@@ -47,8 +47,8 @@ def write_sentences(path: Path, number: int, files: int) -> None:
                 file.write(f"A sentence of moderate length that has the number {i} in it.\n")
 
 
-def fill_cache(config: Config, transaction: Transaction) -> None:
-    """Fill the LLM cache as if an earlier run had done nearly everything."""
+def fill_cache(config: Config, transaction: Transaction, new_every: int = NEW_EVERY) -> None:
+    """Fill the LLM cache as if an earlier run had done all rows, or all but one in `new_every`."""
     settings = {"writing": writing_settings(config), "scoring": scoring_settings(config)}
     cache_key = CacheKey.of(settings)
     for table in iter_tables(
@@ -56,7 +56,8 @@ def fill_cache(config: Config, transaction: Transaction) -> None:
     ):
         for start in range(0, table.num_rows, ROWS_PER_FILE):
             part = table.slice(start, ROWS_PER_FILE)
-            part = part.filter(pa.array(np.arange(part.num_rows) % KNOWN_EVERY != 0))
+            if new_every:
+                part = part.filter(pa.array(np.arange(part.num_rows) % new_every != 0))
             columns = {field.name: pa.nulls(part.num_rows, field.type) for field in WRITTEN}
             columns |= {"row_id": part["row_id"], "entailment": part["text"], "contradiction": part["text"]}
             for side, score in (("entailment", 4.0), ("contradiction", 1.0)):

@@ -39,6 +39,25 @@ def order_by_id(words_N2: Words, *then_N: NDArray[np.int64]) -> NDArray[np.int64
     return order_N
 
 
+def find_ids(wanted_N2: Words, among_M2: Words) -> NDArray[np.int64]:
+    """Return the first place [N] of each wanted id among others; -1 for an id that is not among them."""
+    if len(among_M2) == 0:
+        return np.full(len(wanted_N2), -1)
+    order_M = order_by_id(among_M2)
+    high_M, low_M = among_M2[order_M].T
+    high_N, low_N = wanted_N2.T
+    place_N = np.searchsorted(high_M, high_N)
+    # Different ids with the same high word: step on to the one with the right low word.
+    while True:
+        at_N = np.minimum(place_N, len(order_M) - 1)
+        is_before_N = (place_N < len(order_M)) & (high_M[at_N] == high_N) & (low_M[at_N] < low_N)
+        if not is_before_N.any():
+            break
+        place_N[is_before_N] += 1
+    is_found_N = (place_N < len(order_M)) & (high_M[at_N] == high_N) & (low_M[at_N] == low_N)
+    return np.where(is_found_N, order_M[at_N], -1)
+
+
 def _digits(ids: pa.StringArray) -> bytes:
     """Return the hex digits of all ids of a chunk."""
     _, offsets, digits = ids.buffers()

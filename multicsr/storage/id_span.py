@@ -19,6 +19,10 @@ class IdSpan(NamedTuple):
         """Return True if the two ranges overlap."""
         return self.first <= other.last and other.first <= self.last
 
+    def holds(self, other: "IdSpan") -> bool:
+        """Return True if all ids of the other range are in this one."""
+        return self.first <= other.first and other.last <= self.last
+
     @property
     def rows(self) -> pc.Expression:
         """Return a filter for the rows whose `row_id` lies in the range."""

@@ -323,8 +323,8 @@ class Store:
         """
         with self._reading(entry.path, _REMEDY), self._open_verified(entry) as file:
             names = None if columns is None else [*columns]
-            if filters is None:  # without the costs of a data set
-                table = pq.ParquetFile(file).read(columns=names)
+            if names is None and filters is None:  # without the costs of a data set
+                table = pq.ParquetFile(file).read()
             else:
                 table = pq.read_table(file, columns=names, filters=filters)
         if _NAMED.search(entry.path):  # the keys in such names cover the schema of the content

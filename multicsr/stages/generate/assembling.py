@@ -14,6 +14,7 @@ from multicsr.stages.generate.llm_cache import LLMCache
 from multicsr.stages.generate.planning import CachedShard, cached_shards
 from multicsr.stages.generate.repeated import reject_repeated
 from multicsr.stages.ingest.overlap import KnownTexts
+from multicsr.storage.id_numbers import find_ids, id_words
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
 
@@ -46,7 +47,8 @@ def joined(sentences: pa.Table, written: pa.Table, dropped: KnownTexts | None = 
     with the reason LEAKED. Rows with a hypothesis that stands on many rows become rejects here, where all
     rows of a file are at hand.
     """
-    place = pc.index_in(sentences["row_id"], written["row_id"].combine_chunks())
+    place_N = find_ids(id_words(sentences["row_id"]), id_words(written["row_id"]))
+    place = pa.array(place_N, mask=place_N < 0)
     written = written.take(place)
     columns = {name: sentences[name] for name in SENTENCE.names}
     columns |= {name: written[name] for name in [*SCORED.names, "reason", "detail"] if name not in columns}

@@ -52,10 +52,10 @@ class Source:
     has_failures: bool = False
     """True if its rows may include engine failures, which are not results."""
 
-    def rows(self, span: IdSpan) -> pc.Expression:
-        """Return the filter that selects the results in a span."""
+    def rows(self, span: IdSpan) -> pc.Expression | None:
+        """Return the filter that selects the results in a span; None if all rows are."""
         if not self.has_failures:
-            return span.rows
+            return None if span.holds(self.span) else span.rows
         reason = pc.field("reason")
         return span.rows & (reason.is_null() | (reason != Reason.ENGINE_ERROR.value))
 
@@ -71,11 +71,11 @@ class CachedRange:
         """Return the sources of a part of the span."""
         return CachedRange(span, tuple(source for source in self.sources if source.span.meets(span)))
 
-    def done(self, store: Store) -> pa.Array:
+    def done(self, store: Store) -> pa.ChunkedArray:
         """Return the ids of the rows that are written and scored."""
         scored = [source for source in self.sources if source.is_scored]
         parts = [read_ids(store, [source.entry], source.rows(self.span)) for source in scored]
-        return pa.concat_arrays([pa.array([], pa.string()), *parts])
+        return pa.chunked_array(parts, pa.string())
 
     def rows(self, store: Store) -> pa.Table:
         """Return the WRITTEN rows that are written and scored."""

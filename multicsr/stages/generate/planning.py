@@ -15,6 +15,7 @@ from multicsr.execution.stage_runner import PartShard
 from multicsr.stages.generate.llm_cache import CachedRange, LLMCache
 from multicsr.stages.ingest.leaks import Leaks, find_leaks
 from multicsr.stages.ingest.overlap import KnownTexts
+from multicsr.storage.id_numbers import find_ids, id_words
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import FileEntry, Store
@@ -64,7 +65,8 @@ def plan_files(
         if known is not None:
             leaks, details = find_leaks(known, rows["text"].to_pylist())
             is_kept = pa.array([not config.evaluate.drop_leaks or each is None for each in details])
-        is_todo = pc.and_(is_kept, pc.invert(pc.is_in(ids, shard.cached.done(store))))
+        is_new = pa.array(find_ids(id_words(rows["row_id"]), id_words(shard.cached.done(store))) < 0)
+        is_todo = pc.and_(is_kept, is_new)
         num_kept = pc.sum(is_kept).as_py() or 0
         num_todo = pc.sum(is_todo).as_py() or 0
         todo = list(_cut(shard, ids, is_todo, config))

@@ -25,6 +25,7 @@ from multicsr.stages.generate.repeated import reject_repeated
 from multicsr.stages.generate.triplets import TripletStage
 from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.storage import refresh_costs
+from multicsr.storage.id_numbers import find_ids, id_words
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import rows_digest
 from multicsr.storage.store import Store
@@ -142,7 +143,7 @@ def write_rows(
     """
     started, name = time.perf_counter(), uuid4().hex
     rows = [_committed(store, cache_key, cached.span, sentences)]
-    missing = _without(sentences, rows[0]["row_id"].combine_chunks())
+    missing = _without(sentences, rows[0]["row_id"])
     counters: Counter[str] = Counter()
     hypotheses = [
         cached.hypotheses(store),
@@ -166,9 +167,9 @@ def write_rows(
     return table, Work(dict(counters), time.perf_counter() - started, unpaid)
 
 
-def _without(table: pa.Table, row_ids: pa.Array) -> pa.Table:
+def _without(table: pa.Table, row_ids: pa.ChunkedArray) -> pa.Table:
     """Return the rows of a table whose ids are not among `row_ids`."""
-    return table.filter(pc.invert(pc.is_in(table["row_id"], row_ids)))
+    return table.filter(pa.array(find_ids(id_words(table["row_id"]), id_words(row_ids)) < 0))
 
 
 def _committed(store: Store, cache_key: CacheKey, span: IdSpan, sentences: pa.Table) -> pa.Table:

@@ -1,8 +1,8 @@
 """Recognition of texts that no reader, converter or filter would change, many at a time.
 
-Most records of most corpora are such texts, and NumPy finds them in a fraction of
-the time that the functions for one record take. Those functions see all other records. They would return a
-plain text as it is (`tests/stages/ingest/test_plain_text.py`), so the division cannot be seen in the result.
+Most records of most corpora are such texts, and NumPy finds them in a fraction of the time that the functions
+for one record take. Those functions see all other records. They would return a plain text as it is
+(`tests/stages/ingest/test_plain_text.py`), so the division cannot be seen in the result.
 """
 
 import unicodedata

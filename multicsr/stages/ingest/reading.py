@@ -40,13 +40,12 @@ class FileShard:
     digest: str | None
     """Digest of the bytes, if it is known without reading them; otherwise None."""
     part: FilePart | None = None
-    """The part to read; None: the whole file."""
+    """The part to read, of a file whose digest is known; None: the whole file."""
 
     @property
     def identity(self) -> str:
         """Return the identity of the file; while its digest is unknown, a placeholder made from its state."""
-        digest = self.digest if self.part is None else self.part.unchanged.digest
-        return file_identity(self.file.place, digest or f"unknown {self.file.state}")
+        return file_identity(self.file.place, self.digest or f"unknown {self.file.state}")
 
     @property
     def key(self) -> str:
@@ -89,8 +88,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
         part = shard.part
         unchanged = Unchanged(shard.file) if part is None else part.unchanged
         identity = file_identity(shard.file.place, unchanged.digest)
-        is_known = part is not None or shard.digest is not None
-        if not is_known and (done := finished_report(store, folder, identity)):
+        if shard.digest is None and (done := finished_report(store, folder, identity)):
             return done
         candidates: list[FileEntry] = []
         reject_files: list[FileEntry] = []
@@ -125,6 +123,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
 
 def join_parts(store: Store, folder: str, identity: str, parts: Sequence[ShardReport]) -> ShardReport:
     """Commit and return the report of a file of which all parts were read."""
+    parts = sorted(parts, key=lambda part: part.key)
     rejected: Counter[str] = Counter()
     counters: Counter[str] = Counter()
     for part in parts:

@@ -155,11 +155,14 @@ def _shards_of(
     ]
 
     def cut(shard: FileShard) -> list[FileShard]:
-        return [replace(shard, part=part) for part in cut_file(shard.file, PART_ROWS)]
+        parts = cut_file(shard.file, PART_ROWS)
+        return [replace(shard, digest=part.unchanged.digest, part=part) for part in parts]
 
     for parts in map_items("read", lambda: cut, large, Pool()):
-        if parts and finished_report(store, folder, parts[0].identity) is None:
-            shards[parts[0].file.path] = parts
+        if parts:
+            first = parts[0]
+            is_read = finished_report(store, folder, first.identity) is not None
+            shards[first.file.path] = [replace(first, part=None)] if is_read else parts
     return [shard for found in shards.values() for shard in found]
 
 

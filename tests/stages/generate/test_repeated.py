@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from multicsr.rows import WRITTEN, Reason
+from multicsr.stages.generate import repeated
 from multicsr.stages.generate.comparison import comparable
 from multicsr.stages.generate.repeated import LEAST_ROWS, LEAST_SHARE, reject_repeated
 
@@ -94,3 +95,32 @@ def test_it_is_the_plain_rule_in_any_order(seed):
     order = draw.sample(range(len(pairs)), len(pairs))
     shuffled = rejected(table.take(order), premises.take(pa.array(order)))
     assert sorted(order[i] for i in shuffled) == expected
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 20])
+def test_the_quick_answer_misses_no_repeated_form(monkeypatch, number):
+    """Equal forms have equal numbers, so that what cannot be repeated by them is not."""
+    monkeypatch.setattr(repeated, "_BATCH_ROWS", 3)
+    draw = random.Random(number)
+    same = [
+        "Same caf\u00e9.",
+        "SAME CAF\u00c9",
+        "same cafe\u0301!",
+        "\uff33ame caf\u00e9",
+        "s a m e caf\u00e9",
+    ]
+    for of in (number, 30, 400):
+        pairs = [(draw.choice(same), own(i)[1]) if i < number else own(i) for i in range(of)]
+        table, premises = rows(pairs)
+        found = rejected(table, premises)
+        monkeypatch.setattr(repeated, "_may_be_repeated", lambda *_: True)
+        assert rejected(table, premises) == found
+        monkeypatch.undo()
+
+
+def test_signs_and_rare_forms_need_no_exact_count():
+    table, _ = rows([own(i) for i in range(300)])
+    assert not repeated._may_be_repeated(table, 300)
+    table, _ = rows([("Same.", own(i)[1]) if i < 7 else own(i) for i in range(300)])
+    assert repeated._may_be_repeated(table, 300)
+    assert not repeated._may_be_repeated(table.slice(0, 0), 0)
