@@ -176,11 +176,41 @@ def shipped_prompt_sets() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
+def prompts_for_workers(name_or_path: str) -> str:
+    """Return the name of a shipped prompt set, or the text of the file, which other machines may lack.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    if "\n" in name_or_path or name_or_path in shipped_prompt_sets():
+        return name_or_path
+    return f"{_path_of(name_or_path).read_text(encoding='utf-8')}\n"  # by the line break it is known as text
+
+
 def load_prompts(name_or_path: str) -> PromptSet:
-    """Read a prompt set by name or from a YAML file.
+    """Read a prompt set by name, from a YAML file, or from the text of one (see `prompts_for_workers`).
 
     Raises:
         ConfigError: there is no such set, or the file is not a prompt set.
+    """
+    if "\n" in name_or_path:
+        return PromptSet.model_validate(yaml.safe_load(name_or_path))
+    path = _path_of(name_or_path)
+    try:
+        return PromptSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"generate.prompts: {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise ConfigError(f"generate.prompts: {path}: {where}: {first['msg']}") from error
+
+
+def _path_of(name_or_path: str) -> Path:
+    """Return the path of the file of a prompt set.
+
+    Raises:
+        ConfigError: there is no such set.
     """
     path = _SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -190,11 +220,4 @@ def load_prompts(name_or_path: str) -> PromptSet:
         raise ConfigError(
             f"generate.prompts: no prompt set {name_or_path!r}; use one of {names}, or a YAML file"
         )
-    try:
-        return PromptSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"generate.prompts: {path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ConfigError(f"generate.prompts: {path}: {where}: {first['msg']}") from error
+    return path
