@@ -115,8 +115,8 @@ class PromptSet(FileRecord):
         """Return the set for rows of a language, named such as `fewshot:tl`; the set itself if it has none.
 
         Args:
-            language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own, and
-                those for `tl` serve `fil` and `tgl`.
+            language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own,
+                and those for `tl` serve `fil` and `tgl`.
         """
         tags = {tuple(tag_parts(tag)): tag for tag in self.languages}
         parts = tuple(tag_parts(language))
