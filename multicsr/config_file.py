@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from multicsr import hashing
 from multicsr.config import Config
 from multicsr.config.mistakes import explain
+from multicsr.config.relative_paths import find_beside
 from multicsr.config.yaml_file import key_lines, load_yaml
 from multicsr.errors import ConfigError
 
@@ -55,6 +56,8 @@ def load_with_mistakes(
         RunError: the bucket cannot be reached, or the file is not in it.
     """
     tree, mistakes = _read(path, checksum)
+    if _FOLDED.match(str(path)) is None:
+        find_beside(tree, Path(path).parent)
     for override in overrides:
         try:
             _override(tree, override)

@@ -18,6 +18,7 @@ from multicsr.execution.attempts import Attempts
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.profiling import loading, working
 from multicsr.execution.ray_session import start_ray
+from multicsr.execution.working_directory import enter_directory
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.observability.metrics import publish
 
@@ -56,8 +57,10 @@ class _Worker:
     of the stage is made in the first call, not in the constructor.
     """
 
-    def __init__(self, make: Callable[[], Callable[[Any], object]], attempts: Attempts, role: str) -> None:
-        self._make, self._attempts, self._role = make, attempts, role
+    def __init__(
+        self, make: Callable[[], Callable[[Any], object]], attempts: Attempts, role: str, directory: str
+    ) -> None:
+        self._make, self._attempts, self._role, self._directory = make, attempts, role, directory
         self._making = threading.Lock()
         self._work: Callable[[Any], object] | None = None
 
@@ -73,6 +76,7 @@ class _Worker:
             self._attempts.begin(number, f"shard {getattr(item, 'key', number)}")
             with self._making:
                 if self._work is None:
+                    enter_directory(self._directory)
                     with loading(self._role):
                         self._work = self._make()
             with working(self._role):
@@ -119,6 +123,7 @@ def _results(
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
+    directory = os.getcwd()
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -137,13 +142,13 @@ def _results(
             resources["label_selector"] = {**pool.nodes}
         if pool.actors is None:
             return names.map_batches(
-                lambda batch: _Worker(make, attempts, f"{attempts.stage} task")(batch),
+                lambda batch: _Worker(make, attempts, f"{attempts.stage} task", directory)(batch),
                 max_retries=_WITHOUT_END,
                 **resources,
             )
         return names.map_batches(
             _Worker,
-            fn_constructor_args=(make, attempts, f"{attempts.stage} actor"),
+            fn_constructor_args=(make, attempts, f"{attempts.stage} actor", directory),
             compute=ray.data.ActorPoolStrategy(
                 size=min(pool.actors, len(items)),
                 max_tasks_in_flight_per_actor=pool.shards_at_once + 1,

@@ -11,9 +11,13 @@ from typing import Annotated, NamedTuple
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from multicsr.artifacts import FileRecord
+from multicsr.config.mistakes import explain
+from multicsr.config.yaml_file import load_yaml
 from multicsr.errors import ConfigError
+from multicsr.language_tags import tag_parts
 from multicsr.prompts.infilling import mask_words
 from multicsr.storage.local_copy import local_copy
 
@@ -119,13 +123,16 @@ class PromptSet(FileRecord):
         """Return the set for rows of a language, named such as `fewshot:tl`; the set itself if it has none.
 
         Args:
-            language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own.
+            language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own,
+                and those for `tl` serve `fil` and `tgl`.
         """
-        tag = language.lower()
-        while tag and tag not in self.languages:
-            tag = tag.rpartition("-")[0]
-        if not tag:
+        tags = {tuple(tag_parts(tag)): tag for tag in self.languages}
+        parts = tuple(tag_parts(language))
+        while parts and parts not in tags:
+            parts = parts[:-1]
+        if not parts:
             return self
+        tag = tags[parts]
         prompts = self.languages[tag].model_dump(exclude_none=True)
         return self.model_copy(update={**prompts, "name": f"{self.name}:{tag}", "languages": {}})
 
@@ -191,11 +198,86 @@ def shipped_prompt_sets() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
+def prompts_for_workers(name_or_path: str) -> str:
+    """Return the name of a shipped prompt set, or the text of the file, which other machines may lack.
+
+    Raises:
+        ConfigError: there is no such set, or the file cannot be read.
+    """
+    if "\n" in name_or_path or name_or_path in shipped_prompt_sets():
+        return name_or_path
+    return f"{_text_of(_path_of(name_or_path))}\n"  # by the line break it is known as text
+
+
 def load_prompts(name_or_path: str) -> PromptSet:
-    """Read a prompt set by name or from a YAML file.
+    """Read a prompt set by name, from a YAML file, or from the text of one (see `prompts_for_workers`).
 
     Raises:
         ConfigError: there is no such set, or the file is not a prompt set.
+    """
+    if "\n" in name_or_path:
+        return _parse(name_or_path, "the prompt set")
+    path = _path_of(name_or_path)
+    return _parse(_text_of(path), str(path))
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file of prompts.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"generate.prompts: {path} is not UTF-8 (byte {error.start}); convert it"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"generate.prompts: cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse(text: str, source: str) -> PromptSet:
+    """Read a prompt set from the text of a file.
+
+    Raises:
+        ConfigError: it is none; one line for each mistake.
+    """
+    try:
+        tree, twice = load_yaml(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(
+            f"generate.prompts: {source} is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"generate.prompts: {source}: expected keys such as `layout:`, found no mapping")
+    mistakes = twice
+    try:
+        prompts = PromptSet.model_validate(tree)
+    except ValidationError as error:
+        mistakes += map(_mistake, error.errors())
+    if mistakes:
+        raise ConfigError(*(f"generate.prompts: {source}: {line}" for line in mistakes))
+    return prompts
+
+
+def _mistake(problem: ErrorDetails) -> str:
+    """Return one line about a mistake in a prompt set."""
+    place = ".".join(map(str, problem["loc"]))
+    match problem["type"]:
+        case "extra_forbidden":
+            kind = LanguagePrompts if len(problem["loc"]) > 1 else PromptSet
+            return f"unknown key {place!r}; known keys: {', '.join(kind.model_fields)}"
+        case "model_type":
+            return f"{place}: write keys with values, such as `{{entailment: [...], contradiction: [...]}}`"
+    return explain(problem)
+
+
+def _path_of(name_or_path: str) -> Path:
+    """Return the path of the file of a prompt set.
+
+    Raises:
+        ConfigError: there is no such set.
     """
     path = _SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -205,11 +287,4 @@ def load_prompts(name_or_path: str) -> PromptSet:
         raise ConfigError(
             f"generate.prompts: no prompt set {name_or_path!r}; use one of {names}, or a YAML file"
         )
-    try:
-        return PromptSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"generate.prompts: {path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ConfigError(f"generate.prompts: {path}: {where}: {first['msg']}") from error
+    return path

@@ -52,8 +52,9 @@ def settings() -> str:
     introduction = (
         "A run is described by one YAML file. Every setting can be overridden on the command line with "
         "`--set section.key=value`. An unknown key is an error that names the nearest known key, and a "
-        "setting that would have no effect is an error too. A relative path begins at the current directory, "
-        "wherever the file lies; `submit` sends the files that relative paths name along with the job."
+        "setting that would have no effect is an error too. A relative path begins at the current directory. "
+        "Data files and prompts (not models, and not the store) that are not there, but beside the file, are "
+        "read from there. `submit` sends the files that relative paths name along with the job."
     )
     return page("Settings", introduction, *_sections(schema, schema, "", "Top level"))
 

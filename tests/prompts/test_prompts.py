@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from multicsr.errors import ConfigError
-from multicsr.prompts import PromptSet, load_prompts, shipped_prompt_sets
+from multicsr.prompts import PromptSet, load_prompts, prompts_for_workers, shipped_prompt_sets
 from multicsr.rows import row_id
+from tests.support.paths import ROOT
 
 
 def test_syncse_pools_are_four_and_four():
@@ -80,8 +81,15 @@ def test_a_custom_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\n", "layout: Field required"),
+        ("name: x\n", "layout is missing"),
         ("{", "is not YAML"),
+        ("- a", "expected keys such as `layout:`"),
+        ("", "expected keys such as `layout:`"),
+        ("name: x\nname: y\n", "name"),
+        ("name: x\nlayuot: y\n", "unknown key 'layuot'; known keys: name, about, layout,"),
+        ("name: x\nlanguages: {de: 3}\n", "languages.de: write keys with values"),
+        ("name: x\nscore_labels: 4\n", "score_labels: write a list"),
+        ("[" * 5000, "is not YAML"),
         (
             "name: x\nlayout: '{instruction}'\nentailment: [a]\ncontradiction: [b]\nscore: s\n"
             "score_labels: [a, b, c, d, e, f]\n",
@@ -99,8 +107,39 @@ def test_a_bad_file_is_one_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_prompts(str(path))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert any(message in line for line in caught.value.args)
+    assert all(line.startswith(f"generate.prompts: {path}") for line in caught.value.args)
+    assert "\n" not in "".join(caught.value.args)
+
+
+def test_file_that_is_no_utf_8_is_named(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: café\n".encode("latin-1"))
+    for read in (load_prompts, prompts_for_workers):
+        with pytest.raises(ConfigError, match=rf"generate\.prompts: {path} is not UTF-8 \(byte 9\)"):
+            read(str(path))
+
+
+def test_norwegian_is_a_language(tmp_path):
+    path = tmp_path / "norwegian.yaml"
+    own = "languages:\n  no: {entailment: [Skriv om], contradiction: [Motsi]}\n"
+    path.write_text((ROOT / "multicsr/prompts/syncse.yaml").read_text(encoding="utf-8") + own)
+    prompts = load_prompts(str(path))
+    assert [*prompts.languages] == ["no"]
+    assert prompts.for_language("nb").name == "syncse:no"
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [("fil", "tl"), ("TGL", "tl"), ("deu", "de"), ("de_AT", "de"), ("zh-Hant-TW", "zh"), ("es-419", "es")],
+)
+def test_other_tags_of_a_language_get_its_prompts(language, name):
+    assert load_prompts("fewshot").for_language(language).name == f"fewshot:{name}"
+
+
+def test_other_languages_get_the_prompts_of_the_set():
+    for language in ("en", "und", "nl", "tlh", "", "auto"):
+        assert load_prompts("fewshot").for_language(language).name == "fewshot"
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -135,7 +174,7 @@ def test_row_gets_the_prompts_of_its_language_and_otherwise_those_of_the_set():
     brazilian = prompts.for_language("pt-BR")
     assert brazilian.pair("Chove.", "0" * 32, 1).entailment == "Chove. -> Umschreibe den Satz."
     assert (brazilian.score, brazilian.stop) == (prompts.score, prompts.stop)
-    for language in ("en", "pt", "pt-PT", "deu", ""):
+    for language in ("en", "pt", "pt-PT", "dex", ""):
         assert prompts.for_language(language) is prompts
     assert [variant.name for variant in prompts.variants()] == ["syncse", "syncse:de", "syncse:pt-br"]
 

@@ -38,7 +38,7 @@ class _Results:
     def iter_rows(self) -> Iterator[dict[str, bytes]]:
         from ray.exceptions import RayTaskError
 
-        worker = pool._Worker(self._make, _NoAttempts(), "task")
+        worker = pool._Worker(self._make, _NoAttempts(), "task", ".")
         for number, item in enumerate(self._items):
             try:
                 (result,) = worker({"number": [number], "shard": [pickle.dumps(item)]})["result"]

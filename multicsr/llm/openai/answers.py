@@ -94,12 +94,14 @@ def _is_zero(logprob: object) -> bool:
 
 
 def _joined(value: object) -> object:
-    """Return the text of a content that comes in parts, without the parts that are no text, such as thoughts."""
+    """Return the text of a content in parts, without the parts that are no text, such as thoughts."""
     if not isinstance(value, list):
         return value
-    parts = [part for part in value if isinstance(part, dict) and part.get("type") == "text"]
-    texts = [part.get("text") for part in parts]
-    return "".join(texts) if value and all(isinstance(text, str) for text in texts) else value
+    parts = [part for part in value if isinstance(part, dict)]
+    texts = [
+        text for part in parts if part.get("type") == "text" and isinstance(text := part.get("text"), str)
+    ]
+    return "".join(texts) if parts else value
 
 
 Tokens = Annotated[int, BeforeValidator(_count)]

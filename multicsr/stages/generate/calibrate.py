@@ -18,6 +18,7 @@ from multicsr.labelled_files import ScoredPairs
 from multicsr.llm.base import Rejection
 from multicsr.observability.progress import Progress
 from multicsr.stages.generate.llm_cache import CacheKey
+from multicsr.stages.generate.writing import config_for_workers
 from multicsr.stages.score.calibration import ScoreMap, fit_map, read_pairs
 from multicsr.stages.score.load import load_scorers, load_scoring_engine
 from multicsr.stages.score.scorer import COLUMNS, DECIMALS
@@ -99,7 +100,8 @@ def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
     generate = config.generate
     pool = Pool(1, generate.cpus_per_actor, generate.gpus_per_actor, generate.nodes)
     texts = list(zip(pairs.sentences1, pairs.sentences2, strict=True))
-    [scores] = map_items("generate", lambda: pair_scorer(config), [texts], pool)
+    sent = config_for_workers(config)
+    [scores] = map_items("generate", lambda: pair_scorer(sent), [texts], pool)
     return np.array([np.nan if score is None else round(score, DECIMALS) for score in scores])
 
 

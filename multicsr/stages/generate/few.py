@@ -20,7 +20,7 @@ from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
 from multicsr.stages.generate.run import scored_before
 from multicsr.stages.generate.triplets import TripletStage
-from multicsr.stages.generate.writing import llm_pool, write_rows
+from multicsr.stages.generate.writing import config_for_workers, llm_pool, write_rows
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
@@ -87,9 +87,9 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     if len(missing):
         progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
-    pool = llm_pool(config, actors=1)
+    sent, pool = config_for_workers(config), llm_pool(config, actors=1)
     for rows, amounts in map_items(
-        "generate", lambda: _writer(config, store, cache_key), list(_cut(missing, cached)), pool
+        "generate", lambda: _writer(sent, store, cache_key), list(_cut(missing, cached)), pool
     ):
         tables.append(rows)
         counters.update(amounts)

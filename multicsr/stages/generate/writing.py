@@ -17,6 +17,7 @@ from multicsr.config import Config, LLMConfig
 from multicsr.errors import BudgetSpent, RunError
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, count_reasons
+from multicsr.prompts import prompts_for_workers
 from multicsr.rows import WRITTEN, Reason
 from multicsr.stages.generate.leaked import is_clean
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, written_in
@@ -54,12 +55,18 @@ def write_shards(
 ) -> Iterator[WrittenShard]:
     """Write the shards in a pool of actors; yield each one when it is done."""
     llm = config.llm.with_share_of(max(min(config.generate.actors, len(todo)), 1))
-    config = config.model_copy(update={"llm": llm})
+    config = config_for_workers(config.model_copy(update={"llm": llm}))
     pool = llm_pool(config, config.generate.actors)
     gpus = config.generate.gpus_per_actor
     return map_items(
         "generate", lambda: writer(store, cache_key, TripletStage(config), gpus, dropped), todo, pool
     )
+
+
+def config_for_workers(config: Config) -> Config:
+    """Return the configuration with the text of the prompt set in the place of its path."""
+    prompts = prompts_for_workers(config.generate.prompts)
+    return config.model_copy(update={"generate": config.generate.model_copy(update={"prompts": prompts})})
 
 
 def llm_pool(config: Config, actors: int) -> Pool:

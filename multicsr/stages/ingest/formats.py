@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from multicsr.stages.ingest.languages import is_language
+from multicsr.language_tags import is_language
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet", "tmx", "wikipedia"]
 COLUMNS: frozenset[Format] = frozenset({"csv", "tsv", "jsonl", "parquet"})

@@ -5,8 +5,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from multicsr.errors import ConfigError
+from multicsr.language_tags import SAME_LANGUAGE
 from multicsr.rows import UNDETERMINED
-from multicsr.stages.ingest.languages import SAME_LANGUAGE
 from multicsr.stages.ingest.parser_errors import ParserFailed, parser_errors
 
 if TYPE_CHECKING:

@@ -48,8 +48,27 @@ def shown(raw: bytes) -> str:
     return raw.decode("utf-8", errors="backslashreplace")
 
 
+SEPARATOR_REMEDY = "save it with commas, or with tabs as .tsv"
+"""Remedy for a CSV or TSV file whose fields are separated by another character."""
+_SEPARATORS = (";", "\t", "|")
+
+
+def foreign_separator(names: Sequence[str], file: InputFile) -> str | None:
+    """Return the character that separates the columns of a CSV or TSV file in the place of the usual one."""
+    if len(names) != 1 or file.format not in ("csv", "tsv"):
+        return None
+    others = (separator for separator in _SEPARATORS if (separator, file.format) != ("\t", "tsv"))
+    return next((separator for separator in others if separator in names[0]), None)
+
+
 def no_column(column: str, names: Sequence[str], file: InputFile) -> ConfigError:
     """Return the error for a missing column; its message proposes the column with the nearest name."""
+    separator = foreign_separator(names, file)
+    if separator is not None:
+        return ConfigError(
+            f"input.column: {file.shown} has no column {column!r}: its fields are separated by "
+            f"{separator!r}; {SEPARATOR_REMEDY}"
+        )
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
     if not near and file.format in ("csv", "tsv"):

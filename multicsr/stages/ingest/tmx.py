@@ -5,10 +5,10 @@ from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from multicsr.errors import ConfigError, RunError
+from multicsr.language_tags import is_language
 from multicsr.rows import Reason
 from multicsr.stages.ingest.bounded_xml import BoundedXml, first_element, local_name
 from multicsr.stages.ingest.files import InputFile
-from multicsr.stages.ingest.languages import is_language
 from multicsr.stages.ingest.record import Record, text_record
 
 _LOOK_FOR_LANGUAGE = 1000

@@ -1,6 +1,5 @@
 """The function that runs in every worker of Ray Train."""
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from multicsr.config import Config, MaskConfig, TrainConfig
 from multicsr.errors import MulticsrError
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.stage_runner import finished
+from multicsr.execution.working_directory import enter_directory
 from multicsr.observability.progress import Progress, SilentProgress
 from multicsr.stages.train.failures import Failures
 from multicsr.storage.manifest import Manifest, read_manifest
@@ -130,7 +130,7 @@ def _train(task: TrainingTask, progress: Progress) -> TrainedModel:
     from multicsr.stages.train.workspace import Workspace
 
     config, store = task["config"], task["store"]
-    os.chdir(task["folder"])
+    enter_directory(str(task["folder"]))
     threads = max(1, int(config.train.cpus_per_worker))
     torch.set_num_threads(threads)
     workspace = Workspace(store, task["key"], distributed.rank())

@@ -15,7 +15,7 @@ from multicsr.stages.ingest.filters import sentence_splitter
 from multicsr.stages.ingest.formats import Format
 from multicsr.stages.ingest.html_text import has_markup, to_plain_text
 from multicsr.stages.ingest.language_detection import language_filter, language_identifier
-from multicsr.stages.ingest.record import Record
+from multicsr.stages.ingest.record import SEPARATOR_REMEDY, Record, foreign_separator
 from multicsr.stages.ingest.words import count_words
 from multicsr.tools.new.columns import Column, read_columns
 from multicsr.tools.preview.sample import spread
@@ -29,6 +29,10 @@ _CHARACTERS = 1_000
 """Characters of each of them that are looked at."""
 _MAJORITY = 0.5
 """Share of the texts below which a language is a wrong guess: the detector does not know all languages."""
+_LEAST_GUESS = 0.1
+"""Share of the texts below which a guess is not shown."""
+_GUESSES = 3
+"""Number of languages that are shown if none is that of most texts."""
 _LOST = 0.05
 """Share of the sentences that default limits may lose before others are proposed."""
 _HTML_SHARE = 0.05
@@ -54,6 +58,8 @@ class CorpusFacts:
     language: str
     language_share: float | None
     """Share of the texts that are surely in no other language; None if it was not detected."""
+    language_guesses: str
+    """Shares of the most frequent languages, as in "de 40%, en 30%", if none is that of most texts."""
     documents: bool
     words: list[int]
     """Words of each distinct sentence, after documents were split, in ascending order."""
@@ -108,12 +114,20 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
     column, *others = table.columns
     texts = column.texts
     if not column.has_words:
-        raise ConfigError(f"--input: no record of {files[0].shown} holds text; name files of sentences")
+        raise ConfigError(
+            f"--input: no record of {files[0].shown} holds text; name files of sentences in UTF-8 (iconv "
+            "converts other encodings)"
+        )
+    separator = foreign_separator([column.name or ""], files[0])
+    if separator is not None and not others and all(separator in text for text in texts):
+        raise ConfigError(
+            f"--input: the fields of {files[0].shown} are separated by {separator!r}; {SEPARATOR_REMEDY}"
+        )
     html_share = sum(map(has_markup, texts)) / len(texts)
     texts = _plain(texts)
-    share = None
+    share, guesses = None, ""
     if language is None:
-        language, share = _detected(texts)
+        language, share, guesses = _detected(texts)
     record_words = median(map(count_words, map(normalise, texts)))
     sentences = _split(texts, language)
     formats = sorted({file.format for file in found.files})
@@ -130,6 +144,7 @@ def look_at(paths: Sequence[str], language: str | None) -> CorpusFacts:
         others=others,
         language=language,
         language_share=share,
+        language_guesses=guesses,
         documents=documents,
         words=sorted(map(count_words, map(normalise, units))),
         record_words=record_words,
@@ -184,20 +199,24 @@ def _separates(separator: str, lines: Sequence[str]) -> bool:
     return len(counts) == 1 and counts != {0}
 
 
-def _detected(texts: Sequence[str]) -> tuple[str, float | None]:
-    """Return the language of the texts and the share of those that are surely in no other one.
+def _detected(texts: Sequence[str]) -> tuple[str, float | None, str]:
+    """Return the language of the texts, the share of those that are surely in no other one, and guesses.
 
     If none is the language of most of them, or no detector is installed, it is the default, without a share.
+    The guesses are those of `CorpusFacts.language_guesses`.
     """
     if "lingua" in missing_packages("ingest"):
-        return _DEFAULTS.language, None
+        return _DEFAULTS.language, None, ""
     sample = [text[:_CHARACTERS] for text in texts[:: max(1, len(texts) // _DETECTED)]]
     found = Counter(language_identifier(())(sample))
     language, number = found.most_common(1)[0]
     if language == UNDETERMINED or number < _MAJORITY * len(sample):
-        return _DEFAULTS.language, None
+        del found[UNDETERMINED]
+        shares = {tag: count / len(sample) for tag, count in found.most_common(_GUESSES)}
+        guesses = [f"{tag} {share:.0%}" for tag, share in shares.items() if share >= _LEAST_GUESS]
+        return _DEFAULTS.language, None, ", ".join(guesses) if len(guesses) > 1 else ""
     foreign = language_filter(language)(sample)
-    return language, foreign.count(None) / len(sample)
+    return language, foreign.count(None) / len(sample), ""
 
 
 def _split(texts: Sequence[str], language: str) -> list[str]:

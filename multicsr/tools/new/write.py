@@ -127,6 +127,8 @@ def _ingest(facts: CorpusFacts) -> Iterator[str]:
 
 
 def _of_language(facts: CorpusFacts) -> str:
+    if facts.language_guesses:
+        return f"perhaps {facts.language_guesses}: set it, or auto for several; part of every row's id"
     if facts.language_share is None:
         return "not detected: set it; part of every row's id"
     return f"as {facts.language_share:.0%} of the records are; part of every row's id"

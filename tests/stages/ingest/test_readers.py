@@ -312,3 +312,12 @@ def test_a_bomb_is_one_reject_in_bounded_memory(tmp_path, records, name):
     assert 1 <= len(found) <= 3
     assert any(record.reason for record in found)
     assert peak < (150 if ".csv" in name else 90) * 2**20  # a CSV reader has four bytes a character
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ";")])
+def test_other_separator_is_named_where_no_column_is_found(name, separator, tmp_path, records):
+    path = tmp_path / name
+    path.write_text(f"id{separator}text\n1{separator}A dog runs.\n")
+    with pytest.raises(ConfigError, match="no column 'text'") as raised:
+        records(path)
+    assert f"its fields are separated by {separator!r}; save it" in str(raised.value)

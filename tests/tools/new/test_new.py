@@ -133,6 +133,17 @@ def test_mixed_languages_are_mentioned(tmp_path):
     assert "Other languages may be among them" in text
 
 
+def test_corpus_of_several_languages_is_mentioned(tmp_path):
+    path = tmp_path / "a.txt"
+    german = [f"Der Zug um {n} Uhr hat heute leider wieder eine halbe Stunde Verspätung." for n in range(60)]
+    chinese = [f"{text}{n}" for text in CHINESE for n in range(20)]
+    path.write_text("\n".join([*CAPTIONS[:60], *german, *chinese]))
+    config, text = new(tmp_path, path)
+    assert config.ingest.language == "en"
+    for words in ("de 33%", "en 33%", "zh 33%", "or auto for several"):
+        assert words in text
+
+
 def test_csv_without_header(tmp_path):
     path = tmp_path / "a.csv"
     with path.open("w", newline="") as file:
@@ -206,6 +217,12 @@ def test_engine_is_one_that_is_there(tmp_path, monkeypatch, has_vllm, engine):
         ("a.csv", b"a,b\n1,2\n3,4\n", r"no column of .* holds text that can be read; it has a, b"),
         ("a.csv", b"id;text\n1;2\n", "id;text. See that fields are separated by commas"),
         ("a.jsonl", b'"A sentence is here."\n', "it has none. See that each record is an object"),
+        (
+            "a.csv",
+            b"id;text\n1;A dog runs in the park.\n2;A cat sleeps.\n",
+            "a.csv are separated by ';'; save it",
+        ),
+        ("a.txt", "Über ä.\nÜber ö.\n".encode("latin-1"), "no record of .* holds text; .* UTF-8"),
         ("a.txt", b"1\n2\n3\n", "no record of .* holds text"),
         ("a.txt", b"", "no record of .* holds text"),
     ],

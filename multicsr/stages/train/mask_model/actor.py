@@ -5,6 +5,7 @@ wait without end. On a GPU node it computes on its worker's GPU, which is select
 leave memory for it.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from multicsr.config import MaskConfig
 from multicsr.errors import RunError
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.profiling import loading, working
+from multicsr.execution.working_directory import enter_directory
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.models.frozen_encoder import Vectors
 from multicsr.stages.train.mask_model.model import MaskModel
@@ -65,8 +67,9 @@ class ActorAnswer:
 class _Scorer:
     """The actor's class. P is loaded at the first call, so that an expected error is in an `Outcome`, too."""
 
-    def __init__(self, config: MaskConfig, device: str, threads: int) -> None:
-        """Set the number of threads; P is not loaded yet."""
+    def __init__(self, config: MaskConfig, device: str, threads: int, directory: str) -> None:
+        """Set the working directory and the number of threads; P is not loaded yet."""
+        enter_directory(directory)
         torch.set_num_threads(threads)
         self._config, self._device = config, device
         self._model: MaskModel | None = None
@@ -110,7 +113,7 @@ def _start(config: MaskConfig, threads: int) -> Any:  # noqa: ANN401 - Ray's act
         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         runtime_env={"env_vars": environment},
     )
-    return scorer.remote(config, "cuda" if gpu else "cpu", threads)
+    return scorer.remote(config, "cuda" if gpu else "cpu", threads, os.getcwd())
 
 
 def _outcome(reference: "ObjectRef[Outcome[Any]]") -> Outcome[Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from multicsr.config import TrainConfig
 from multicsr.errors import RunError
 from multicsr.execution.profiling import loading, working
+from multicsr.execution.working_directory import enter_directory
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.models.encoder import load_for_training
 from multicsr.models.published_encoder import with_prompt
@@ -151,9 +152,7 @@ class _DevActor:
 
     def __init__(self, make: Callable[[], Dev], folder: str) -> None:
         """Set the working directory and compute on one thread; nothing is loaded yet."""
-        import os
-
-        os.chdir(folder)
+        enter_directory(folder)
         torch.set_num_threads(1)
         self._make = make
         self._dev: Dev | None = None
