@@ -33,7 +33,7 @@ def _duplicates() -> Iterator[PaperRow]:
 FIGURE_4 = PaperEntry(
     name="figure-4",
     title="Copies of one pair in the training data, with and without stage 3",
-    shows="Where many rows say the same, training without the mask loses much.",
+    shows="Where many rows are nearly the same, training without the mask loses much.",
     data=f"10,000 of {LABELLED_DATA}; {DEV_DATA}",
     cost="8 trainings of minutes of one GPU",
     columns=(STS_DEV,),
