@@ -44,9 +44,18 @@ _INTRODUCTION = (
 """Paragraphs before the first table."""
 
 
+_LIMITS = (
+    "P and published encoders are read through their own modules. SimCSE's have none on the hub, so that the "
+    "vectors of P are means over tokens at full scale, and those of the first token in the paper. To have "
+    "these, save the encoder once with sentence-transformers and its pooling, and give the directory with "
+    "`--set train.mask.model=FOLDER`."
+)
+"""Paragraph about what full scale does otherwise than the paper."""
+
+
 def paper_page() -> str:
     """Return the page of the paper's tables and figures."""
-    return page("The paper's tables and figures", *_INTRODUCTION, _overview(), *_sections())
+    return page("The paper's tables and figures", *_INTRODUCTION, _LIMITS, _overview(), *_sections())
 
 
 def _overview() -> str:

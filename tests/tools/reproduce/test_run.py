@@ -56,6 +56,26 @@ def test_a_table_is_trained_once_and_then_kept(toy, trained, monkeypatch):
     assert [row.figures for row in again.rows] == [row.figures for row in result.rows]
 
 
+def test_a_table_that_was_killed_goes_on_and_has_the_undisturbed_figures(toy, trained, tmp_path, monkeypatch):
+    entry = dataclasses.replace(ENTRIES["table-3"], rows=ENTRIES["table-3"].rows[:3])
+    undisturbed = reproduce(entry, toy(store=str(tmp_path / "other")), SilentProgress())
+    assert len(trained) == 2
+    fit = training.fit
+
+    def killed(config: object, triplets: object, **settings: object) -> object:
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return fit(config, triplets, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(entry, toy(), SilentProgress())
+    result = reproduce(entry, toy(), SilentProgress())
+    assert len(trained) == 4
+    assert [row.figures for row in result.rows] == [row.figures for row in undisturbed.rows]
+
+
 def test_a_row_that_fails_does_not_end_the_others(toy, letters_bert):
     options = toy(overrides=[*toy().overrides, "train.temperature=0.05"], encoder="/nowhere/encoder")
     with_one = dataclasses.replace(ENTRIES["figure-5"], rows=ENTRIES["figure-5"].rows[:2])
