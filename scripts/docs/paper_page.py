@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from markdown_text import page, table
 
-from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
+from multicsr.tools.reproduce.paper import BACKBONES, WRITING, PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.registry import ENTRIES, runs
 from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of
@@ -87,7 +87,7 @@ def _facts(entry: PaperEntry) -> Iterator[tuple[str, str]]:
 
 def _options(entry: PaperEntry) -> str:
     """Return the options of the inputs that a table needs at full scale."""
-    sources = dict.fromkeys(row.source for row in entry.runnable() if row.origin != "none")
+    sources = dict.fromkeys(row.source for row in entry.runnable() if row.origin in WRITING)
     words = ["--sentences premises.txt"] if "premises" in sources else []
     words += [f"--source {name}={name}.txt" for name in sources if name in ("wikipedia", "tagalog")]
     if entry.measure == "tasks":

@@ -224,8 +224,11 @@ def _costs() -> Iterator[PaperRow]:
             UNSUPERVISED | {"train.global_batch": batch},
             Origin.PREMISES,
             encoder="bert",
+            source="examples",
         )
-        yield PaperRow(f"MultiCSR, batch {batch}", {"train.global_batch": batch}, encoder="bert")
+        yield PaperRow(
+            f"MultiCSR, batch {batch}", {"train.global_batch": batch}, encoder="bert", source="examples"
+        )
 
 
 _HOURS = (

@@ -25,6 +25,10 @@ class Origin(StrEnum):
     """Both together (MultiCSR Appendix G)."""
 
 
+WRITING = (Origin.PREMISES, Origin.SCORED, Origin.CURATED, Origin.LABELLED_AND_CURATED)
+"""Origins that read unlabelled sentences."""
+
+
 class Measure(StrEnum):
     """The ways from the settings of a row to its figures."""
 

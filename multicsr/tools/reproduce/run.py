@@ -18,7 +18,7 @@ from multicsr.tools.reproduce.measures import MEASURES, RowMeasurer, TableWork
 from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.result import ReproducedRow, Reproduction, RowFigures, StatedNumber
-from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of
+from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of, require_effects
 
 
 def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) -> Reproduction:
@@ -31,6 +31,7 @@ def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) 
     """
     require_extra("train", "a table of the paper")
     begin = time.monotonic()
+    require_effects(entry, options)
     inputs = inputs_of(entry, options)
     plans = plan_rows(entry, options, inputs)
     base = next(plan.config for plan in plans if plan.config is not None and not plan.reason)

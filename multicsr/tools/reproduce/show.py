@@ -12,6 +12,7 @@ from multicsr.tools.reproduce.result import MeasuredCell, ReproducedRow, Reprodu
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 _PAPER = " (paper)"
 """End of the name of a column that holds numbers of the paper."""
@@ -30,14 +31,16 @@ class ReproductionTable:
         """Take the result; the table is made when it is printed."""
         self._result = result
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Table | str]":
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Table | Text]":
         """Yield the table, its examples, and the lines below it."""
+        from rich.text import Text
+
         table = _rich_table(self._result, figure_lines(self._result), _TEXTS)
         fits = console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width
         yield table if fits else _rich_table(self._result, long_lines(self._result), _TEXTS)
         if examples := example_lines(self._result):
             yield _rich_table(self._result, examples, _EXAMPLE_TEXTS)
-        yield from remarks(self._result)
+        yield from map(Text, remarks(self._result))
 
 
 def _rich_table(result: Reproduction, texts: list[list[str]], num_texts: int) -> "Table":
