@@ -22,7 +22,8 @@ from multicsr.storage.manifest import fingerprint
 from multicsr.storage.store import Store
 from multicsr.tools.ablate.table import Row
 from multicsr.tools.ablate.untrained import input_embeddings, whitened
-from multicsr.tools.ablate.variants import COLUMNS, SEEDED, Method, Variant
+from multicsr.tools.ablate.variants import COLUMNS, Variant
+from multicsr.tools.methods import SEEDED, Method
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -1,6 +1,6 @@
 """Tables 1 to 5: those of the paper's main text."""
 
-from multicsr.tools.ablate.variants import Method
+from multicsr.tools.methods import Method
 from multicsr.tools.reproduce.columns import STS, STS_DEV, TATOEBA
 from multicsr.tools.reproduce.paper import Origin, PaperEntry, PaperNumber, PaperRow
 

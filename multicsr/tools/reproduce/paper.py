@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from multicsr.tools.ablate.variants import Method
+from multicsr.tools.methods import Method
 
 
 class Origin(StrEnum):

@@ -14,7 +14,8 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.stages.train import fit as training
 from multicsr.tools.ablate import ablate
 from multicsr.tools.ablate import run as ablation
-from multicsr.tools.ablate.variants import Method, Variant
+from multicsr.tools.ablate.variants import Variant
+from multicsr.tools.methods import Method
 
 STS = "score\tsentence1\tsentence2\n1\tba de\tmi no\n2\tba de\tba fi\n4\tmi no\tmi no ra\n"
 

@@ -12,7 +12,8 @@ from multicsr.stages.evaluate.comparison import resampled_scores
 from multicsr.stages.evaluate.over_seeds import SeededDifference, SeededScores, difference_over_seeds
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process
-from multicsr.tools.ablate.variants import Method, Variant
+from multicsr.tools.ablate.variants import Variant
+from multicsr.tools.methods import Method
 from multicsr.tools.reproduce.columns import assign
 from multicsr.tools.reproduce.measures.pairs import measure_by_llm
 from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
