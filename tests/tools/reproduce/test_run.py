@@ -106,6 +106,11 @@ def test_a_sample_depends_on_no_order(toy, tmp_path):
     assert len(first.splitlines()) == 10
 
 
+def test_a_bucket_is_no_store(toy):
+    with pytest.raises(ConfigError, match=r"^--store: s3://bucket/a is no local directory"):
+        reproduce(ENTRIES["table-3"], toy("table-3", store="s3://bucket/a"), SilentProgress())
+
+
 def test_seeds_that_do_not_exist_are_rejected(toy):
     options = toy("table-3", overrides=[f"seed={2**63 - 1}"], seeds=2)
     with pytest.raises(ConfigError, match=r"^seed: 9223372036854775807 is too large for 2 seeds"):

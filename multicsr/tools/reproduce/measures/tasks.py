@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from multicsr.errors import ConfigError, NothingKept
+from multicsr.errors import NothingKept
 from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import Measurement, Score, find_tasks
 from multicsr.stages.evaluate.comparison import resampled_scores
 from multicsr.stages.evaluate.over_seeds import SeededDifference, SeededScores, difference_over_seeds
 from multicsr.stages.train.recipe import resolve_recipe
-from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process
+from multicsr.tools.ablate.trainings import VariantRunner, require_one_process
 from multicsr.tools.ablate.variants import Variant
 from multicsr.tools.methods import Method
 from multicsr.tools.reproduce.columns import assign
@@ -31,13 +31,10 @@ def task_measurer(work: TableWork) -> RowMeasurer:
     """Return the function that trains and measures a row.
 
     Raises:
-        ConfigError: there are no tasks, or the store is no local directory.
+        ConfigError: there are no tasks.
     """
-    folder = work.store.directory
-    if folder is None:
-        raise ConfigError("store: the trainings of a table are kept in a local directory; give one")
     found = find_tasks(tasks_of(work.entry, work.inputs))
-    runner = VariantRunner(work.base, work.store, folder / FOLDER, found, work.progress)
+    runner = VariantRunner(work.base, work.store, work.folder, found, work.progress)
     above: list[Results] = []
 
     def measure(plan: RowPlan) -> RowFigures:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError
@@ -27,6 +28,8 @@ class TableWork:
     base: Config
     """Settings of a row, for those that all rows share: seed, lease, evaluation."""
     store: Store
+    folder: Path
+    """Folder of the results of trainings, in the store."""
     reader: TripletReader
     progress: Progress
 
