@@ -63,7 +63,10 @@ class VariantRunner:
                     held(place, "an ablation", self.config.lease_s, self.progress)
                 )
                 held_for_training.callback(shutil.rmtree, out, ignore_errors=True)
-                return _made(variant, seed, out, self.store, self.progress)
+                model = _made(variant, seed, out, self.store, self.progress)
+                # A training is a stage of its own; the sentences that follow are none of its steps.
+                self.progress.start("evaluate", None, "sentences")
+                return model
 
             label = f"{variant.name}, seed {seed}" if variant.method in SEEDED else variant.name
             result = measure_encoder(
