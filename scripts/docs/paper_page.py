@@ -76,7 +76,7 @@ def _sections() -> Iterator[str]:
 def _facts(entry: PaperEntry) -> Iterator[tuple[str, str]]:
     yield "small", f"`multicsr reproduce {entry.name}`"
     yield "full", f"`multicsr reproduce {entry.name} --scale full{_options(entry)}`"
-    yield "columns", ", ".join(column.name for column in entry.columns)
+    yield "columns", "; ".join(column.name for column in entry.columns)
     yield "data", entry.data
     yield "cost", entry.cost
     if entry.sample:
