@@ -85,8 +85,8 @@ TABLE_2 = PaperEntry(
     shows="MultiCSR with Flan-T5 exceeds SynCSE with ChatGPT on RoBERTa base; ChatGPT adds to it.",
     data=f"{NLI_DATA}; {STS_DATA}; {DEV_DATA}",
     cost=(
-        "1 to 2 days of one A100 for 0.28M premises (estimate), then 0.4 hours of a V100 a training (the paper: "
-        "0.36 hours for 0.19M triplets)"
+        "1 to 2 days of one A100 for 0.28M premises (estimate), then 0.4 hours of a V100 a training (the "
+        "paper: 0.36 hours for 0.19M triplets)"
     ),
     columns=STS,
     rows=(
