@@ -1,4 +1,4 @@
-"""What the measurements of all rows of a table share."""
+"""Work that the measurements of all rows of a table share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
