@@ -28,6 +28,7 @@ LIGHT = [
     "deploy.targets",
     "stages.score.parse",
     "serve.server",
+    "tools.reproduce.registry",
 ]
 
 

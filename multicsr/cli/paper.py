@@ -13,7 +13,6 @@ from multicsr.messages.terminal import echo
 
 app = typer.Typer()
 _PANEL = "What it is worth"
-_SOURCES = ("premises", "wikipedia", "tagalog")
 
 
 @command(
@@ -119,11 +118,13 @@ def reproduce(
 
 def _sources(sentences: str | None, named: list[str]) -> dict[str, str]:
     """Return the file of each source of sentences by its name."""
+    from multicsr.tools.reproduce.scale import SOURCES
+
     found = {} if sentences is None else {"premises": sentences}
     for text in named:
         name, equals, path = text.partition("=")
-        if not equals or not path or name not in _SOURCES:
-            raise ConfigError(f"--source {text!r}: write NAME=FILE with one of {', '.join(_SOURCES)}")
+        if not equals or not path or name not in SOURCES:
+            raise ConfigError(f"--source {text!r}: write NAME=FILE with one of {', '.join(SOURCES)}")
         if name in found:
             raise ConfigError(f"--source {text!r}: there is a file for {name} already")
         found[name] = path

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from markdown_text import page, table
 
-from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
+from multicsr.tools.reproduce.paper import BACKBONES, WRITING, PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.registry import ENTRIES, runs
 from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of
@@ -44,9 +44,18 @@ _INTRODUCTION = (
 """Paragraphs before the first table."""
 
 
+_LIMITS = (
+    "P and published encoders are read through their own modules. SimCSE's have none on the hub, so that the "
+    "vectors of P are means over tokens at full scale, and those of the first token in the paper. To have "
+    "these, save the encoder once with sentence-transformers and its pooling, and give the directory with "
+    "`--set train.mask.model=FOLDER`."
+)
+"""Paragraph about what full scale does otherwise than the paper."""
+
+
 def paper_page() -> str:
     """Return the page of the paper's tables and figures."""
-    return page("The paper's tables and figures", *_INTRODUCTION, _overview(), *_sections())
+    return page("The paper's tables and figures", *_INTRODUCTION, _LIMITS, _overview(), *_sections())
 
 
 def _overview() -> str:
@@ -67,7 +76,7 @@ def _sections() -> Iterator[str]:
 def _facts(entry: PaperEntry) -> Iterator[tuple[str, str]]:
     yield "small", f"`multicsr reproduce {entry.name}`"
     yield "full", f"`multicsr reproduce {entry.name} --scale full{_options(entry)}`"
-    yield "columns", ", ".join(column.name for column in entry.columns)
+    yield "columns", "; ".join(column.name for column in entry.columns)
     yield "data", entry.data
     yield "cost", entry.cost
     if entry.sample:
@@ -78,7 +87,7 @@ def _facts(entry: PaperEntry) -> Iterator[tuple[str, str]]:
 
 def _options(entry: PaperEntry) -> str:
     """Return the options of the inputs that a table needs at full scale."""
-    sources = dict.fromkeys(row.source for row in entry.runnable() if row.origin != "none")
+    sources = dict.fromkeys(row.source for row in entry.runnable() if row.origin in WRITING)
     words = ["--sentences premises.txt"] if "premises" in sources else []
     words += [f"--source {name}={name}.txt" for name in sources if name in ("wikipedia", "tagalog")]
     if entry.measure == "tasks":

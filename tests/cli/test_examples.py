@@ -38,8 +38,8 @@ ELSEWHERE = ("multicsr cluster",)
 """Commands that start Ray nodes; tests/deploy/local_cluster runs them."""
 SERVERS = ("multicsr serve",)
 """Commands that run until a signal; tests/serve runs them."""
-MANY_TRAININGS = ("multicsr ablate", "multicsr reproduce table")
-"""Commands that train many encoders or run the LLM several times, a minute of work."""
+MANY_TRAININGS = ("multicsr ablate",)
+"""Commands that train many encoders, a minute of work."""
 
 
 def commands(group, path: str) -> Iterator[str]:

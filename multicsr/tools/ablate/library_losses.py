@@ -32,7 +32,7 @@ from multicsr.stages.evaluate.run import published, untrained
 from multicsr.stages.train.data.index import digest, digest_rows, join_index
 from multicsr.stages.train.data.plan import make_plan
 from multicsr.stages.train.recipe import resolve_recipe
-from multicsr.tools.ablate.variants import Method
+from multicsr.tools.methods import Method
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """Names that transformers gives the schedules of `train.schedule`; its `constant` has no warm-up."""

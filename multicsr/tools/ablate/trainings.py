@@ -22,7 +22,8 @@ from multicsr.storage.manifest import fingerprint
 from multicsr.storage.store import Store
 from multicsr.tools.ablate.table import Row
 from multicsr.tools.ablate.untrained import input_embeddings, whitened
-from multicsr.tools.ablate.variants import COLUMNS, SEEDED, Method, Variant
+from multicsr.tools.ablate.variants import COLUMNS, Variant
+from multicsr.tools.methods import SEEDED, Method
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -62,7 +63,10 @@ class VariantRunner:
                     held(place, "an ablation", self.config.lease_s, self.progress)
                 )
                 held_for_training.callback(shutil.rmtree, out, ignore_errors=True)
-                return _made(variant, seed, out, self.store, self.progress)
+                model = _made(variant, seed, out, self.store, self.progress)
+                # A training is a stage of its own; the sentences that follow are none of its steps.
+                self.progress.start("evaluate", None, "sentences")
+                return model
 
             label = f"{variant.name}, seed {seed}" if variant.method in SEEDED else variant.name
             result = measure_encoder(

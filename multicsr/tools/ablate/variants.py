@@ -6,7 +6,6 @@ triplets, and human and generated triplets together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,34 +22,12 @@ from multicsr.stages.train.recipe import resolved
 from multicsr.storage.manifest import iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
+from multicsr.tools.methods import Method
 
 COLUMNS = ["row_id", "text", "entailment", "contradiction"]
 TRIPLET = pa.schema([(name, pa.string()) for name in COLUMNS])
 """Columns of the triplets that a variant is trained on."""
 NO_TRIPLETS = TRIPLET.empty_table()
-
-
-class Method(StrEnum):
-    """The way from an encoder and triplets to another encoder."""
-
-    PUBLISHED = "published"
-    """None: the encoder through its own modules."""
-    UNTRAINED = "untrained"
-    """None: the encoder with the layers, pooling and prompt of the training."""
-    INPUT_EMBEDDINGS = "input embeddings"
-    """The mean of the encoder's own input embeddings of a text's tokens."""
-    WHITENING = "whitening"
-    """A linear map after the encoder, fitted on the premises (Su et al. 2021)."""
-    RANKING_LOSS = "MultipleNegativesRankingLoss"
-    """Training by sentence-transformers with its standard loss."""
-    GIST_LOSS = "GISTEmbedLoss"
-    """Training by sentence-transformers with a loss that P guides (Solatorio 2024)."""
-    MULTICSR = "multicsr"
-    """Training by this package."""
-
-
-SEEDED = {Method.RANKING_LOSS, Method.GIST_LOSS, Method.MULTICSR}
-"""Methods whose result depends on the seed."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def _duplicates() -> Iterator[PaperRow]:
 FIGURE_4 = PaperEntry(
     name="figure-4",
     title="Copies of one pair in the training data, with and without stage 3",
-    shows="Where many rows say the same, training without the mask loses much.",
+    shows="Where many rows are nearly the same, training without the mask loses much.",
     data=f"10,000 of {LABELLED_DATA}; {DEV_DATA}",
     cost="8 trainings of minutes of one GPU",
     columns=(STS_DEV,),
@@ -80,7 +80,7 @@ FIGURE_6 = PaperEntry(
     title="Threshold sigma of the mask",
     shows="The mask helps; too low a threshold masks what is worth learning from.",
     data=f"{NLI_DATA}; {DEV_DATA}",
-    cost="the generation of Table 2 once, and 7 trainings of 0.4 hours of a V100 (paper)",
+    cost="the generation of Table 2 once, and 7 trainings of 0.4 hours of a V100 (see Table 2)",
     columns=(STS_DEV,),
     on_dev=True,
     rows=(

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from multicsr.tools.ablate.variants import Method
+from multicsr.tools.methods import Method
 
 
 class Origin(StrEnum):
@@ -23,6 +23,10 @@ class Origin(StrEnum):
     """Triplets of people alone."""
     LABELLED_AND_CURATED = "labelled and curated"
     """Both together (MultiCSR Appendix G)."""
+
+
+WRITING = (Origin.PREMISES, Origin.SCORED, Origin.CURATED, Origin.LABELLED_AND_CURATED)
+"""Origins that read unlabelled sentences."""
 
 
 class Measure(StrEnum):

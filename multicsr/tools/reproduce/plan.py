@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from multicsr.config import Config
 from multicsr.config_file import build_config
 from multicsr.errors import ConfigError
-from multicsr.tools.reproduce.paper import BACKBONES, Origin, PaperEntry, PaperRow
+from multicsr.tools.reproduce.paper import BACKBONES, WRITING, Origin, PaperEntry, PaperRow
 from multicsr.tools.reproduce.scale import CHATGPT, Inputs, ReproduceOptions, at_endpoint, base_tree
 
 _NO_DIFFERENCE = {"name", "store", "s3", "lease_s", "input"}
@@ -17,8 +17,6 @@ _MAIN = {"train.mask": "sigma"}
 """Setting of a section that stands for it where the other side has none."""
 _OWN_INPUT = ("examples",)
 """Sources that this package holds."""
-_WRITING = (Origin.PREMISES, Origin.SCORED, Origin.CURATED, Origin.LABELLED_AND_CURATED)
-"""Origins that read unlabelled sentences."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def _lacks(row: PaperRow, entry: PaperEntry, options: ReproduceOptions, inputs: 
     first = next(each for each in entry.rows if not each.missing and not each.scores_pairs)
     if (options.is_small or options.encoder) and not row.scores_pairs and row.encoder != first.encoder:
         return f"the one encoder that is given stands for {BACKBONES[first.encoder].title}"
-    if row.origin in _WRITING and row.source not in (*inputs.sources, *_OWN_INPUT):
+    if row.origin in WRITING and row.source not in (*inputs.sources, *_OWN_INPUT):
         option = "--sentences FILE" if row.source == "premises" else f"--source {row.source}=FILE"
         return f"there are no sentences {row.source}; give {option}"
     if row.origin in (Origin.LABELLED, Origin.LABELLED_AND_CURATED) and inputs.labelled is None:

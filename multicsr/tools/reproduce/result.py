@@ -14,6 +14,12 @@ class MeasuredCell(FileRecord):
     """Name and scale of the metric."""
     num_rows: int = 0
     """Number of examples that were measured."""
+    difference: float | None = None
+    """Difference from the row above that was measured; None if there is none, or no examples."""
+    low: float | None = None
+    """Lower end of its interval at 95%, over examples and trainings."""
+    high: float | None = None
+    """Upper end of it."""
 
     @property
     def mean(self) -> float:

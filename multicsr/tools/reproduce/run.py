@@ -13,12 +13,13 @@ from multicsr.observability.progress import Progress
 from multicsr.pipeline.full_run import largest_pool
 from multicsr.stages.evaluate.cache import package_versions
 from multicsr.storage.store import Store
+from multicsr.tools.ablate.trainings import FOLDER
 from multicsr.tools.reproduce.data import TripletReader
 from multicsr.tools.reproduce.measures import MEASURES, RowMeasurer, TableWork
-from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
+from multicsr.tools.reproduce.paper import BACKBONES, Measure, PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.result import ReproducedRow, Reproduction, RowFigures, StatedNumber
-from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of
+from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of, require_effects
 
 
 def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) -> Reproduction:
@@ -31,14 +32,18 @@ def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) 
     """
     require_extra("train", "a table of the paper")
     begin = time.monotonic()
+    require_effects(entry, options)
     inputs = inputs_of(entry, options)
     plans = plan_rows(entry, options, inputs)
     base = next(plan.config for plan in plans if plan.config is not None and not plan.reason)
     if base.seed + options.seeds > 2**63:
         raise ConfigError(f"seed: {base.seed} is too large for {options.seeds} seeds below 2^63")
+    store = Store.of(base)
+    if store.directory is None:
+        raise ConfigError(f"--store: {base.store} is no local directory, which trainings and samples need")
     sample = min(filter(None, (entry.sample, options.limit)), default=None)
     reader = TripletReader(progress, inputs.labelled, sample)
-    work = TableWork(entry, options, inputs, base, Store.of(base), reader, progress)
+    work = TableWork(entry, options, inputs, base, store, store.directory / FOLDER, reader, progress)
     with lazy_ray_session(largest_pool(base), progress.announce):
         measure = MEASURES[entry.measure](work)
         rows = [_row(plan, measure, progress) for plan in plans]
@@ -92,6 +97,13 @@ def _reproduction(
         extra_columns=[name for name in measured if name not in columns],
         rows=[*rows],
         stated=[StatedNumber(value=number.value, quote=number.quote) for number in entry.stated],
-        notes=[*entry.notes],
+        notes=[*entry.notes, *_about_selection(entry, base)],
         x_label=entry.x_label,
     )
+
+
+def _about_selection(entry: PaperEntry, base: Config) -> list[str]:
+    """Return a statement if nothing chose among the checkpoints of a training."""
+    if entry.measure != Measure.TASKS or base.train.dev is not None:
+        return []
+    return ["No --dev chose a checkpoint: the last one of each training was measured."]

@@ -6,13 +6,15 @@ from typing import Literal
 
 from multicsr.errors import ConfigError
 from multicsr.models.resolve import ASSETS
-from multicsr.tools.reproduce.paper import PaperEntry
+from multicsr.tools.reproduce.paper import WRITING, Measure, PaperEntry
 
 Scale = Literal["full", "small"]
 DEMO = ASSETS / "demo"
 _DEV = str(DEMO / "dev_triplets.tsv")
 _CHATGPT = "gpt-3.5-turbo"
 """Model that an endpoint is asked for; the paper names none beside ChatGPT."""
+SOURCES = ("premises", "wikipedia", "tagalog")
+"""Names of the sources of unlabelled sentences that a user may give."""
 CHATGPT = "ChatGPT"
 """LLM of rows that need an endpoint at full scale."""
 
@@ -82,6 +84,28 @@ def inputs_of(entry: PaperEntry, options: ReproduceOptions) -> Inputs:
         None if spends_dev else options.dev or _DEV,
         _DEV if spends_dev else options.labelled,
     )
+
+
+def require_effects(entry: PaperEntry, options: ReproduceOptions) -> None:
+    """Raise ConfigError if an option would have no effect on a table."""
+    rows = entry.runnable()
+    sources = {row.source for row in rows if row.origin in WRITING}
+    on_tasks = entry.measure == Measure.TASKS
+    without_effect = {
+        **{f"--source {name}": True for name in options.sources if name not in sources},
+        "--column": options.column is not None and not options.sources,
+        "--labelled": options.labelled is not None and not entry.needs_labelled,
+        "--endpoint": options.endpoint is not None and all(row.llm != CHATGPT for row in rows),
+        "--limit": options.limit is not None and not sources & set(SOURCES),
+        "--dev": options.dev is not None and not on_tasks,
+        "--data": bool(options.data) and not on_tasks,
+    }
+    if on_tasks and entry.on_dev and options.data and inputs_of(entry, options).dev is not None:
+        without_effect["--data"] = True
+    found = [option for option, is_idle in without_effect.items() if is_idle]
+    if found:
+        names = " and ".join(found).replace("--source premises", "--sentences")
+        raise ConfigError(f"{names} has no effect on {entry.name}; leave it out")
 
 
 def tasks_of(entry: PaperEntry, inputs: Inputs) -> Sequence[str]:

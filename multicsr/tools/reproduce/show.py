@@ -12,12 +12,16 @@ from multicsr.tools.reproduce.result import MeasuredCell, ReproducedRow, Reprodu
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 _PAPER = " (paper)"
 """End of the name of a column that holds numbers of the paper."""
 _TEXTS, _EXAMPLE_TEXTS = 2, 4
 """Number of columns of text in the table of figures, and in that of examples."""
-_CSV = ("row", "group", "column", "metric", "mean", "spread", "trainings", "examples", "paper", "reason")
+_CSV = (
+    *("row", "group", "column", "metric", "mean", "spread", "trainings", "examples"),
+    *("difference", "difference_low", "difference_high", "paper", "reason"),
+)
 
 
 class ReproductionTable:
@@ -27,14 +31,16 @@ class ReproductionTable:
         """Take the result; the table is made when it is printed."""
         self._result = result
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Table | str]":
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Table | Text]":
         """Yield the table, its examples, and the lines below it."""
+        from rich.text import Text
+
         table = _rich_table(self._result, figure_lines(self._result), _TEXTS)
         fits = console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width
         yield table if fits else _rich_table(self._result, long_lines(self._result), _TEXTS)
         if examples := example_lines(self._result):
             yield _rich_table(self._result, examples, _EXAMPLE_TEXTS)
-        yield from remarks(self._result)
+        yield from map(Text, remarks(self._result))
 
 
 def _rich_table(result: Reproduction, texts: list[list[str]], num_texts: int) -> "Table":
@@ -112,6 +118,8 @@ def example_lines(result: Reproduction) -> list[list[str]]:
 def remarks(result: Reproduction) -> Iterator[str]:
     """Yield the lines below a table: seeds, columns that were not measured, the paper's other numbers."""
     measured = {column for row in result.rows for column in row.figures.cells}
+    if any(cell.difference is not None for row in result.rows for cell in row.figures.cells.values()):
+        yield "in brackets: difference from the row above, with its interval at 95% over examples and seeds"
     yield (
         f"seeds {', '.join(map(str, result.seeds))}; {result.seconds:,.0f} s, without what was kept from "
         f"before; {result.created}"
@@ -140,7 +148,10 @@ def _number(value: float | None) -> str:
 def _value(cell: MeasuredCell | None) -> str:
     if cell is None:
         return ""
-    return f"{cell.mean:.2f}" + ("" if cell.spread is None else f" ± {cell.spread:.2f}")
+    text = f"{cell.mean:.2f}" + ("" if cell.spread is None else f" ± {cell.spread:.2f}")
+    if cell.difference is None:
+        return text
+    return f"{text} ({cell.difference:+.2f} [{cell.low:+.2f}, {cell.high:+.2f}])"
 
 
 def to_json(result: Reproduction) -> str:
@@ -186,8 +197,9 @@ def to_csv(result: Reproduction) -> str:
 def _csv_line(row: ReproducedRow, column: str) -> list[object]:
     cell, paper = row.figures.cells.get(column), row.paper.get(column)
     if cell is None:
-        return [row.name, row.group, column, "", "", "", "", "", paper, row.reason]
+        return [row.name, row.group, column, *[""] * 8, paper, row.reason]
     figures = [cell.metric, cell.mean, cell.spread, len(cell.values), cell.num_rows]
+    figures += [cell.difference, cell.low, cell.high]
     return [row.name, row.group, column, *figures, paper, row.reason]
 
 

@@ -5,7 +5,18 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from multicsr.stages.report.charts import HEIGHT, WIDTH, Axis, Frame, curve, heatmap, histogram, kept_region
+from multicsr.stages.report.charts import (
+    HEIGHT,
+    WIDTH,
+    Axis,
+    Frame,
+    curve,
+    heatmap,
+    histogram,
+    kept_region,
+    lines,
+    standalone,
+)
 
 
 def elements(svg: str, tag: str, kind: str | None = None) -> list[ET.Element]:
@@ -133,3 +144,31 @@ def test_text_in_charts_is_escaped():
     assert "<b>" not in svg
     assert "<i>" not in svg
     assert "<u>" not in svg
+
+
+def test_lines_have_their_names_at_their_ends():
+    chart = lines(
+        "title", "copies", "dev", {"with": [(0, 80.0), (10, 79.0)], "without": [(0, 80.0), (10, 60.0)]}
+    )
+    with_mask, without = elements(chart, "polyline", "line")
+    ends = [line.get("points").split()[-1].split(",") for line in (with_mask, without)]
+    assert ends[0][0] == ends[1][0]
+    assert float(ends[0][1]) < float(ends[1][1]), "79 is above 60"
+    names = {each.text: each for each in elements(chart, "text", "label") if each.text in ("with", "without")}
+    assert float(names["without"].get("y")) > float(names["with"].get("y"))
+    assert max(float(name.get("x")) for name in names.values()) < WIDTH
+    assert len(elements(chart, "circle", "dot")) == 4
+
+
+@pytest.mark.parametrize("points", [[(0.3, 5.0)], [(0.0, 5.0), (1.0, 5.0)], [(0.5, -3.0), (0.9, 4.0)]])
+def test_lines_of_any_points_are_inside_the_chart(points):
+    for dot in elements(lines("t", "x", "y", {"one": points}), "circle", "dot"):
+        assert 0 < float(dot.get("cx")) < WIDTH
+        assert 0 < float(dot.get("cy")) < HEIGHT
+
+
+def test_a_chart_of_its_own_is_an_svg_file_with_colours():
+    text = standalone(curve("title", "x", "y", [(0, 1.0), (1, 2.0)]))
+    root = ET.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert ".line{" in root.findtext("{http://www.w3.org/2000/svg}style")

@@ -14,7 +14,7 @@ from multicsr.stages.train.data.plan import make_plan
 from multicsr.stages.train.schedule import learning_rate
 from multicsr.tools.ablate import library_losses
 from multicsr.tools.ablate.untrained import input_embeddings, whitened, whitening
-from multicsr.tools.ablate.variants import Method
+from multicsr.tools.methods import Method
 from tests.support.encoder_kinds import save_kind
 from tests.support.tiny_encoders import WORDS
 

@@ -14,7 +14,8 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.stages.train import fit as training
 from multicsr.tools.ablate import ablate
 from multicsr.tools.ablate import run as ablation
-from multicsr.tools.ablate.variants import Method, Variant
+from multicsr.tools.ablate.variants import Variant
+from multicsr.tools.methods import Method
 
 STS = "score\tsentence1\tsentence2\n1\tba de\tmi no\n2\tba de\tba fi\n4\tmi no\tmi no ra\n"
 
@@ -157,3 +158,21 @@ def test_workers_that_would_be_ignored_are_rejected(run, trained):
     with pytest.raises(ConfigError, match=r"train.workers, .* have no effect: .* set train.workers=1"):
         run(workers=2)
     assert trained == []
+
+
+def test_sentences_are_no_steps_of_the_training(run, trained, monkeypatch):
+    amounts: list[list] = []
+
+    class Stages(SilentProgress):
+        """Progress that keeps the amount of work of every stage, as they come."""
+
+        def start(self, stage: str, total: int | None, unit: str = "rows") -> None:
+            amounts.append([stage, 0])
+
+        def advance(self, amount: int = 1, note: str = "") -> None:
+            amounts[-1][1] += amount
+
+    monkeypatch.setattr("tests.tools.ablate.test_run.SilentProgress", Stages)
+    run(seeds=1)
+    assert [amount for stage, amount in amounts if stage == "train"] == [1]
+    assert sum(amount for stage, amount in amounts if stage == "evaluate") == 2 * 4

@@ -5,7 +5,8 @@ import pytest
 from multicsr.config import Config
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import SilentProgress
-from multicsr.tools.ablate.variants import Method, variants
+from multicsr.tools.ablate.variants import variants
+from multicsr.tools.methods import Method
 from tests.support.paths import ROOT
 
 DEMO = ROOT / "multicsr/assets/demo"

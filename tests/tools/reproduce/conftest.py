@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from multicsr.tools.reproduce.scale import DEMO, ReproduceOptions
+from multicsr.tools.reproduce.paper import WRITING, Measure
+from multicsr.tools.reproduce.registry import ENTRIES
+from multicsr.tools.reproduce.scale import DEMO, SOURCES, ReproduceOptions
 from tests.support.tiny_encoder import LETTERS, save_tiny_bert
 
 MASKED = "train.mask={model: %s, sigma: 0.99999}"
@@ -23,35 +25,38 @@ def letters_bert(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def toy(letters_bert, tmp_path) -> Callable[..., ReproduceOptions]:
-    """Options of a toy run, of which a test may change some."""
+    """Options of a toy run of a table, with all inputs that it reads, of which a test may change some."""
     lines = (DEMO / "sentences.tsv").read_text(encoding="utf-8").splitlines()[:81]
     (tmp_path / "sentences.tsv").write_text("\n".join(lines) + "\n")
     lines = (DEMO / "dev_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]
     (tmp_path / "dev.tsv").write_text("\n".join(lines) + "\n")
     lines = (DEMO / "test_triplets.tsv").read_text(encoding="utf-8").splitlines()[:41]
     (tmp_path / "test.tsv").write_text("\n".join(lines) + "\n")
-    options = ReproduceOptions(
-        store=str(tmp_path / "store"),
-        encoder=str(letters_bert),
-        sources={
-            "premises": str(tmp_path / "sentences.tsv"),
-            "wikipedia": str(tmp_path / "sentences.tsv"),
-            "tagalog": str(tmp_path / "sentences.tsv"),
-        },
-        column="sentence",
-        data=[str(tmp_path / "test.tsv")],
-        dev=str(tmp_path / "dev.tsv"),
-        labelled=str(tmp_path / "dev.tsv"),
-        seeds=1,
-        overrides=[
-            "llm={engine: fake}",
-            MASKED % letters_bert,
-            "train.steps=1",
-            "train.global_batch=8",
-            "generate.actors=1",
-        ],
-    )
-    return lambda **changed: dataclasses.replace(options, **changed)
+
+    def options(name: str, **changed: object) -> ReproduceOptions:
+        entry = ENTRIES[name]
+        sources = {row.source for row in entry.runnable() if row.origin in WRITING} & {*SOURCES}
+        on_tasks = entry.measure == Measure.TASKS
+        given = ReproduceOptions(
+            store=str(tmp_path / "store"),
+            encoder=str(letters_bert),
+            sources={source: str(tmp_path / "sentences.tsv") for source in sources},
+            column="sentence" if sources else None,
+            data=[str(tmp_path / "test.tsv")] if on_tasks and not entry.on_dev else [],
+            dev=str(tmp_path / "dev.tsv") if on_tasks else None,
+            labelled=str(tmp_path / "dev.tsv") if entry.needs_labelled else None,
+            seeds=1,
+            overrides=[
+                "llm={engine: fake}",
+                MASKED % letters_bert,
+                "train.steps=1",
+                "train.global_batch=8",
+                "generate.actors=1",
+            ],
+        )
+        return dataclasses.replace(given, **changed)
+
+    return options
 
 
 @pytest.fixture

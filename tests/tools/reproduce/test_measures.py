@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from multicsr.stages.evaluate import Measurement, Score, StsTask, TripletTask
+from multicsr.stages.evaluate import Examples, Measurement, Score, StsTask, TripletTask
 from multicsr.stages.train.data.index import digest_rows, join_index
 from multicsr.tools.ablate.variants import TRIPLET
 from multicsr.tools.reproduce.columns import STS_DEV
 from multicsr.tools.reproduce.data import with_copies
 from multicsr.tools.reproduce.measures import cost, mask, pairs
-from multicsr.tools.reproduce.measures.tasks import cells_of
+from multicsr.tools.reproduce.measures.tasks import cells_of, difference
 
 
 def test_cosines_are_those_with_other_rows():
@@ -56,6 +56,28 @@ def test_scores_of_an_llm_are_compared_with_those_of_people():
     assert pairs._pairs(triplets)[:4] == [("a", "d"), ("b", "e"), ("c", "f"), ("a", "g")]
     share = pairs._share(triplets, np.array([3.0, 2.0, np.nan]), np.array([1.0, 2.0, 0.0]))
     assert share.score.value == pytest.approx(100 / 3)
+
+
+def test_a_difference_is_that_of_the_table_of_an_ablation():
+    def results(*shares: float) -> list[list[Measurement]]:
+        found = []
+        for share in shares:
+            hit_N = (np.arange(40) < 40 * share).astype(float)
+            score = Score(
+                task="t", kind="triplets", metric="accuracy x 100", value=100 * hit_N.mean(), num_rows=40
+            )
+            found.append([Measurement(score, Examples("share", hit_N[:, None], 100))])
+        return found
+
+    here, above = results(0.9, 0.8), results(0.5, 0.6)
+    found = difference(here, above, 0)
+    assert found.difference == pytest.approx(30.0)
+    assert found.low < 30 < found.high
+    assert difference(above, here, 0).difference == pytest.approx(-30.0)
+    no_examples = [[Measurement(here[0][0].score, None)]]
+    assert difference(no_examples, above, 0) is None
+    other = [[Measurement(here[0][0].score.model_copy(update={"task": "u"}), here[0][0].examples)]]
+    assert difference(other, above, 0) is None
 
 
 def test_cells_have_the_values_of_all_trainings():

@@ -8,7 +8,7 @@ from multicsr.errors import ConfigError
 from multicsr.tools.reproduce.paper import PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.registry import ENTRIES
-from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of, tasks_of
+from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of, require_effects, tasks_of
 
 
 def planned(name: str, options: ReproduceOptions) -> dict[str, RowPlan]:
@@ -107,3 +107,26 @@ def test_overrides_hold_where_a_row_does_not_set_them():
 def test_a_wrong_setting_is_an_error():
     with pytest.raises(ConfigError, match=r"train\.stepz"):
         planned("table-3", ReproduceOptions(overrides=["train.stepz=7"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "given"),
+    [
+        ("table-3", "--source tagalog", {"sources": {"tagalog": "t.txt"}}),
+        ("figure-4", "--sentences", {"sources": {"premises": "p.txt"}, "labelled": "l.tsv"}),
+        ("table-3", "--column", {"column": "text"}),
+        ("table-3", "--labelled", {"labelled": "l.tsv"}),
+        ("table-3", "--endpoint", {"endpoint": "http://h/v1"}),
+        ("table-3", "--data", {"data": ["sts/"]}),
+        ("table-13", "--limit", {"limit": 9}),
+        ("figure-5", "--dev", {"dev": "d.tsv"}),
+    ],
+)
+def test_an_option_without_effect_is_rejected(name, option, given):
+    with pytest.raises(ConfigError, match=f"^{option} has no effect on {name}; leave it out$"):
+        require_effects(ENTRIES[name], ReproduceOptions(**given))
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_the_inputs_of_a_table_have_an_effect(entry, toy):
+    require_effects(entry, toy(entry.name))

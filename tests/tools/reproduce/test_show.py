@@ -32,7 +32,9 @@ def canned(entry: PaperEntry, full: ReproduceOptions, measured: int = 1) -> Repr
     names = [column.name for column in entry.columns][:measured]
     rows = []
     for number, plan in enumerate(plans):
-        cells = {name: MeasuredCell(values=[70.0 + number, 72.0 + number], metric="m") for name in names}
+        compared = {"difference": 1.0, "low": 0.5, "high": 1.5} if number else {}
+        cell = MeasuredCell(values=[70.0 + number, 72.0 + number], metric="m", **compared)
+        cells = dict.fromkeys(names, cell)
         rows.append(
             ReproducedRow(
                 name=plan.row.name,
@@ -71,7 +73,8 @@ def test_a_column_that_nobody_measured_is_empty_and_the_papers_numbers_stand_apa
     header, *rows = figure_lines(result)
     simcse = next(row for row in rows if row[0] == "SimCSE, unsupervised")
     by_column = dict(zip(header, simcse, strict=True))
-    assert by_column["STS12"] == "73.00 ± 1.41"
+    assert by_column["STS12"] == "73.00 ± 1.41 (+1.00 [+0.50, +1.50])"
+    assert rows[1][header.index("STS12")] == "71.00 ± 1.41"
     assert (by_column["STS13"], by_column["Avg."]) == ("", "")
     assert by_column["Avg. (paper)"] == "76.25"
     assert "STS12 (paper)" not in header

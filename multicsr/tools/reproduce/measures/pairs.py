@@ -13,7 +13,6 @@ from multicsr.stages.evaluate.kinds.sts import spearman
 from multicsr.stages.generate.calibrate import pair_scorer
 from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.storage.manifest import fingerprint
-from multicsr.tools.ablate.trainings import FOLDER
 from multicsr.tools.reproduce.measures.work import TableWork
 
 TextPair = tuple[str, str]
@@ -33,16 +32,15 @@ def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> li
     usable = [task for task in tasks if isinstance(task, (StsTask, TripletTask))]
     if not usable:
         raise RunError("no task has pairs that an LLM could score")
-    cache = ResultCache(work.store.directory / FOLDER) if work.store.directory else None
+    cache = ResultCache(work.folder)
     key = fingerprint({"scored pairs": result_settings(config), "score": config.deciding_score})
     results: list[Measurement] = []
     with lazy_ray_session(config.generate.cpus_per_actor, work.progress.announce):
         for task in usable:
-            found = cache.read(key, task, config.generate.batch_size) if cache else None
+            found = cache.read(key, task, config.generate.batch_size)
             if found is None:
                 found = [_measure(config, task, work)]
-                if cache:
-                    cache.write(key, task, config.generate.batch_size, found)
+                cache.write(key, task, config.generate.batch_size, found)
             results.extend(found)
     return results
 

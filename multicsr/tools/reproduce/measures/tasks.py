@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from multicsr.errors import ConfigError, NothingKept
+from multicsr.errors import NothingKept
 from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import Measurement, Score, find_tasks
+from multicsr.stages.evaluate.comparison import resampled_scores
+from multicsr.stages.evaluate.over_seeds import SeededDifference, SeededScores, difference_over_seeds
 from multicsr.stages.train.recipe import resolve_recipe
-from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process
-from multicsr.tools.ablate.variants import Method, Variant
+from multicsr.tools.ablate.trainings import VariantRunner, require_one_process
+from multicsr.tools.ablate.variants import Variant
+from multicsr.tools.methods import Method
 from multicsr.tools.reproduce.columns import assign
 from multicsr.tools.reproduce.measures.pairs import measure_by_llm
 from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
@@ -18,6 +22,8 @@ from multicsr.tools.reproduce.plan import RowPlan
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
 from multicsr.tools.reproduce.scale import tasks_of
 
+Results = Sequence[Sequence[Measurement]]
+"""Results in the main metric of each task, for each training."""
 _TRAINED = (Method.MULTICSR, Method.RANKING_LOSS, Method.GIST_LOSS)
 
 
@@ -25,18 +31,17 @@ def task_measurer(work: TableWork) -> RowMeasurer:
     """Return the function that trains and measures a row.
 
     Raises:
-        ConfigError: there are no tasks, or the store is no local directory.
+        ConfigError: there are no tasks.
     """
-    folder = work.store.directory
-    if folder is None:
-        raise ConfigError("store: the trainings of a table are kept in a local directory; give one")
     found = find_tasks(tasks_of(work.entry, work.inputs))
-    runner = VariantRunner(work.base, work.store, folder / FOLDER, found, work.progress)
+    runner = VariantRunner(work.base, work.store, work.folder, found, work.progress)
+    above: list[Results] = []
 
     def measure(plan: RowPlan) -> RowFigures:
         config = config_of(plan)
         if plan.row.scores_pairs:
-            return RowFigures(cells=cells_of(work.entry.columns, [measure_by_llm(config, found.tasks, work)]))
+            results: Results = [measure_by_llm(config, found.tasks, work)]
+            return RowFigures(cells=_compared(work.entry.columns, results, above))
         require_one_process(config.train)
         require_no_problems(["train"], config)
         train = resolve_recipe(config.train)
@@ -45,11 +50,49 @@ def task_measurer(work: TableWork) -> RowMeasurer:
             _require_a_batch(triplets, train.global_batch)
         variant = Variant(plan.row.name, triplets, train, plan.row.method)
         row = runner.row(variant, work.options.seeds)
-        return RowFigures(
-            num_triplets=row.num_triplets or None, cells=cells_of(work.entry.columns, row.results)
-        )
+        cells = _compared(work.entry.columns, row.results, above)
+        return RowFigures(num_triplets=row.num_triplets or None, cells=cells)
 
     return measure
+
+
+def _compared(
+    columns: Sequence[PaperColumn], results: Results, above: list[Results]
+) -> dict[str, MeasuredCell]:
+    """Return the figures of a row with their differences from the row above, which it then becomes."""
+    cells = cells_of(columns, results)
+    for number, measurement in enumerate(results[0]):
+        found, _ = assign(columns, {measurement.score.task: measurement.score.value})
+        name = next(iter(found), measurement.score.task)
+        parts = any(column.name == name and column.parts for column in columns)
+        if above and not parts and (compared := difference(results, above[-1], number)) is not None:
+            update = {"difference": compared.difference, "low": compared.low, "high": compared.high}
+            cells[name] = cells[name].model_copy(update=update)
+    above.append(results)
+    return cells
+
+
+def difference(results: Results, above: Results, number: int) -> SeededDifference | None:
+    """Return the difference of two rows on one task; None if they have not the same examples.
+
+    Args:
+        results: results of a row, those of each training.
+        above: results of the row that it is compared with.
+        number: number of the task in these results.
+    """
+    scores = []
+    for rows in (results, above):
+        of_task = [of_training[number] for of_training in rows if number < len(of_training)]
+        resampled_SR = resampled_scores(of_task) if of_task else None
+        if resampled_SR is None or of_task[0].score.task != results[0][number].score.task:
+            return None
+        scores.append(
+            (of_task[0].score, SeededScores(np.array([each.score.value for each in of_task]), resampled_SR))
+        )
+    (score, here), (other, there) = scores
+    if (score.metric, score.num_rows) != (other.metric, other.num_rows):
+        return None
+    return difference_over_seeds(here, there, score.num_rows)
 
 
 def _require_a_batch(triplets: pa.Table, batch: int) -> None:

@@ -1,7 +1,8 @@
-"""What the measurements of all rows of a table share."""
+"""Work that the measurements of all rows of a table share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from multicsr.config import Config
 from multicsr.errors import ConfigError
@@ -27,6 +28,8 @@ class TableWork:
     base: Config
     """Settings of a row, for those that all rows share: seed, lease, evaluation."""
     store: Store
+    folder: Path
+    """Folder of the results of trainings, in the store."""
     reader: TripletReader
     progress: Progress
 
