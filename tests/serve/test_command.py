@@ -16,6 +16,7 @@ import pytest
 from multicsr.cli.command import run_app
 from multicsr.cli.main import app
 from multicsr.errors import ConfigError
+from multicsr.models import resolve
 from multicsr.serve.server import TOKEN, read_token
 from tests.support.paths import ROOT
 from tests.support.served import streamed
@@ -117,10 +118,6 @@ def run(monkeypatch, capsys, *words):
         (["tinylm", "--set", "generate.omega=0.3"], "--set generate.omega has no effect here"),
         (["tinylm", "--set", "llm.engine=openai"], "--set llm.engine has no effect here: give --engine"),
         (["tinylm", "--set", "llm.model=other"], "--set llm.model has no effect here: give MODEL instead"),
-        (
-            ["no-such-model", "--port", "0"],
-            "llm.model: no directory no-such-model, and ",
-        ),
         (["./nowhere", "--port", "0"], "llm.model: no directory ./nowhere"),
     ],
 )
@@ -130,6 +127,17 @@ def test_wrong_words_are_an_error_of_one_line(monkeypatch, capsys, words, line):
     assert code == 2
     assert line in error
     assert "\n" not in error
+
+
+def test_a_model_that_is_no_directory_is_looked_for_before_the_server_listens(monkeypatch, capsys):
+    def absent(name, setting, revision=None):
+        raise ConfigError(f"{setting}: {name} is nowhere")
+
+    monkeypatch.setattr(resolve, "require_on_hub", absent)
+    assert run(monkeypatch, capsys, "no-such-model", "--port", "0") == (
+        2,
+        "error: llm.model: no-such-model is nowhere",
+    )
 
 
 def test_port_that_is_taken_is_an_error_of_one_line(monkeypatch, capsys):
