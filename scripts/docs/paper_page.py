@@ -26,7 +26,7 @@ _INTRODUCTION = (
     "for every training. `--llm`, `--encoder`, `--sentences`, `--data`, `--dev` and `--labelled` "
     "put others in their place. The figures of small scale show that a table runs and in which "
     "direction its rows differ; they are no reproduction of the paper's numbers.\n"
-    "- `--scale full` takes the settings of `configs/multicsr-paper.yaml` for BERT base and "
+    "- `--scale full` takes the recipe [multicsr-paper](../how-to/recipes.md) for BERT base and "
     "RoBERTa base, Flan-T5-XL, and the files that you name. `--encoder` runs the first block "
     "alone with another encoder. `--set` changes a setting of all rows that do not set it "
     "themselves.",
@@ -45,10 +45,9 @@ _INTRODUCTION = (
 
 
 _LIMITS = (
-    "P and published encoders are read through their own modules. SimCSE's have none on the hub, so that the "
-    "vectors of P are means over tokens at full scale, and those of the first token in the paper. To have "
-    "these, save the encoder once with sentence-transformers and its pooling, and give the directory with "
-    "`--set train.mask.model=FOLDER`."
+    "Published encoders are read through their own modules. SimCSE's have none on the hub, so that the rows "
+    "`SimCSE, published` have the means over tokens, and the paper those of the first token. For these, save "
+    "the encoder with sentence-transformers and its pooling, and give the directory with `--encoder`."
 )
 """Paragraph about what full scale does otherwise than the paper."""
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from multicsr.errors import ConfigError
 from multicsr.models.resolve import ASSETS
+from multicsr.recipes import load_recipe
 from multicsr.tools.reproduce.paper import WRITING, Measure, PaperEntry
 
 Scale = Literal["full", "small"]
@@ -150,26 +151,13 @@ def _small(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, obj
 
 
 def _full(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, object]]:
-    """Return the settings of configs/multicsr-paper.yaml, without its encoder and mask model."""
-    return {
-        "llm": {"model": options.llm or "google/flan-t5-xl", "dtype": "bfloat16"},
-        "generate": {"omega": 0.3, "gpus_per_actor": 1},
-        "curate": {"alpha": 3.0, "beta": 3.0, "gamma": 1.0},
-        "train": {
-            "pooling": "cls",
-            "mlp_head": True,
-            "max_length": 32,
-            "mask": {"sigma": 0.9},
-            "temperature": 0.05,
-            "epochs": 3,
-            "learning_rate": 5e-5,
-            "global_batch": 256,
-            "dev": inputs.dev,
-            "merge": [],
-            "gpus_per_worker": 1,
-            "tensorboard": False,
-        },
-    }
+    """Return the settings of the recipe multicsr-paper on GPUs; each row sets encoder and mask model."""
+    recipe = load_recipe("multicsr-paper").config()
+    tree = recipe.model_dump(mode="json", exclude_unset=True, exclude={"name", "store", "input"})
+    tree["llm"] |= {"model": options.llm or recipe.llm.model, "dtype": "bfloat16"}
+    tree["generate"] |= {"gpus_per_actor": 1}
+    tree["train"] |= {"dev": inputs.dev, "gpus_per_worker": 1, "tensorboard": False}
+    return tree
 
 
 def at_endpoint(url: str) -> dict[str, dict[str, object]]:

@@ -32,6 +32,7 @@ def mask_measurer(work: TableWork) -> RowMeasurer:
             "train.mask.model",
             device,
             mask.prompt,
+            pooling=mask.pooling,
             trust_remote_code=mask.trust_remote_code,
         )
         cosine_M = other_cosines(
