@@ -16,6 +16,7 @@ from multicsr.cli.main import app
 from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.deploy.local_cluster import cluster
+from multicsr.models import resolve
 from multicsr.observability.progress import SilentProgress
 from multicsr.pipeline import full_run
 from multicsr.serve import server
@@ -162,6 +163,7 @@ def test_example_runs(line, world):
 def test_example_of_server_has_settings_of_a_model(line, monkeypatch):
     started = []
     monkeypatch.setattr(server, "serve", lambda config, options: started.append((config.llm, options)))
+    monkeypatch.setattr(resolve, "require_on_hub", lambda *_: None)
     done = CliRunner().invoke(app, line.split()[1:])
     assert done.exit_code == 0, done.output
     [(llm, options)] = started

@@ -84,8 +84,8 @@ def test_a_pass_has_a_shape_that_follows_from_its_sentences_own_length(tiny_bert
         shapes.add(tuple(features["input_ids"].shape))
         return forward(self, features, **settings)
 
-    monkeypatch.setattr(SentenceTransformer, "forward", recorded)
     model = MaskModel(MaskConfig(model=str(tiny_bert)), "cpu")
+    monkeypatch.setattr(SentenceTransformer, "forward", recorded)
     for lengths in ([3] * 43, [3, 14, 15, 30], [60]):
         model.embed(sentences(WORDS, lengths))
     assert len({num_rows for num_rows, _ in shapes}) == 1
