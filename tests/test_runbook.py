@@ -28,7 +28,8 @@ def messages():
     """Of every error that the library raises, as texts() has them."""
     for path in (ROOT / "multicsr").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith(("Error", "Lost", "Kept")):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if name.endswith(("Error", "Lost", "Kept")):
                 yield from (found for argument in node.args if (found := texts(argument)))
 
 
