@@ -100,7 +100,7 @@ class ScoreConfig(Section):
         if self.method == "nli" and self.model is None:
             raise ValueError("method: nli needs model, a sequence classifier; set score.model")
         for name in ("max_new_tokens", "forms"):
-            if self.method not in ("llm_stated", "both") and name in self.model_fields_set:
+            if not self.reads_numbers and name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with method: {self.method}")
         if self.trust_remote_code and (self.uses_llm or self.model is None):
             raise ValueError("trust_remote_code has no effect without model and method: encoder or nli")
@@ -115,6 +115,11 @@ class ScoreConfig(Section):
     def reads_labels(self) -> bool:
         """Return True if an LLM scores by the probabilities of the score labels."""
         return self.method in ("llm_expected", "both")
+
+    @property
+    def reads_numbers(self) -> bool:
+        """Return True if an LLM scores by the number in the text of its reply."""
+        return self.method in ("llm_stated", "both")
 
 
 class CurateConfig(Section):

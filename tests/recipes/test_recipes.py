@@ -79,6 +79,14 @@ def test_recipe_is_complete_and_states_its_source(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_facts_name_what_ingest_leaves_out(name):
+    recipe = load_recipe(name)
+    bounds = recipe.config().ingest
+    words = f"fewer than {bounds.min_words} or more than {bounds.max_words} words and repeated"
+    assert sum(words in point for point in recipe.facts.differs) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_training_of_a_recipe_does_not_depend_on_the_kind_of_encoder(name, inputs):
     """A user may name any encoder; what the source fixes stays."""
     train = load_recipe(name).config().train

@@ -14,7 +14,7 @@ from multicsr.models.resolve import digest_model, identify_weights
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
 from multicsr.stages.score.expected import EXPECTATION
-from multicsr.stages.score.parse import PARSER
+from multicsr.stages.score.parse import HIGHEST, OTHER_SCALES, PARSER
 from multicsr.stages.score.scorer import MODEL_SCORES, stored_name
 from multicsr.storage.manifest import Manifest
 
@@ -74,13 +74,16 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
     is_exact = config.llm.loads_weights or (config.llm.engine == "openai" and config.generate.omega > 0)
     if is_exact and config.score.reads_labels:
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for
+    prompts = load_prompts(config.generate.prompts)
+    if config.score.reads_numbers and prompts.score_scale != HIGHEST:
+        rules["scale"] = OTHER_SCALES
     settings: dict[str, JsonValue] = {
         "score": {
             **config.score.model_dump(mode="json", include=_SCORING),
             "method": method,
             **config.score.model_dump(mode="json", include=_SCORING_IF_SET, exclude_defaults=True),
         },
-        "prompts": load_prompts(config.generate.prompts).scoring_digest(),
+        "prompts": prompts.scoring_digest(),
         "rules": rules,
     }
     if (llm := config.scoring_llm) != config.llm:

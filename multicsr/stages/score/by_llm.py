@@ -52,12 +52,13 @@ class StatedScorer:
 
     def _stated(self, reply: str) -> PairScore:
         """Return the score that a reply states."""
-        score = self._parse(reply)
-        if not isinstance(score, Unparsable) and score > self._prompts.score_scale:
-            score = Unparsable.OUT_OF_RANGE
+        scale = self._prompts.score_scale
+        score = self._parse(reply, scale)
+        if score is Unparsable.OUT_OF_RANGE:
+            return PairScore(None, reply, f"outside 0 to {scale:g}")
         if isinstance(score, Unparsable):
             return PairScore(None, reply, str(score))
-        return PairScore(score * (HIGHEST / self._prompts.score_scale), reply)
+        return PairScore(score * (HIGHEST / scale), reply)
 
 
 def _expected(probabilities_L: np.ndarray) -> PairScore | Rejection:

@@ -14,15 +14,19 @@ emphasis. Then these numbers count:
 A number must be followed by the end of a line or a sentence, or by an explanation ("because"), and not by a
 noun ("2 sentences"). A whole number with a dot, bracket or colon at the start of a line may number a list
 ("1. The first") and does not count. All numbers that count must be equal; a reply with different ones, a
-range, another scale or a value outside [0, 5] states no score. The authors' code accepts only whole replies
-of the form `4` or `4.5`.
+range, another scale or a value outside the scale states no score. The scale is 0 to 5, or 0 to the
+`score_scale` of the prompt set. The authors' code accepts only whole replies of the form `4` or `4.5`.
 """
 
 import re
 from enum import StrEnum
+from functools import cache
 
 PARSER = 2
 """Version of this grammar; raise it with every change. It is among the settings that decide the scores."""
+OTHER_SCALES = 1
+"""Version of what is different where the scale does not end at 5; it counts for prompt sets with such a scale
+only, so that a change of it leaves the scores of the others as they are."""
 
 
 class Unparsable(StrEnum):
@@ -40,14 +44,7 @@ _NUMBER = (
     r"(?<![\w.,/:$\u20ac\u00a3#-])[-+\u2212]?(?:[0-9]+(?:[.,][0-9]{1,2}(?![0-9]))?|\.[0-9]+)"
     r"(?![\w\u2070-\u209c]|[.,:][0-9])"
 )
-_FIVE = r"(?:5(?:[.,]0+)?|five)(?![\w%]|[.,][0-9])"
 _ZERO = r"\b0(?:[.,]0+)?"
-_SCALE = re.compile(
-    rf"(?:/|\b(?:out of|of|on))\s*(?:a\s+)?(?:(?:possible|maximum)\s+)?{_FIVE}(?:\s*(?:points?|stars?)\b)?"
-    r"|(?:\b(?:on|using)\s+)?(?:\b(?:a|the)\s+)?(?:\bscale\s*)?(?:\b(?:of|from|between)\s*)?"
-    rf"{_ZERO}\s*(?:-|\u2013|to|and)\s*{_FIVE}(?:\s+scale\b)?",
-    re.IGNORECASE,
-)
 _LEGEND = re.compile(r"\([^()\n]*[0-9]\s*(?:=|:|means\b|is\b|being\b)[^()\n]*\)", re.IGNORECASE)
 _QUOTED = re.compile(
     r"(?<!\w)\'(?=[^\'\n]*[^\W\d_])[^\n]*?\'(?!\w)"
@@ -102,27 +99,43 @@ HIGHEST = 5.0
 _WORDS = {word: float(i) for i, word in enumerate(("zero", "one", "two", "three", "four", "five"))}
 
 
-def parse_score(reply: str) -> float | Unparsable:
-    """Return the score that a reply states, in [0, 5], or the reason why it states none."""
-    text = _QUOTED.sub(" X ", _EMPHASIS.sub("", _LEGEND.sub(" ", _SCALE.sub(" ", reply[:_LONGEST]))))
+def parse_score(reply: str, scale: float = HIGHEST) -> float | Unparsable:
+    """Return the score that a reply states, in [0, `scale`], or the reason why it states none."""
+    without_scale = _mention_of_scale(scale).sub(" ", reply[:_LONGEST])
+    text = _QUOTED.sub(" X ", _EMPHASIS.sub("", _LEGEND.sub(" ", without_scale)))
     word = _WORDS.get(text.strip(f" .!:\n{_QUOTE_MARKS}").lower())
-    if word is not None:
-        return word
-    values = {_value(number) for number in _stated(text)}
+    values = {_value(number) for number in _stated(text)} if word is None else {word}
     if len(values) == 1:
         [value] = values
-        return value if 0 <= value <= 5 else Unparsable.OUT_OF_RANGE
+        return value if 0 <= value <= scale else Unparsable.OUT_OF_RANGE
     return Unparsable.SEVERAL_NUMBERS if values else _why_not(text)
 
 
-def parse_reference_score(reply: str) -> float | Unparsable:
+def parse_reference_score(reply: str, scale: float = HIGHEST) -> float | Unparsable:
     """Return the score of a reply as the authors' public code reads it: `4` or `4.5`, and nothing else.
 
     The code also takes 5.1 to 5.9 for scores. They are above the scale of the prompt, so here they are none.
     """
     if not _REFERENCE.fullmatch(reply):
         return _why_not(reply[:_LONGEST])
-    return float(reply) if float(reply) <= HIGHEST else Unparsable.OUT_OF_RANGE
+    return float(reply) if float(reply) <= scale else Unparsable.OUT_OF_RANGE
+
+
+@cache
+def _mention_of_scale(scale: float) -> re.Pattern[str]:
+    """Return the pattern of text that names the scale or its upper end."""
+    # "of" and "on" alone lead to the upper end of another scale too seldom: "a score of 1" is a score.
+    leads = r"out of|of|on" if scale == HIGHEST else r"out of"
+    words = "".join(f"|{word}" for word, value in _WORDS.items() if value == scale)
+    whole, _, decimals = f"{scale:g}".partition(".")
+    digits = rf"{whole}[.,]{decimals}0*" if decimals else rf"{whole}(?:[.,]0+)?"
+    top = rf"(?:{digits}{words})(?![\w%]|[.,][0-9])"
+    return re.compile(
+        rf"(?:/|\b(?:{leads}))\s*(?:a\s+)?(?:(?:possible|maximum)\s+)?{top}(?:\s*(?:points?|stars?)\b)?"
+        r"|(?:\b(?:on|using)\s+)?(?:\b(?:a|the)\s+)?(?:\bscale\s*)?(?:\b(?:of|from|between)\s*)?"
+        rf"{_ZERO}\s*(?:-|\u2013|to|and)\s*{top}(?:\s+scale\b)?",
+        re.IGNORECASE,
+    )
 
 
 def _stated(text: str) -> list[str]:

@@ -54,7 +54,7 @@ class Gradients:
 
         Raises:
             RunError: the loss is not finite, or a vector is zero. All workers raise it; it names the rows.
-            ConfigError: the mask removes all other rows' hypotheses of the first batch.
+            ConfigError: the mask removes all other rows' sentences of the first batch.
         """
         chunks = ready.batch.chunks
         if self._config.grad_cache:
@@ -121,12 +121,14 @@ class Gradients:
         masked = 0 if keep_NC is None else int((~keep_NC).sum())
         is_broken = not torch.isfinite(share) or bool(_is_zero(embedding_SND).any())
         is_equal = self._is_unaugmented(batch.number, embedding_SND)
-        loss, all_masked, broken, equal, signals = distributed.add_numbers(
-            share.item(), masked, is_broken, is_equal, signal
+        same_kept = 0 if ready.keep_same_N2G is None else int(ready.keep_same_N2G.sum())
+        loss, all_masked, all_same_kept, broken, equal, signals = distributed.add_numbers(
+            share.item(), masked, same_kept, is_broken, is_equal, signal
         )
         if broken:
             raise RunError(_blame(batch, embedding_SND, is_broken))
-        if batch.number == 0 and all_masked >= num_candidates * (num_rows - 1):
+        is_nothing_left = all_masked >= num_candidates * (num_rows - 1) and not all_same_kept
+        if batch.number == 0 and is_nothing_left:
             self._raise_nothing_left()
         if equal:
             raise ConfigError(
@@ -142,12 +144,18 @@ class Gradients:
         return number == 0 and is_encoded_twice and torch.equal(embedding_SND[0], embedding_SND[1])
 
     def _raise_nothing_left(self) -> None:
-        """Raise ConfigError because the mask removes all other rows' hypotheses of the first batch."""
-        if self._config.mask is not None:
+        """Raise ConfigError because the mask removes all other rows' sentences of the first batch."""
+        if self._config.mask is None:
+            return
+        if self._objective.compares_same:
             raise ConfigError(
-                f"train.mask.sigma: at {self._config.mask.sigma:g} the mask removes every other row of the "
-                "first batch, so there is nothing to learn from; raise it"
+                f"train.mask.model: under {self._config.mask.model} every other row of the first batch is "
+                "nearer than the row's own positive, so there is nothing to learn from; name another model"
             )
+        raise ConfigError(
+            f"train.mask.sigma: at {self._config.mask.sigma:g} the mask removes every other row of the "
+            "first batch, so there is nothing to learn from; raise it"
+        )
 
 
 def _is_zero(embedding_SND: Tensor) -> Tensor:

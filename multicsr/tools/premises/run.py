@@ -3,6 +3,7 @@
 A file that is there is not written again, so that a killed command goes on, and more rows add files.
 """
 
+import glob
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from multicsr.stages.generate.cleaning import clean
 from multicsr.stages.generate.fingerprint import writing_settings
 from multicsr.stages.generate.run import named_prompts
 from multicsr.stages.generate.writing import llm_pool
+from multicsr.stages.ingest.formats import UNKNOWN, codec_of, format_of
 from multicsr.storage.local_file import write_whole
 from multicsr.storage.manifest import fingerprint
 from multicsr.tools.premises.topics import Topics, load_topics
@@ -29,6 +31,8 @@ from multicsr.tools.premises.topics import Topics, load_topics
 ROWS_PER_FILE = 100
 _SETTINGS = "_settings.json"
 """Name of the file with the hash of what decided the sentences; ingest ignores names that begin so."""
+_COLUMN = "text"
+"""Field of a line with the sentence."""
 Row = dict[str, str]
 """A line of a file: text, genre, topic, form and, where there is no text, the reason."""
 
@@ -71,7 +75,8 @@ def write_premises(
         top_p: probability mass of nucleus sampling.
 
     Raises:
-        ConfigError: the LLM cannot work as configured, or the folder is none or has other sentences.
+        ConfigError: the LLM cannot work as configured, the folder is none or has other sentences, or a run
+            would not read them.
         RunError: a worker died repeatedly, or the disk is full.
     """
     subjects, folder = load_topics(topics), out or _folder(config)
@@ -91,16 +96,36 @@ def write_premises(
             write_whole(_path(folder, file), "\n".join([*lines, ""]))
             num_good += sum(bool(row["text"]) for row in rows)
             progress.advance(len(rows))
-    progress.finish(f"{num_good:,} of {len(missing) * ROWS_PER_FILE:,} new sentences, in {folder}")
+    summary = f"{num_good:,} of {len(missing) * ROWS_PER_FILE:,} new sentences, in {folder}"
+    progress.finish(f"{summary}; a run reads them with input.column: {_COLUMN}")
     return folder
 
 
 def _folder(config: Config) -> Path:
     """Return the folder that the configuration reads its sentences from."""
     [place, *others] = config.input.paths
-    if others or "://" in place or Path(place).is_file():
-        raise ConfigError("input.paths is no single folder of this machine to write into; give --out FOLDER")
+    if others or "://" in place or not _may_be_folder(place, config.ingest.language):
+        shown = ", ".join(config.input.paths)
+        raise ConfigError(
+            f"input.paths: {shown} is no single folder of this machine to write into; give --out FOLDER"
+        )
+    if (column := config.input.column) != _COLUMN:
+        found = "unset" if column is None else column
+        raise ConfigError(f"input.column: {found}; set it to {_COLUMN}, so that a run reads the sentences")
+    if config.input.format not in ("auto", "jsonl"):
+        raise ConfigError(
+            f"input.format: {config.input.format}; set it to jsonl, so that a run reads the sentences"
+        )
     return Path(place)
+
+
+def _may_be_folder(place: str, language: str) -> bool:
+    """Return True if a path is a folder, or is not there and has neither a file's ending nor a wildcard."""
+    path = Path(place)
+    if path.exists():
+        return path.is_dir()
+    has_ending = format_of(path.name, "auto", language) != UNKNOWN or codec_of(path.name) is not None
+    return not has_ending and not glob.has_magic(place)
 
 
 def _writing(config: Config, temperature: float, top_p: float) -> Config:
@@ -123,7 +148,9 @@ def _claim(folder: Path, settings: str) -> None:
     if path.exists():
         if path.read_text(encoding="utf-8") != json.dumps(settings):
             raise ConfigError(
-                f"{folder} has sentences of another LLM, seed, sampling or file of topics; give another --out"
+                f"{folder} has sentences of another LLM, prompt set, seed, sampling, length "
+                "(generate.min_new_tokens, max_new_tokens), generate.bad_words or file of topics; "
+                "give another --out"
             )
         return
     if folder.exists() and any(folder.iterdir()):

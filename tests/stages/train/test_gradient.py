@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from multicsr.config import MaskConfig, TrainConfig
+from multicsr.errors import ConfigError
 from multicsr.models.encoder import Encoder, load_encoder
 from multicsr.rows import LABELLED, labelled_row_id
 from multicsr.stages.train.batches import BatchStream
@@ -134,3 +135,24 @@ def test_micro_batches_and_gradcache_give_the_same_gradient(settings, config, tr
 
     plain, other = gradient(config), gradient(config.model_copy(update=settings))
     assert torch.linalg.vector_norm(plain - other) < 1e-5 * torch.linalg.vector_norm(plain)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("masked_infonce", r"^train\.mask\.sigma: at 0\.9 the mask removes every other row"),
+        ("gist", r"^train\.mask\.model: under .* every other row .* nearer .*; name another model$"),
+    ],
+)
+def test_a_first_batch_without_negatives_names_the_setting_that_decides(
+    objective, message, config, triplets, labelled, tmp_path
+):
+    config = config.model_copy(update={"objective": objective})
+    [ready, *_], gradients, _, _ = ready_batches(config, triplets, labelled.slice(0, 0), tmp_path)
+    num_rows, num_candidates = ready.keep_NC.shape
+    nothing = ready._replace(keep_NC=torch.eye(num_rows, num_candidates, dtype=torch.bool))
+    if objective == "gist":
+        assert gradients.add(nothing).loss > 0, "premises and positives are negatives still"
+        nothing = nothing._replace(keep_same_N2G=torch.zeros_like(ready.keep_same_N2G))
+    with pytest.raises(ConfigError, match=message):
+        gradients.add(nothing)

@@ -110,15 +110,67 @@ def test_prompt_byte_for_byte():
 
 def test_folder_of_other_settings_is_left_alone(tmp_path):
     before = write(tmp_path, 100)
-    with pytest.raises(ConfigError, match="has sentences of another LLM, seed, sampling or file of topics"):
-        write(tmp_path, 200, seed=7)
+    others: list[dict[str, object]] = [
+        {"seed": 7},
+        {"generate": {"max_new_tokens": 9}},
+        {"generate": {"min_new_tokens": 2}},
+        {"generate": {"prompts": "reference"}},
+    ]
+    message = (
+        r"has sentences of another LLM, prompt set, seed, .*min_new_tokens, max_new_tokens\), .*bad_words"
+    )
+    for other in others:
+        with pytest.raises(ConfigError, match=message):
+            write(tmp_path, 200, **other)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/a.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"other is not empty and was not written by"):
-        write(tmp_path, 100, input={"paths": [str(tmp_path / "other")]})
-    with pytest.raises(ConfigError, match="give --out FOLDER"):
-        write(tmp_path, 100, input={"paths": ["s3://bucket/premises"]})
+        write(tmp_path, 100, input={"paths": [str(tmp_path / "other")], "column": "text"})
     assert contents(tmp_path / "premises") == before
+
+
+@pytest.mark.parametrize(
+    "place", ["sentences.txt", "a.jsonl.gz", "a.gz", "a.zip", "*.txt", "corpus/**", "s3://bucket/premises"]
+)
+def test_a_place_that_is_no_folder_is_rejected_before_the_llm_is_asked(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^input\.paths: .* is no single folder .*; give --out FOLDER$"):
+        write(tmp_path, 100, input={"paths": [place], "column": "text"})
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "input.column: unset; set it to text"),
+        ({"column": "sentence"}, "input.column: sentence; set it to text"),
+        ({"column": "text", "format": "csv"}, "input.format: csv; set it to jsonl"),
+    ],
+)
+def test_settings_that_would_not_read_the_sentences_are_rejected(more, message, tmp_path):
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        write(tmp_path, 100, input={"paths": [str(tmp_path / "premises")], **more})
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_folder_that_is_there_may_have_any_name(tmp_path):
+    (tmp_path / "mine.txt").mkdir()
+    write(tmp_path, 100, input={"paths": [str(tmp_path / "mine.txt")], "column": "text"})
+    assert len(contents(tmp_path / "mine.txt")) == 1
+
+
+def test_a_folder_of_out_needs_no_settings_and_the_end_names_the_column(tmp_path):
+    ends: list[str] = []
+
+    class Ends(SilentProgress):
+        def finish(self, summary: str) -> None:
+            ends.append(summary)
+
+    settings = config(tmp_path, input={"paths": ["sentences.txt"]})
+    with jobs_here():
+        run.write_premises(settings, 100, Ends(), out=tmp_path / "corpus")
+    assert len(contents(tmp_path / "corpus")) == 1
+    assert ends[0].endswith("; a run reads them with input.column: text")
 
 
 def test_a_row_without_a_sentence_states_why():
