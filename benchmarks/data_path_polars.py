@@ -7,7 +7,7 @@ Both read one file of lines, normalise to NFC, apply the filters, make ids, remo
 what is known, join it, apply Eq. 4 and write Parquet after each stage. The two take turns, each in a process
 of its own with as many threads or workers as there are cores. CPU seconds are those of all processes. Imports
 and the start of Ray, of Ray Data and of the first workers are not in the sum; they are printed as "start".
-The polars program is what one would write without a store: 64-bit ids of its own hash, a file for each stage,
+The polars program is what one would write without a store: 64-bit ids of its own hash, a file for each
 stage, and no checksum, manifest, reject with a reason, fsync or lease. polars is no dependency of ours.
 Expected: ratios of at most 2.
 """

@@ -22,5 +22,10 @@ def is_language(tag: str, language: str) -> bool:
 
 def tag_parts(tag: str) -> list[str]:
     """Return the parts of a tag in lower case, the language first and in its usual code."""
-    first, *others = re.split("[-_]", tag.lower())
+    first, *others = spelled_parts(tag)
     return [SAME_LANGUAGE.get(first, first), *others]
+
+
+def spelled_parts(tag: str) -> list[str]:
+    """Return the parts of a tag in lower case, the language in the code in which it is written."""
+    return re.split("[-_]", tag.lower())

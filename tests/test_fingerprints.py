@@ -28,7 +28,7 @@ PINNED = {
         "ingest": "dac6c6c9b95604db",
         "generate": "e319b0fae3cfd37d",
         "curate": "5acdf07638d2f639",
-        "train": "bc2a41b9bde69516",
+        "train": "ad3e6e08bc1031b0",
         "evaluate": "5f78a4baf03b0ed2",
     },
 }

@@ -1,13 +1,14 @@
 """Relative paths of data files in a configuration that is read from another directory.
 
-A relative path begins at the current directory. What is not there, but beside the configuration, is meant
-as well. Models and the store begin at the current directory only: their names are part of what identifies
+A relative path begins at the current directory. A path that exists only beside the configuration is also
+accepted. Models and the store begin at the current directory only: their names are part of what identifies
 results, so that another spelling of a model would have every row written again.
 """
 
 import os
 from collections.abc import Callable
-from glob import glob, has_magic
+from functools import partial
+from glob import escape, has_magic, iglob
 from pathlib import Path
 
 _FILES = (
@@ -31,12 +32,26 @@ def find_beside(tree: dict[str, object], folder: Path) -> None:
     """
     if os.path.realpath(folder) == os.path.realpath(os.curdir):
         return
+
+    def found(setting: str, path: str) -> str:
+        if setting == "generate.prompts" and "." not in path:  # without an ending it names a shipped set
+            return path
+        return _found(path, folder)
+
+    change_paths(tree, found)
+
+
+def change_paths(tree: dict[str, object], change: Callable[[str, str], str]) -> None:
+    """Replace all paths of data files.
+
+    Args:
+        tree: sections of the configuration.
+        change: called with the dotted name of a setting and each of its paths; it returns the new path.
+    """
     for section, key in _FILES:
         settings = tree.get(section)
-        if not isinstance(settings, dict) or key not in settings:
-            continue
-        if key != "prompts" or "." in str(settings[key]):  # without an ending it is the name of a shipped set
-            settings[key] = _changed(settings[key], lambda path: _found(path, folder))
+        if isinstance(settings, dict) and key in settings:
+            settings[key] = _changed(settings[key], partial(change, f"{section}.{key}"))
 
 
 def _changed(value: object, change: Callable[[str], str]) -> object:
@@ -53,10 +68,19 @@ def _found(path: str, folder: Path) -> str:
     is_elsewhere = "://" in path or path.startswith("~") or os.path.isabs(path)
     if not path or "\0" in path or is_elsewhere or _leads_somewhere(path):
         return path
-    beside = os.path.normpath(os.path.join(folder, path))
-    return os.path.relpath(beside) if _leads_somewhere(beside) else path
+    place = os.path.relpath(os.path.realpath(folder))
+    beside = os.path.join(place, path)  # `..` behind a link is left to the system, which follows the link
+    if os.path.lexists(beside):
+        return beside
+    pattern = os.path.join(escape(place), path)
+    return pattern if _matches(pattern) else path
 
 
 def _leads_somewhere(path: str) -> bool:
     """Return True if a path or glob matches anything."""
-    return os.path.lexists(path) or (has_magic(path) and bool(glob(path, recursive=True)))
+    return os.path.lexists(path) or _matches(path)
+
+
+def _matches(pattern: str) -> bool:
+    """Return True if a pattern with wildcards matches anything."""
+    return has_magic(pattern) and any(iglob(pattern, recursive=True))

@@ -18,7 +18,7 @@ from multicsr.execution.attempts import Attempts
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.profiling import loading, working
 from multicsr.execution.ray_session import start_ray
-from multicsr.execution.working_directory import enter_directory
+from multicsr.execution.working_directory import current_directory, enter_directory
 from multicsr.messages.foreign_errors import explain_error
 from multicsr.observability.metrics import publish
 
@@ -123,7 +123,7 @@ def _results(
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
-    directory = os.getcwd()
+    directory = current_directory()
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -179,8 +179,13 @@ def work_on(
 
 def commit(store: Store, folder: str, report: ShardReport) -> ShardReport:
     """Write the report, which marks a shard as done; all files that it names must exist before. Return it."""
-    store.write_json(f"{folder}/done/{report.key}.json", report)
+    store.write_json(mark_of(folder, report.key), report)
     return report
+
+
+def mark_of(folder: str, key: str) -> str:
+    """Return the name of the file whose existence marks a shard as done: its report."""
+    return f"{folder}/done/{key}.json"
 
 
 def write_rejects(store: Store, folder: str, key: str, rejects: pa.Table) -> list[FileEntry]:
@@ -257,7 +262,7 @@ def _read_report(store: Store, name: str) -> ShardReport | None:
 
 def finished_report(store: Store, folder: str, key: str) -> ShardReport | None:
     """Return the report of one shard if it is done and its files have the right sizes, else None."""
-    mark = f"{folder}/done/{key}.json"
+    mark = mark_of(folder, key)
     report = _read_report(store, mark) if store.exists(mark) else None
     if report is None:
         return None

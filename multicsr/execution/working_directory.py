@@ -1,7 +1,15 @@
-"""The directory that relative paths begin at: that of the driver, in its workers too."""
+"""Set a worker's current directory to the driver's, so that relative paths lead to the same files."""
 
 import os
 from contextlib import suppress
+
+
+def current_directory() -> str:
+    """Return the current directory of this process; "" if it was deleted, which `enter_directory` ignores."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def enter_directory(path: str) -> None:

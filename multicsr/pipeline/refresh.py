@@ -19,11 +19,11 @@ from multicsr.pipeline.diff import Difference, compare, write_removed
 from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import FoundTasks, evaluate_run, find_tasks
 from multicsr.stages.train.fingerprint import (
-    EXTRA_TRIPLETS,
+    DATA_SETTINGS,
     ROW_SETTINGS,
+    deciding_data,
     deciding_rows,
     deciding_settings,
-    deciding_triplets,
 )
 from multicsr.stages.train.recipe import resolved
 from multicsr.stages.train.trainer import model_fingerprint, train
@@ -175,19 +175,22 @@ def _new_model(
     if "model" not in before:
         return _Model("the first model", 1.0, _train(config, transaction, None, known, tasks, progress))
     old, curated = before.manifest("model"), transaction.snapshot.manifest("curated")
-    rows = deciding_rows(config, known()) | deciding_triplets(config.train)
-    settings = deciding_settings(resolved(config).train)
-    is_other_training = old.settings["train"] != settings or rows != {
-        name: old.settings[name] for name in (*ROW_SETTINGS, EXTRA_TRIPLETS) if name in old.settings
-    }
     changed = _changed_share(transaction.store, _trained_on(before, old), curated)
-    if not is_other_training:
+    if not _is_other_training(config, old, known):
         if transaction.snapshot.fingerprints["curated"] == before.fingerprints.get("curated"):
             return _Model("kept: the triplets are the same as last time", changed)
         if changed < config.refresh.retrain_share:
             limit = f"refresh.retrain_share is {config.refresh.retrain_share:.1%}"
             return _Model(f"kept: {changed:.1%} of its triplets changed, {limit}", changed)
     return _challenge(config, transaction, before, changed, known, tasks, progress)
+
+
+def _is_other_training(config: Config, old: Manifest, known: full_run.Known) -> bool:
+    """Return whether settings or labelled data differ from those that a model was trained with."""
+    data = deciding_rows(config, known()) | deciding_data(config.train)
+    settings = deciding_settings(resolved(config).train)
+    old_data = {name: old.settings[name] for name in (*ROW_SETTINGS, *DATA_SETTINGS) if name in old.settings}
+    return old.settings["train"] != settings or old_data != data
 
 
 def _challenge(

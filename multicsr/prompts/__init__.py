@@ -17,7 +17,7 @@ from multicsr.artifacts import FileRecord
 from multicsr.config.mistakes import explain
 from multicsr.config.yaml_file import load_yaml
 from multicsr.errors import ConfigError
-from multicsr.language_tags import tag_parts
+from multicsr.language_tags import spelled_parts, tag_parts
 from multicsr.prompts.infilling import mask_words
 from multicsr.storage.local_copy import local_copy
 
@@ -124,15 +124,16 @@ class PromptSet(FileRecord):
 
         Args:
             language: language tag of a row. Prompts for `pt` serve `pt-BR`, too, if it has none of its own,
-                and those for `tl` serve `fil` and `tgl`.
+                and those for `tl` serve `fil` and `tgl`. Of the codes of one language, that of the row is
+                preferred.
         """
         tags = {tuple(tag_parts(tag)): tag for tag in self.languages}
-        parts = tuple(tag_parts(language))
-        while parts and parts not in tags:
-            parts = parts[:-1]
-        if not parts:
+        tags |= {tuple(spelled_parts(tag)): tag for tag in self.languages}
+        spelled, usual = tuple(spelled_parts(language)), tuple(tag_parts(language))
+        prefixes = (parts[:length] for length in range(len(usual), 0, -1) for parts in (spelled, usual))
+        tag = next((tags[parts] for parts in prefixes if parts in tags), None)
+        if tag is None:
             return self
-        tag = tags[parts]
         prompts = self.languages[tag].model_dump(exclude_none=True)
         return self.model_copy(update={**prompts, "name": f"{self.name}:{tag}", "languages": {}})
 

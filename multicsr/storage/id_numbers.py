@@ -9,7 +9,13 @@ Words = NDArray[np.uint64]
 
 
 def id_words(row_ids: pa.ChunkedArray) -> Words:
-    """Return row ids [N, 2] as their high and their low 64 bits; no id may be missing."""
+    """Return row ids [N, 2] as their high and their low 64 bits.
+
+    Raises:
+        ValueError: an id is null, which has no digits, so that a row would be lost.
+    """
+    if row_ids.null_count:
+        raise ValueError(f"{row_ids.null_count:,} of {len(row_ids):,} row ids are null")
     digits = b"".join(_digits(chunk) for chunk in row_ids.chunks)
     return words_of(bytes.fromhex(digits.decode("ascii")))
 

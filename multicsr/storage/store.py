@@ -165,9 +165,17 @@ class Store:
         Raises:
             RunError: the lease is lost.
         """
-        self.check_lease()
-        self._files.delete([folder])
+        self.delete_files([folder])
         self._files.delete_folder(folder)
+
+    def delete_files(self, names: Sequence[str]) -> None:
+        """Delete files; they need not exist.
+
+        Raises:
+            RunError: the lease is lost.
+        """
+        self.check_lease()
+        self._files.delete(names)
 
     def read_bytes(self, name: str, if_missing: str = "") -> bytes:
         """Return all bytes of a file; they are not verified.

@@ -110,6 +110,7 @@ def _deciding(config: Config) -> dict[str, object]:
             "drop_leaks": config.evaluate.drop_leaks,
             "extra_triplets": config.train.extra_triplets,  # by their content
             "keep": config.train.keep,
+            "dev": config.train.dev,
         },
         "evaluation": config.evaluate.model_dump(include={"data", "baseline"}),
     }

@@ -1,6 +1,7 @@
 """Relative paths of a configuration that is read from another directory."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,46 @@ def test_files_beside_the_configuration_are_sent_with_a_job(project):
     config = load_config(project / "c.yaml")
     assert sorted(pack(config, "generate").files) == ["my.yaml"]
     assert sorted(pack(config, "train").files) == ["dev.tsv", "own.tsv"]
+
+
+@pytest.mark.parametrize("job", ["generate", "train", "evaluate", "refresh"])
+def test_a_job_has_one_name_whatever_the_directory_it_is_sent_from(project, monkeypatch, job):
+    (project / "c.yaml").write_text(
+        CONFIG.replace("[data/a.txt", "[s3://b/a").replace('"data/**/*.tsv.gz", ', "")
+    )
+    digests = {pack(load_config(project / "c.yaml"), job).digest}
+    monkeypatch.chdir(project)
+    digests.add(pack(load_config("c.yaml"), job).digest)
+    assert len(digests) == 1
+    (project / "c.yaml").write_text(CONFIG.replace("{dev: dev.tsv", "{dev: own.tsv"))
+    assert pack(load_config("c.yaml"), job).digest not in digests
+
+
+def test_parent_of_a_linked_directory_is_that_of_its_target(project, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/configs").symlink_to(project / "data")
+    (tmp_path / "links/dev.tsv").write_text("of another project")
+    (project / "data/c.yaml").write_text(CONFIG.replace("dev: dev.tsv", "dev: ../dev.tsv"))
+    dev = load_config("../links/configs/c.yaml").train.dev
+    assert Path(dev).samefile(project / "dev.tsv")
+    assert not Path(dev).is_absolute(), "an absolute path is one that the cluster has"
+
+
+def test_directory_with_a_bracket_in_its_name_is_found(project, monkeypatch):
+    named = project.rename(project.with_name("project [1]"))
+    config = load_config(named / "c.yaml", ["input.column=text"])
+    assert config.train.dev == "../project [1]/dev.tsv"
+    text = {"paths": config.input.paths[:1], "column": None, "format": "text"}
+    glob = {"paths": config.input.paths[1:2], "format": "tsv"}
+    for changes in (text, glob):
+        here = find_files(config.input.model_copy(update=changes)).files
+        with monkeypatch.context() as there:
+            there.chdir(named)
+            paths = [path.rpartition("]/")[2] for path in changes["paths"]]
+            assert [file.name for file in here] == [
+                file.name
+                for file in find_files(config.input.model_copy(update={**changes, "paths": paths})).files
+            ]
 
 
 def test_values_that_are_not_valid_are_reported_as_they_are(project):

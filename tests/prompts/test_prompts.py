@@ -179,6 +179,15 @@ def test_row_gets_the_prompts_of_its_language_and_otherwise_those_of_the_set():
     assert [variant.name for variant in prompts.variants()] == ["syncse", "syncse:de", "syncse:pt-br"]
 
 
+@pytest.mark.parametrize("tags", [("no", "nb"), ("nb", "no"), ("tl", "fil"), ("fil", "tl")])
+def test_prompts_for_two_codes_of_a_language_are_both_used(tags):
+    prompts = with_languages(**{tag: {**GERMAN, "entailment": [tag]} for tag in tags})
+    for tag in tags:
+        assert prompts.for_language(tag).entailment == [tag]
+        assert prompts.for_language(f"{tag}-XX").name == f"syncse:{tag}"
+    assert [variant.name for variant in prompts.variants()] == ["syncse", *(f"syncse:{tag}" for tag in tags)]
+
+
 def test_prompts_of_languages_are_part_of_what_writes_and_not_of_what_scores():
     plain, german = load_prompts("syncse"), with_languages(de=GERMAN)
     other = with_languages(de={**GERMAN, "entailment": ["Umschreibe ihn."]})

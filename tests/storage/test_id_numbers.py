@@ -28,6 +28,11 @@ def test_ids_are_the_same_after_a_round_trip(ids):
     assert id_words(pa.chunked_array([], pa.string())).shape == (0, 2)
 
 
+def test_null_is_no_id(ids):
+    with pytest.raises(ValueError, match="2 of 202 row ids are null"):
+        words_of([None, *ids, None])
+
+
 def test_order_is_that_of_texts(ids):
     then_N = np.array([(7 * row) % 11 for row in range(len(ids))])
     expected = sorted(range(len(ids)), key=lambda row: (ids[row], then_N[row], row))

@@ -5,6 +5,7 @@ A relative path is a file of this machine. An absolute path is a file that all m
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -13,6 +14,7 @@ import yaml
 from pydantic import JsonValue
 
 from multicsr.config import Config, TripletFile
+from multicsr.config.relative_paths import change_paths
 from multicsr.errors import ConfigError
 from multicsr.prompts import AUTO, shipped_prompt_sets
 
@@ -26,6 +28,8 @@ _READS = {
     "refresh": ("generate.prompts", "score.calibrate", *_TRAINING, "evaluate.data"),
 }
 """Settings that name data files, by the job that reads them."""
+_READS_INPUT = ("ingest", "refresh")
+"""Jobs that read `input.paths`, of which nothing is sent."""
 _TASKS = ("evaluate.data", "train.keep")
 """Settings that name labelled files and directories of them."""
 _READS_FOR_LEAKS = {"generate": ("evaluate.data", "train.dev"), "train": ("evaluate.data",)}
@@ -138,9 +142,21 @@ def _add(files: dict[str, bytes], setting: str, path: Path, name: str) -> None:
 
 
 def _digest(config: Config, job: str, files: Mapping[str, bytes]) -> str:
+    """Return the hash of a job.
+
+    Of a path relative to the caller's directory only the name is part of it: the file is sent with the job,
+    or the job does not read it.
+    """
+
+    def without_directory(setting: str, path: str) -> str:
+        is_read_there = setting == "input.paths" and job in _READS_INPUT
+        return path if is_read_there or not _here(path) else os.path.basename(os.path.abspath(path))
+
+    tree = config.model_dump(mode="json")
+    change_paths(tree, without_directory)
     facts: dict[str, JsonValue] = {
         "job": job,
-        "config": config.model_dump(mode="json"),
+        "config": tree,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -132,8 +132,9 @@ class _Message(BaseModel):
 
     content: Annotated[str | None, BeforeValidator(_joined)] = None
     refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: object = None
+    reasoning: object = None
+    """A thought in any form, of which only the presence counts."""
 
     @property
     def text(self) -> str:

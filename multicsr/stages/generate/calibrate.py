@@ -100,8 +100,8 @@ def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
     generate = config.generate
     pool = Pool(1, generate.cpus_per_actor, generate.gpus_per_actor, generate.nodes)
     texts = list(zip(pairs.sentences1, pairs.sentences2, strict=True))
-    sent = config_for_workers(config)
-    [scores] = map_items("generate", lambda: pair_scorer(sent), [texts], pool)
+    worker_config = config_for_workers(config)
+    [scores] = map_items("generate", lambda: pair_scorer(worker_config), [texts], pool)
     return np.array([np.nan if score is None else round(score, DECIMALS) for score in scores])
 
 

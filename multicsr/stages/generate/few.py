@@ -87,9 +87,9 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     if len(missing):
         progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
-    sent, pool = config_for_workers(config), llm_pool(config, actors=1)
+    worker_config, pool = config_for_workers(config), llm_pool(config, actors=1)
     for rows, amounts in map_items(
-        "generate", lambda: _writer(sent, store, cache_key), list(_cut(missing, cached)), pool
+        "generate", lambda: _writer(worker_config, store, cache_key), list(_cut(missing, cached)), pool
     ):
         tables.append(rows)
         counters.update(amounts)

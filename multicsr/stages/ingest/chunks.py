@@ -16,11 +16,12 @@ from multicsr.stages.ingest.file_parts import FilePart
 from multicsr.stages.ingest.files import InputFile
 from multicsr.stages.ingest.filters import sentence_splitter
 from multicsr.stages.ingest.html_text import plain_texts
-from multicsr.stages.ingest.readers import OF_TEXTS, read_records, read_texts, record_of
+from multicsr.stages.ingest.plain_text import MAX_PLAIN_BYTES
+from multicsr.stages.ingest.readers import BYTE_FORMATS, read_records, read_texts, record_of
 from multicsr.stages.ingest.record import Placed
 
 CHUNK_ROWS = 50_000
-"""Number of records in memory at once."""
+"""Number of records that are converted at once; those of one more block of a file may wait in memory."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ class RecordChunk:
         return np.array([position for position, _ in self.records], np.int64)
 
     def raw(self) -> list[bytes]:
-        """Return the text of each record in UTF-8; empty if it is rejected already."""
-        records = (record for _, record in self.records)
+        """Return the text of each record in UTF-8; empty if it is rejected, or too long to be plain."""
         return [
-            record.text.encode("utf-8", "surrogatepass") if record.reason is None else b""
-            for record in records
+            record.text.encode("utf-8", "surrogatepass")
+            if record.reason is None and len(record.text) <= MAX_PLAIN_BYTES
+            else b""
+            for _, record in self.records
         ]
 
     def placed(self, rows: Iterable[int]) -> Iterator[Placed]:
@@ -82,7 +84,7 @@ def read_in_chunks(
         most: maximum number of records, or of sentences of documents; None: all.
     """
     column = config.input.column
-    if file.format in OF_TEXTS and not config.input.documents:
+    if file.format in BYTE_FORMATS and not config.input.documents:
         first = 0 if part is None else part.first
         for texts in _in_chunks(read_texts(file, column, part), most):
             yield TextChunk(first, texts, column)

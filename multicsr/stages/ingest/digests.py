@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from pydantic import TypeAdapter
 
@@ -65,12 +66,12 @@ def keep_digests(store: Store, files: Sequence[InputFile], digests: dict[str, st
         store.write_json(_CACHE, _Digests(digests=states))
 
 
-def digest_file(file: InputFile, see: Callable[[bytes], object] | None = None) -> str:
+def digest_file(file: InputFile, on_block: Callable[[bytes], object] | None = None) -> str:
     """Return the digest of a file's bytes, 32 hex digits.
 
     Args:
         file: the file.
-        see: called with the bytes of a local file, block by block.
+        on_block: called with the bytes of a local file, block by block.
 
     Raises:
         RunError: the file cannot be read.
@@ -83,8 +84,8 @@ def digest_file(file: InputFile, see: Callable[[bytes], object] | None = None) -
         with file.open() as raw:
             while block := raw.read(2**20):
                 hasher.update(block)
-                if see is not None:
-                    see(block)
+                if on_block is not None:
+                    on_block(block)
     except OSError as error:
         raise RunError(f"input.paths: cannot read {file.shown}: {error.strerror or error}") from error
     return hasher.hexdigest()
@@ -93,27 +94,34 @@ def digest_file(file: InputFile, see: Callable[[bytes], object] | None = None) -
 class Unchanged:
     """A check that a file did not change while it was read."""
 
-    def __init__(self, file: InputFile, see: Callable[[bytes], object] | None = None) -> None:
-        """Compute the digest of the file; see `digest_file` for `see`."""
+    def __init__(self, file: InputFile, on_block: Callable[[bytes], object] | None = None) -> None:
+        """Compute the digest of the file; see `digest_file` for `on_block`."""
         self._file = file
         self._before = self._state()
-        self.digest = digest_file(file, see)
+        self.digest = digest_file(file, on_block)
         """Digest of the bytes before the file is read."""
 
     def check(self) -> None:
         """Raise RunError if the content of the file has changed since this object was created."""
-        if self._state() != self._before and digest_file(self._file) != self.digest:
+        state = self._state()
+        if state != self._before and _digest_in_state(self._file, state) != self.digest:
             raise RunError(
                 f"input.paths: {self._file.shown} changed while it was read; run again when it is complete"
             )
 
-    def _state(self) -> object:
+    def _state(self) -> tuple[int, ...]:
         if self._file.s3 is not None:
-            return self._file.etag  # every ranged read requires this ETag
+            return ()  # every ranged read requires the ETag
         try:
             return file_state(os.stat(self._file.path))
         except OSError as error:
             raise RunError(f"input.paths: cannot read {self._file.shown}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _digest_in_state(file: InputFile, state: tuple[int, ...]) -> str:
+    """Return the digest of a file; it is computed once by each process, not for each part that it reads."""
+    return digest_file(file)
 
 
 def _etag_digest(file: InputFile) -> str | None:

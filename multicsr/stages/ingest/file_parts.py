@@ -1,6 +1,6 @@
 """Parts of a large file of lines, which several workers read at the same time.
 
-Whoever computes the digest of a file reads all of it, and finds on the way where its parts begin. Each part
+`cut_file` reads all of a file to compute its digest, and finds on the way where its parts begin. Each part
 has a fixed number of records, so that chunks, positions and rejects are those of a file that is read at once.
 """
 
@@ -51,7 +51,7 @@ def cut_file(file: InputFile, rows: int) -> list[FilePart]:
         RunError: the file cannot be read.
     """
     starts = _LineStarts(rows)
-    unchanged = Unchanged(file, starts.see)
+    unchanged = Unchanged(file, starts.add_block)
     if starts.is_wide:
         return []
     cuts = [0, *(start for start in starts.found if start < starts.num_bytes)]
@@ -72,8 +72,8 @@ class _LineStarts:
         self.is_wide = False
         """True if the file is in UTF-16 or UTF-32."""
 
-    def see(self, block: bytes) -> None:
-        """Look at the next bytes of the file."""
+    def add_block(self, block: bytes) -> None:
+        """Search the next bytes of the file."""
         self.is_wide |= self.num_bytes == 0 and wide_encoding(block) is not None
         data = self._rest + block
         begin = self.num_bytes - len(self._rest)

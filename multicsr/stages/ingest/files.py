@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from multicsr.config import InputConfig, S3Config
 from multicsr.errors import ConfigError, RunError
@@ -30,6 +30,8 @@ from multicsr.stages.ingest.formats import (
 )
 from multicsr.storage.manifest import fingerprint
 
+_ESCAPED = re.compile(r"\[([*?[])\]")
+"""A character that `glob.escape` protects."""
 _SHOWN = 3
 """Number of example names in a message about files that are left out."""
 
@@ -206,6 +208,7 @@ def _search_glob(path: Path, config: InputConfig, language: str, found: FoundFil
     base = _fixed_part(path)
     # A glob that names hidden files explicitly includes them.
     hide = not any(part.startswith((".", "_")) for part in path.relative_to(base).parts)
+    base = Path(_ESCAPED.sub(r"\1", str(base)))
     matches = sorted(
         map(Path, glob.glob(str(path), recursive=True)), key=lambda each: (len(each.parts), each)
     )
@@ -325,10 +328,13 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _fixed_part(path: Path) -> Path:
-    """Return the leading directories of a glob, before the first part that contains a wildcard."""
+    """Return the leading directories of a glob, before the first part that contains a wildcard.
+
+    Characters that `glob.escape` protects are no wildcards.
+    """
     parts: list[str] = []
     for part in path.parts[:-1]:
-        if glob.has_magic(part):
+        if glob.has_magic(_ESCAPED.sub("", part)):
             break
         parts.append(part)
     return Path(*parts)
@@ -355,14 +361,17 @@ def _local_file(path: Path, base: Path, format: Format) -> InputFile:
         name=_shown(path.relative_to(base).as_posix()),
         format=format,
         bytes=facts.st_size,
-        state=fingerprint({"path": absolute, "facts": file_state(facts)}),
+        state=fingerprint({"path": absolute, "facts": [*file_state(facts), facts.st_dev]}),
         changed_s=max(facts.st_mtime, facts.st_ctime),
     )
 
 
-def file_state(facts: os.stat_result) -> list[JsonValue]:
-    """Return size, times, inode and device: values that differ after a file was written to or replaced."""
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev]
+def file_state(facts: os.stat_result) -> tuple[int, ...]:
+    """Return size, times and inode: values that differ after a file was written to or replaced.
+
+    The device is no part of it: that of a network file system has another number on each machine.
+    """
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 def _shown(path: str) -> str:

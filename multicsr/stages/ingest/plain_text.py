@@ -15,18 +15,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from multicsr.config import Config
-from multicsr.stages.ingest import streams
 from multicsr.stages.ingest.redaction import DIGITS, SIGN
 from multicsr.stages.ingest.words import WITHOUT_BLANKS_CHARACTER
 
 _BATCH_ROWS = 4096
-"""Records that are examined at once: few enough for a core's caches, and for records of many megabytes."""
+"""Records that are examined at once: few enough for a core's caches."""
+MAX_PLAIN_BYTES = 2**14
+"""Size above which a record is examined alone, so that a batch has at most 64 MiB."""
 _BLOCKS = (range(0x21, 0x1100), range(0x1200, 0x3000), range(0xAC00, 0xD7A4))
 """Characters that may be plain: all below CJK, and the syllables of Hangul, without its combining letters."""
 _PLAIN_CATEGORIES = "LNPS"
 """General categories that may be plain: letters, numbers, punctuation, symbols. Marks combine with letters,
 and the others are white space, invisible or unassigned."""
-_OF_MARKUP = "<&"
+_MARKUP_CHARACTERS = "<&"
 _DELETE = 0x7F
 PlainTest = Callable[[Sequence[bytes]], NDArray[np.bool_]]
 """Function that returns for each of some records, in UTF-8, whether it is a plain text."""
@@ -37,7 +38,7 @@ def plain_test(config: Config, *, has_html: bool) -> PlainTest:
 
     A plain text has words of known characters, each separated from the next one by one blank, as many as the
     filters allow. It has no sign of markup or of personal data where these are looked for. Bytes that are
-    not UTF-8 are never plain.
+    not UTF-8 are never plain, nor are texts above `MAX_PLAIN_BYTES`.
 
     Args:
         config: the configuration of the run.
@@ -45,7 +46,7 @@ def plain_test(config: Config, *, has_html: bool) -> PlainTest:
     """
     if has_html and config.input.html is True:  # the text of every record is converted
         return lambda raw: np.zeros(len(raw), dtype=bool)
-    left_out = (_OF_MARKUP if has_html else "") + (DIGITS if config.ingest.redact else "")
+    left_out = (_MARKUP_CHARACTERS if has_html else "") + (DIGITS if config.ingest.redact else "")
 
     def test(raw: Sequence[bytes]) -> NDArray[np.bool_]:
         spaced = b" ".join([b"", *raw, b""])  # so that each word ends with a blank
@@ -58,6 +59,7 @@ def plain_test(config: Config, *, has_html: bool) -> PlainTest:
         return is_plain_N
 
     def test_in_batches(raw: Sequence[bytes]) -> NDArray[np.bool_]:
+        raw = [text if len(text) <= MAX_PLAIN_BYTES else b"" for text in raw]  # an empty one is never plain
         batches = [raw[start : start + _BATCH_ROWS] for start in range(0, len(raw), _BATCH_ROWS)]
         return np.concatenate([np.zeros(0, dtype=bool), *map(test, batches)])
 
@@ -85,7 +87,6 @@ def _num_words(raw: Sequence[bytes], spaced: bytes, left_out: str) -> NDArray[np
     second_blanks_W = blanks_W[1:][np.diff(blanks_W) == 1]
     for odd_M in (np.flatnonzero(is_odd_B), second_blanks_W):
         num_words_N[np.searchsorted(stops_N, odd_M)] = 0
-    num_words_N[lengths_N > streams.MAX_RECORD_BYTES] = 0
     return num_words_N
 
 

@@ -1,7 +1,7 @@
 """A file of any format as a stream of records; a damaged record is a record with a reason.
 
-Memory is bounded by the longest record that is accepted, `streams.MAX_RECORD_BYTES`, not by the size of the
-file; for the dump of a wiki, by its longest page.
+Memory does not grow with the size of the file. A parser holds one record, at most of
+`streams.MAX_RECORD_BYTES`, or one page of a wiki; `read_texts` holds the texts of one block of the file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,19 @@ from multicsr.stages.ingest.tmx import segments
 from multicsr.stages.ingest.unclosed_markup import BrokenMarkup
 from multicsr.stages.ingest.wikipedia import articles
 
-__all__ = ["OF_TEXTS", "READERS_VERSION", "Record", "column_names", "read_records", "read_texts", "record_of"]
+__all__ = [
+    "BYTE_FORMATS",
+    "READERS_VERSION",
+    "Record",
+    "column_names",
+    "read_records",
+    "read_texts",
+    "record_of",
+]
 
 READERS_VERSION = 4
 """Version of the readers; raise it when a file gives other records than before."""
-OF_TEXTS: frozenset[Format] = frozenset({"text", "parquet"})
+BYTE_FORMATS: frozenset[Format] = frozenset({"text", "parquet"})
 """Formats in which records are bytes, before anything is parsed."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 64 * 2**20
@@ -51,7 +59,7 @@ def read_records(
             extra is not installed.
         RunError: the file cannot be read or decompressed, or does not have its stated format.
     """
-    if file.format in OF_TEXTS:
+    if file.format in BYTE_FORMATS:
         yield from (record_of(raw, column) for texts in read_texts(file, column) for raw in texts)
         return
     try:
@@ -63,7 +71,7 @@ def read_records(
 def read_texts(
     file: InputFile, column: str | None, part: FilePart | None = None
 ) -> Iterator[Sequence[bytes | None]]:
-    """Yield the texts of a file of a format of `OF_TEXTS` in order, as bytes, some thousands at a time.
+    """Yield the texts of a file of a format of `BYTE_FORMATS` in order, as bytes, some thousands at a time.
 
     `record_of` makes the record of each, so that these are the records of `read_records`.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from multicsr.config import Config, IngestConfig
 from multicsr.execution.shard_report import ShardReport, count_reasons
-from multicsr.execution.stage_runner import commit, finished_report, write_rejects
+from multicsr.execution.stage_runner import commit, finished_report, mark_of, write_rejects
 from multicsr.rows import SENTENCE, UNDETERMINED, rejects, row_ids
 from multicsr.stages.ingest.chunks import CHUNK_ROWS, has_html, read_in_chunks
 from multicsr.stages.ingest.digests import Unchanged
@@ -30,6 +30,9 @@ from multicsr.stages.ingest.redaction import Redactor
 from multicsr.storage.id_numbers import hex_ids, order_by_id, words_of
 from multicsr.storage.manifest import add_digests, rows_digest
 from multicsr.storage.store import FileEntry, Store
+
+PART_ROWS = 5 * CHUNK_ROWS
+"""Records in a part of a large file: half a second of work."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,6 @@ class FileShard:
 def chunk_key(identity: str, number: int) -> str:
     """Return the name of the files of one chunk of a file."""
     return f"{identity}-{number:05d}"
-
-
-PART_ROWS = 5 * CHUNK_ROWS
-"""Records in a part of a large file: half a second of work."""
 
 
 def file_identity(place: str, digest: str) -> str:
@@ -122,7 +121,7 @@ def reader(config: Config, store: Store, folder: str) -> Callable[[FileShard], S
 
 
 def join_parts(store: Store, folder: str, identity: str, parts: Sequence[ShardReport]) -> ShardReport:
-    """Commit and return the report of a file of which all parts were read."""
+    """Commit and return the report of a file of which all parts were read, and delete those of the parts."""
     parts = sorted(parts, key=lambda part: part.key)
     rejected: Counter[str] = Counter()
     counters: Counter[str] = Counter()
@@ -140,7 +139,9 @@ def join_parts(store: Store, folder: str, identity: str, parts: Sequence[ShardRe
         files=[entry for part in parts for entry in part.files],
         reject_files=[entry for part in parts for entry in part.reject_files],
     )
-    return commit(store, folder, report)
+    commit(store, folder, report)
+    store.delete_files([mark_of(folder, part.key) for part in parts])
+    return report
 
 
 def read_chunks(

@@ -15,7 +15,7 @@ from multicsr.errors import RunError
 from multicsr.execution.materialise import Artifact, complete, reuse
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, StageTotals
-from multicsr.execution.stage_runner import finished_report, map_shards
+from multicsr.execution.stage_runner import finished, map_shards
 from multicsr.messages.terminal import one_line
 from multicsr.observability.progress import Progress
 from multicsr.stages.ingest.digests import keep_digests, known_digests
@@ -151,8 +151,9 @@ def _shards_of(
         for file in files
         if has_parts(file) and not config.input.documents
         for shard in shards[file.path]
-        if shard.digest is None or finished_report(store, folder, shard.key) is None
     ]
+    done = {report.key for report in finished(store, folder)} if large else set()
+    large = [shard for shard in large if shard.key not in done]
 
     def cut(shard: FileShard) -> list[FileShard]:
         parts = cut_file(shard.file, PART_ROWS)
@@ -161,8 +162,7 @@ def _shards_of(
     for parts in map_items("read", lambda: cut, large, Pool()):
         if parts:
             first = parts[0]
-            is_read = finished_report(store, folder, first.identity) is not None
-            shards[first.file.path] = [replace(first, part=None)] if is_read else parts
+            shards[first.file.path] = [replace(first, part=None)] if first.identity in done else parts
     return [shard for found in shards.values() for shard in found]
 
 

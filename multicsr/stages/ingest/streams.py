@@ -145,11 +145,10 @@ def wide_encoding(first: bytes) -> str | None:
 
 
 def blocks_between(file: InputFile, start: int, stop: int) -> Iterator[bytes]:
-    """Yield the bytes of a range of an uncompressed file in UTF-8, in blocks."""
+    """Yield the bytes of a range of an uncompressed local file in UTF-8, in blocks."""
     with file.open() as whole:
-        whole.seek(start)
-        stream = pa.BufferedInputStream(whole, _FETCHED_BYTES)
-        while block := stream.read(min(_BLOCK_BYTES, stop - start)):
+        whole.seek(start)  # no buffer before it: that would fetch up to 8 MiB beyond `stop`
+        while block := whole.read(min(_BLOCK_BYTES, stop - start)):
             yield block
             start += len(block)
 

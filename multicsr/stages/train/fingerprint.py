@@ -34,6 +34,8 @@ NO_RESULT = {
 """Settings of `train` that do not affect the trained model, so a run may resume with other values."""
 BY_CONTENT = {EXTRA_TRIPLETS, "keep"}
 """Settings of `train` that name files of which `deciding_files` has only the content."""
+BY_CONTENT_IF_SET = {"dev"}
+"""Further ones, which are part of the fingerprint, as null, where they are not set."""
 IF_SET = {"matryoshka", "merge", "keep_tolerance", "rows", "label_smoothing", "random_pairs"}
 """Settings of `train` that are part of the fingerprint only where they differ from their default: they were
 added when there were models already."""
@@ -44,6 +46,8 @@ IF_SET_OF_MASK = {"pooling"}
 
 ROW_SETTINGS = ("held_out", "leaks")
 """Names of what `deciding_rows` returns."""
+DATA_SETTINGS = ("dev", "keep", EXTRA_TRIPLETS)
+"""Names of what `deciding_data` returns."""
 
 
 def identity(config: TrainConfig, index: Index, seed: int) -> str:
@@ -81,11 +85,21 @@ def deciding_files(config: TrainConfig, start: str | None = None) -> dict[str, J
     }
     if config.mask is not None:
         files["mask_weights"] = identify_weights(config.mask.model, "train.mask.model")
+    return files | deciding_data(config)
+
+
+def deciding_data(config: TrainConfig) -> dict[str, JsonValue]:
+    """Return hashes of the labelled data that `train` names: dev file, tasks to keep, and triplets.
+
+    Raises:
+        ConfigError, RunError: a file is missing or cannot be used.
+    """
+    data: dict[str, JsonValue] = {}
     if config.dev is not None:
-        files["dev"] = read_task(config.dev).digest()
+        data["dev"] = read_task(config.dev).digest()
     if config.keep:
-        files["keep"] = [*sorted(find_tasks(config.keep).digests.values())]
-    return files | deciding_triplets(config)
+        data["keep"] = [*sorted(find_tasks(config.keep).digests.values())]
+    return data | deciding_triplets(config)
 
 
 def deciding_triplets(config: TrainConfig) -> dict[str, JsonValue]:
@@ -128,11 +142,12 @@ def deciding_settings(config: TrainConfig) -> dict[str, JsonValue]:
     at_default = {
         name for name in IF_SET if getattr(config, name) in (TrainConfig.model_fields[name].get_default(), [])
     }
+    set_files = {name for name in BY_CONTENT_IF_SET if getattr(config, name) is not None}
     unset_of_mask = {name for name in IF_SET_OF_MASK if getattr(config.mask, name, None) is None}
     return config.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(NO_RESULT | BY_CONTENT | at_default, True),
+            **dict.fromkeys(NO_RESULT | BY_CONTENT | set_files | at_default, True),
             "mask": NO_RESULT_OF_MASK | unset_of_mask,
         },
     )

@@ -456,6 +456,8 @@ def in_message(message, finish="stop"):
         ({"content": None, "refusal": "I'm sorry."}, "stop", "I'm sorry."),
         ({"content": None, "reasoning_content": "Score 4?"}, "length", "<think>"),
         ({"content": "", "reasoning": "Hm."}, "stop", "<think>"),
+        ({"content": "", "reasoning": {"summary": []}}, "stop", "<think>"),
+        ({"content": "A dog.", "reasoning": ["Hm."], "reasoning_content": {}}, "stop", "A dog."),
         ({"content": None}, "stop", ""),
     ],
 )  # fmt: skip

@@ -1,11 +1,15 @@
 """What identifies a file: its bytes, in a directory and in a bucket; a file that changes while it is read."""
 
 import gzip
+import os
+import pickle
+from types import SimpleNamespace
 
 import pytest
 
 from multicsr.config import S3Config
 from multicsr.errors import ConfigError, RunError
+from multicsr.stages.ingest import digests
 from multicsr.stages.ingest.digests import Unchanged, digest_file, keep_digests, known_digests
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.readers import read_records
@@ -42,6 +46,32 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, one_file):
         unchanged.check()
     path.unlink()
     with pytest.raises(RunError, match=r"cannot read .*a\.txt: No such file"):
+        unchanged.check()
+
+
+def test_parts_of_a_file_with_another_state_digest_it_once_in_a_process(tmp_path, one_file, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\n" * 100)
+    parts = [pickle.loads(pickle.dumps(Unchanged(one_file(path)))) for _ in range(3)]
+    digested = []
+    monkeypatch.setattr(digests, "digest_file", lambda file: digested.append(file) or digest_file(file))
+    path.touch()
+    for part in parts:
+        part.check()
+    assert len(digested) == 1
+
+
+def test_the_number_of_the_device_is_no_change(tmp_path, one_file, monkeypatch):
+    """A network file system may have another number on another node."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\n")
+    unchanged = Unchanged(one_file(path))
+    real, there = os.stat, 987654
+    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+    facts = SimpleNamespace(**{name: getattr(real(path), name) for name in names}, st_dev=there)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(digests.os, "stat", lambda name: facts)
+        elsewhere.setattr(digests, "digest_file", None)
         unchanged.check()
 
 

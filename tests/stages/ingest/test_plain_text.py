@@ -9,9 +9,11 @@ import pytest
 
 from multicsr.rows import normalise
 from multicsr.stages.ingest import plain_text, reading
+from multicsr.stages.ingest.chunks import RecordChunk
 from multicsr.stages.ingest.files import find_files
 from multicsr.stages.ingest.plain_text import _plain_codes, plain_test
 from multicsr.stages.ingest.reading import read_chunks
+from multicsr.stages.ingest.record import Placed, Record
 from multicsr.stages.ingest.redaction import Redactor
 
 SENTENCES = [
@@ -112,6 +114,24 @@ def test_batches_have_no_effect(config, lines, monkeypatch, size):
     monkeypatch.setattr(plain_text, "_BATCH_ROWS", size)
     assert (plain_test(settings, has_html=False)(BYTES * 3) == expected).all()
     assert not len(plain_test(settings, has_html=False)([]))
+
+
+def test_long_texts_are_not_joined(config, lines, monkeypatch):
+    """A batch of them would take as much memory again; they are examined one by one."""
+    settings = config(lines, column=None, min_words=1, max_words=10**6)
+    long = b"word " * plain_text.MAX_PLAIN_BYTES + b"word"
+    joined = []
+    monkeypatch.setattr(
+        plain_text,
+        "_num_words",
+        lambda raw, spaced, left_out: joined.append(spaced) or np.ones(len(raw), int),
+    )
+    plain_test(settings, has_html=False)([long, b"a short one", long])
+    assert [len(spaced) for spaced in joined] == [len("  a short one  ")]
+    monkeypatch.undo()
+    assert [*plain_test(settings, has_html=False)([long, b"a short one", long])] == [False, True, False]
+    records = [Placed(0, Record("word " * plain_text.MAX_PLAIN_BYTES)), Placed(1, Record("a short one"))]
+    assert RecordChunk(records).raw() == [b"", b"a short one"]
 
 
 def test_plain_characters_compose_with_no_character():

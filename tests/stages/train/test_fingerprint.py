@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multicsr.config import MaskConfig, TrainConfig
+from multicsr.config import Config, MaskConfig, TrainConfig
+from multicsr.pipeline.refresh import _is_other_training
 from multicsr.stages.train.data.index import digest_rows, join_index
-from multicsr.stages.train.fingerprint import deciding_settings, identity
+from multicsr.stages.train.fingerprint import deciding_files, deciding_settings, identity
 from multicsr.stages.train.mask_model.model import mask_model_fingerprint
+from tests.support.versions import manifest
 
 
 @pytest.fixture
@@ -39,6 +41,28 @@ def test_pooling_of_the_mask_model_and_rows_count_only_where_they_are_set(config
     assert mask_model_fingerprint(pooled.mask) != mask_model_fingerprint(config.mask)
     of_sentences = TrainConfig(encoder=config.encoder, rows="sentences", objective="simcse_unsup", mask=None)
     assert deciding_settings(of_sentences)["rows"] == "sentences"
+
+
+def test_dev_file_counts_by_its_content(config, triplets, tmp_path):
+    elsewhere = config.model_copy(update={"dev": shutil.copy(config.dev, tmp_path / "dev.tsv")})
+    index = join_index([digest_rows(triplets, config.objective)])
+    assert identity(elsewhere, index, 3) == identity(config, index, 3)
+    assert "dev" not in deciding_settings(config)
+    unset = config.model_copy(update={"dev": None})
+    assert deciding_settings(unset) == deciding_settings(config) | {"dev": None}, "as it was before"
+
+
+def test_other_labelled_data_is_another_training_in_a_refresh(config, tmp_path):
+    tree = {"name": "t", "store": "s", "input": {"paths": ["a.txt"]}, "llm": {"engine": "fake"}}
+    whole = Config.model_validate({**tree, "train": config.model_dump(exclude_unset=True)})
+    made_of = {"train": deciding_settings(whole.train), "seed": 1, **deciding_files(whole.train)}
+    old = manifest("train", settings=made_of)
+    assert not _is_other_training(whole, old, lambda: None)
+    dev = Path(shutil.copy(config.dev, tmp_path / "dev.tsv"))
+    moved = whole.model_copy(update={"train": whole.train.model_copy(update={"dev": str(dev)})})
+    assert not _is_other_training(moved, old, lambda: None)
+    dev.write_text("".join(dev.read_text().splitlines(keepends=True)[:-1]))
+    assert _is_other_training(moved, old, lambda: None)
 
 
 @pytest.mark.parametrize("objective", ["claif", "clhaif"])
