@@ -67,7 +67,8 @@ def _file_names() -> Iterator[str]:
         "without ending, in small letters and without punctuation: `STS-B_dev.tsv` is `stsbdev`. The name of "
         "the folder stands before `test`, `dev` and `validation`: `sts12/test.tsv` is `sts12test`. A search "
         "task of BEIR has the name of its folder. To CQADupStack belong all tasks whose name, or that of a "
-        "folder, begins so (`cqadupstack/android`). Other files are columns of their own, and part of no mean."
+        "folder, begins so (`cqadupstack/android`). Other files are columns of their own, and part of no "
+        "mean."
     )
     columns = dict.fromkeys(
         column for entry in ENTRIES.values() for column in entry.columns if column.tasks and not column.mean

@@ -12,7 +12,8 @@ UNSUPERVISED: dict[str, object] = {"train.objective": "simcse_unsup", "train.mas
 """Settings of unsupervised SimCSE, which is trained on premises alone."""
 SIMCSE_NOTE = (
     "SimCSE is trained at MultiCSR's learning rate, epochs and batch (5e-5, 3 and 256 at full scale). Its "
-    "own are 1 epoch with 3e-5 and 64 (BERT base) or 1e-5 and 512 (RoBERTa base), as in the recipe simcse-unsup."
+    "own are 1 epoch with 3e-5 and 64 (BERT base) or 1e-5 and 512 (RoBERTa base), as in the recipe "
+    "simcse-unsup."
 )
 """Statement of the tables that have a row of unsupervised SimCSE."""
 _NO_TRAINING = "its training is not part of this package"

@@ -144,8 +144,9 @@ def _uses_llm(entry: PaperEntry, options: ReproduceOptions) -> bool:
     """Return True if the LLM of `--llm` writes or scores for a row of a table."""
     if entry.measure == Measure.COST:
         return False
+    stands_for_chatgpt = options.is_small and options.endpoint is None
     return any(
-        (row.scores_pairs or row.origin in WRITTEN) and (options.is_small or row.llm != CHATGPT)
+        (row.scores_pairs or row.origin in WRITTEN) and (stands_for_chatgpt or row.llm != CHATGPT)
         for row in entry.runnable()
     )
 
