@@ -41,7 +41,7 @@ def reproduce(
         str | None, typer.Option(metavar="FILE", help="Premises. Default at small scale: the demo's.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Column of the sentences in TSV files of --sentences and --source.")
+        str | None, typer.Option(help="Column of the sentences of --sentences and --source; text has none.")
     ] = None,
     source: Annotated[
         list[str] | None,
@@ -59,7 +59,10 @@ def reproduce(
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible endpoint, for the rows of ChatGPT.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 3,
+    endpoint_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model of that endpoint. Default: gpt-3.5-turbo.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each row. Default: 3.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Draw so many sentences. Default: as the paper.")
     ] = None,
@@ -104,6 +107,7 @@ def reproduce(
         dev=dev,
         labelled=labelled,
         endpoint=endpoint,
+        endpoint_model=endpoint_model,
         seeds=seeds,
         limit=limit,
         overrides=overrides or [],

@@ -9,6 +9,8 @@ from multicsr.config.corpus import input_place
 from multicsr.config.section import Count, Fraction, Section
 
 MASKED_OBJECTIVES = ("masked_infonce", "multicsr_reference", "gist")
+NEEDS_MASK = ("multicsr_reference", "gist")
+"""Objectives that cannot do without a mask."""
 """Objectives that have a mask."""
 PoolingMode = Literal["cls", "mean", "first_last", "last_token"]
 """Names of poolings that may replace an encoder's own."""
@@ -259,7 +261,7 @@ class TrainConfig(Section):
     def _consistent(self) -> "TrainConfig":
         if self.objective not in MASKED_OBJECTIVES and self.mask is not None:
             raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
-        if self.objective in ("multicsr_reference", "gist") and self.mask is None:
+        if self.objective in NEEDS_MASK and self.mask is None:
             raise ValueError(f"objective: {self.objective} needs a mask")
         if self.objective == "gist" and self.mask is not None and "sigma" in self.mask.model_fields_set:
             raise ValueError("mask.sigma has no effect with objective: gist; leave it out")

@@ -38,28 +38,42 @@ _INTRODUCTION = (
     "The paper's numbers stand in columns of their own, and only those that its text holds: most "
     "of its tables are pictures in the source that was read. A column that was not measured is "
     "empty. `--out` writes JSON, CSV, Markdown, LaTeX, and SVG of a figure.",
-    "The rows of ChatGPT need `--endpoint URL` at full scale. At small scale the given LLM stands "
+    "The rows of ChatGPT need `--endpoint URL` at full scale, and `--endpoint-model` where its model is not "
+    "gpt-3.5-turbo. At small scale the given LLM stands "
     "for it, without stage 1, because the paper had no logits of ChatGPT.",
+    "Two limits hold for all tables. Those that are measured on STS-B dev choose the checkpoint on the same "
+    "file, as the paper does. And leaks are not looked for: texts of the training data may stand in the data "
+    "that are measured (`multicsr run` [looks for them](../how-to/own-evaluation.md)). At small scale the "
+    "tables of labelled triplets train on the demo's development set; 44 of its hypotheses, and no premise, "
+    "stand in the test set too.",
 )
 """Paragraphs before the first table."""
 
 
-_LIMITS = (
-    "Published encoders are read through their own modules. SimCSE's have none on the hub, so that the rows "
-    "`SimCSE, published` have the means over tokens, and the paper those of the first token. For these, save "
-    "the encoder with sentence-transformers and its pooling, and give the directory with `--encoder`."
-)
-"""Paragraph about what full scale does otherwise than the paper."""
-
-
 def paper_page() -> str:
     """Return the page of the paper's tables and figures."""
-    return page("The paper's tables and figures", *_INTRODUCTION, _LIMITS, _overview(), *_sections())
+    return page("The paper's tables and figures", *_INTRODUCTION, _overview(), *_file_names(), *_sections())
 
 
 def _overview() -> str:
     lines = [(f"[{name}](#{name})", entry.title, runs(entry), entry.cost) for name, entry in ENTRIES.items()]
     return table(("name", "title", "here", "cost at full scale"), lines)
+
+
+def _file_names() -> Iterator[str]:
+    yield "## Names of labelled files"
+    yield (
+        "A file that `--data` or `--dev` names, or finds in a folder, belongs to a column by its name "
+        "without ending, in small letters and without punctuation: `STS-B_dev.tsv` is `stsbdev`. The name of "
+        "the folder stands before `test`, `dev` and `validation`: `sts12/test.tsv` is `sts12test`. A search "
+        "task of BEIR has the name of its folder. To CQADupStack belong all tasks whose name, or that of a "
+        "folder, begins so (`cqadupstack/android`). Other files are columns of their own, and part of no "
+        "mean."
+    )
+    columns = dict.fromkeys(
+        column for entry in ENTRIES.values() for column in entry.columns if column.tasks and not column.mean
+    )
+    yield table(("column", "names"), [(each.name, ", ".join(each.tasks)) for each in columns])
 
 
 def _sections() -> Iterator[str]:
@@ -90,7 +104,7 @@ def _options(entry: PaperEntry) -> str:
     words = ["--sentences premises.txt"] if "premises" in sources else []
     words += [f"--source {name}={name}.txt" for name in sources if name in ("wikipedia", "tagalog")]
     if entry.measure == "tasks":
-        words.append("--dev stsb_dev.tsv")
+        words += ["--dev stsb_dev.tsv"] if entry.trains or entry.on_dev else []
         words += [] if entry.on_dev else ["--data tasks/"]
     words += ["--labelled nli.tsv"] if entry.needs_labelled else []
     words += ["--endpoint https://endpoint/v1"] if any(row.llm == "ChatGPT" for row in entry.rows) else []

@@ -72,7 +72,8 @@ def test_options_reach_the_runner(called, tmp_path):
     done = invoke(
         *("table-4", "--scale", "full", "--llm", "l", "--encoder", "e", "--sentences", "s.tsv"),
         *("--column", "c", "--source", "wikipedia=w.txt", "--data", "d", "--dev", "v", "--labelled", "t"),
-        *("--endpoint", "http://h/v1", "--seeds", "2", "--limit", "9", "--store", "r", "--set", "a.b=1"),
+        *("--endpoint", "http://h/v1", "--endpoint-model", "m", "--seeds", "2", "--limit", "9"),
+        *("--store", "r", "--set", "a.b=1"),
         *("--out", str(out)),
     )
     assert done.exit_code == 0, done.output
@@ -89,6 +90,7 @@ def test_options_reach_the_runner(called, tmp_path):
         "dev": "v",
         "labelled": "t",
         "endpoint": "http://h/v1",
+        "endpoint_model": "m",
         "seeds": 2,
         "limit": 9,
         "overrides": ["a.b=1"],

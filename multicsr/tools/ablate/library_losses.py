@@ -25,6 +25,7 @@ from transformers import PrinterCallback
 
 from multicsr.config import TrainConfig
 from multicsr.errors import ConfigError
+from multicsr.models.pooling import replace_pooling
 from multicsr.models.published_encoder import default_prompt
 from multicsr.models.resolve import quiet_loading
 from multicsr.stages.evaluate import encoding, read_task, saved, similarity_of
@@ -172,10 +173,11 @@ def _loss(model: SentenceTransformer, config: TrainConfig, method: Method) -> nn
         loss = losses.MultipleNegativesRankingLoss(model, scale=1 / config.temperature)
         return loss
     mask = config.mask
-    guide = (
-        published(config)
-        if mask is None
-        else saved(mask.model, prompt=mask.prompt, trust_remote_code=mask.trust_remote_code)
-    )
-    loss = losses.GISTEmbedLoss(model, guide.load(), temperature=config.temperature)
+    if mask is None:
+        guide = published(config).load()
+    else:
+        guide = saved(mask.model, prompt=mask.prompt, trust_remote_code=mask.trust_remote_code).load()
+        if mask.pooling is not None:
+            guide = replace_pooling(mask.model, guide, mask.pooling, "train.mask.pooling").to(model.device)
+    loss = losses.GISTEmbedLoss(model, guide, temperature=config.temperature)
     return loss

@@ -43,6 +43,8 @@ class VariantRunner:
     """Folder of the results."""
     found: FoundTasks
     progress: Progress
+    holder: str = "an ablation"
+    """Description of the command, for the messages of others that wait for its trainings."""
 
     def row(self, variant: Variant, seeds: int) -> Row:
         """Return the main results of all trainings of a variant."""
@@ -59,9 +61,7 @@ class VariantRunner:
 
             def load() -> "SentenceTransformer":
                 place = self.store.child(f"{FOLDER}/{key}")
-                held_for_training.enter_context(
-                    held(place, "an ablation", self.config.lease_s, self.progress)
-                )
+                held_for_training.enter_context(held(place, self.holder, self.config.lease_s, self.progress))
                 held_for_training.callback(shutil.rmtree, out, ignore_errors=True)
                 model = _made(variant, seed, out, self.store, self.progress)
                 # A training is a stage of its own; the sentences that follow are none of its steps.
@@ -126,6 +126,6 @@ def require_one_process(train: TrainConfig) -> None:
     """Raise ConfigError if settings of several workers would have no effect on the trainings."""
     if train.workers != 1 or train.min_workers is not None or train.nodes:
         raise ConfigError(
-            "train.workers, min_workers and nodes have no effect: an ablation trains in this process, with "
+            "train.workers, min_workers and nodes have no effect: every row is trained in this process, with "
             "the same result; set train.workers=1 and leave out the others"
         )

@@ -61,13 +61,13 @@ def whitened(config: TrainConfig, premises: "Sequence[str]") -> "SentenceTransfo
     model = untrained(config).load().float()
     distinct = sorted(set(premises))
     if len(distinct) < _LEAST_PREMISES:
-        raise ConfigError(f"--baselines: whitening needs two different premises, there is {len(distinct)}")
+        raise ConfigError(f"whitening needs two different premises, there is {len(distinct)}")
     kept, model.truncate_dim = model.truncate_dim, None
     vectors_ND = model.encode(distinct, show_progress_bar=False, convert_to_numpy=True)
     weight_KC, bias_K = whitening(vectors_ND[:, :kept])
     out, width = len(weight_KC), vectors_ND.shape[1]
     if out == 0:
-        raise ConfigError(f"--baselines: the vectors of all premises are equal with {config.encoder}")
+        raise ConfigError(f"whitening: the vectors of all premises are equal with {config.encoder}")
     # Of an encoder that shortens its vectors, what is cut off has the weight 0.
     weight_KD = np.pad(weight_KC, [(0, 0), (0, width - weight_KC.shape[1])])
     dense = Dense(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from multicsr.config import Config, TrainConfig
+from multicsr.config.training import NEEDS_MASK
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import Progress
 from multicsr.pipeline import full_run
@@ -19,7 +20,7 @@ from multicsr.stages.evaluate.run import is_variant
 from multicsr.stages.train.data.extra_rows import triplets_table
 from multicsr.stages.train.objectives.losses import OBJECTIVES
 from multicsr.stages.train.recipe import resolved
-from multicsr.storage.manifest import iter_tables
+from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 from multicsr.tools.methods import Method
@@ -62,8 +63,8 @@ def variants(
         progress: reporter of the stages.
 
     Raises:
-        ConfigError: the objective reads scores, a stage is switched off already, the recipe does not suit the
-            encoder, or the human triplets are of the wrong kind.
+        ConfigError: the objective reads scores or needs a mask that a variant lacks, a stage is switched off
+            already, the recipe does not suit the encoder, or the human triplets are of the wrong kind.
     """
     if config.train.rows == "sentences":
         raise ConfigError("train.rows: an ablation compares trainings on triplets; set it to curated")
@@ -72,6 +73,11 @@ def variants(
             f"train.objective: {config.train.objective} trains on scores, which the variants of an ablation "
             "lack; set another one"
         )
+    if config.train.objective in NEEDS_MASK and (stages or human is not None):
+        raise ConfigError(
+            f"train.objective: {config.train.objective} needs a mask, which the variants without stage 3 and "
+            "those of human triplets lack; set another one, or give --no-stages and leave out --human"
+        )
     if stages and (config.train.mask is None or config.generate.omega == 0):
         raise ConfigError(
             "an ablation takes stages away: set train.mask and generate.omega of the full run, or give "
@@ -79,7 +85,7 @@ def variants(
         )
     # What is compared is the training, so no merge with the encoder as it was takes part.
     train = resolved(config).train.model_copy(update={"merge": [], "keep": []})
-    people = human_triplets(human) if human else None
+    labelled = human_triplets(human, "--human") if human else None
     raw = _without_stage_1(config, progress) if stages else None
     store = full_run.run(config, progress, until="curate")
     scored, curated = rows_of(store, "scored"), rows_of(store, "curated")
@@ -91,7 +97,7 @@ def variants(
         *([simcse] if stages or baselines else []),
         *(_stages(raw, scored, curated, train) if raw is not None else []),
         Variant("MultiCSR, all stages", curated, train),
-        *(_with_people(people, curated, train) if people is not None else []),
+        *(_with_human(labelled, curated, train) if labelled is not None else []),
     ]
 
 
@@ -108,9 +114,9 @@ def _stages(raw: pa.Table, scored: pa.Table, curated: pa.Table, train: TrainConf
     yield Variant("+ stage 2, self-curation", curated, _unmasked(train))
 
 
-def _with_people(people: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
-    yield Variant("human triplets, no mask", people, _unmasked(train))
-    joined = pa.concat_tables([people, curated])
+def _with_human(labelled: pa.Table, curated: pa.Table, train: TrainConfig) -> Iterator[Variant]:
+    yield Variant("human triplets, no mask", labelled, _unmasked(train))
+    joined = pa.concat_tables([labelled, curated])
     yield Variant("human triplets and MultiCSR's (Appendix G)", joined, train)
 
 
@@ -131,17 +137,26 @@ def _without_stage_1(config: Config, progress: Progress) -> pa.Table:
 
 def rows_of(store: Store, artifact: str) -> pa.Table:
     """Return the triplets of an artifact of the current version of a store."""
-    return pa.concat_tables(iter_tables(store, current(store).manifest(artifact), COLUMNS)).cast(TRIPLET)
+    return triplets_in(store, current(store).manifest(artifact))
 
 
-def human_triplets(path: Path) -> pa.Table:
+def triplets_in(store: Store, artifact: Manifest) -> pa.Table:
+    """Return the triplets of one version of an artifact."""
+    return pa.concat_tables(iter_tables(store, artifact, COLUMNS)).cast(TRIPLET)
+
+
+def human_triplets(path: Path, option: str) -> pa.Table:
     """Return the human triplets in a file.
+
+    Args:
+        path: the file.
+        option: the option that names it, for messages.
 
     Raises:
         ConfigError: the file has other columns than anchor, positive, negative.
     """
     task = read_task(path)
     if not isinstance(task, TripletTask):
-        raise ConfigError(f"--human: {path} needs the columns anchor, positive, negative")
+        raise ConfigError(f"{option}: {path} needs the columns anchor, positive, negative")
     row_ids = [f"{path.name}:{index}" for index in range(len(task.anchors))]
     return pa.table([row_ids, *task.columns()], schema=TRIPLET)

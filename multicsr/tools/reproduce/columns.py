@@ -5,11 +5,21 @@ from collections.abc import Mapping, Sequence
 
 from multicsr.tools.reproduce.paper import PaperColumn
 
-STS_DEV = PaperColumn("STS-B dev", ("stsbdev", "stsbenchmarkdev"))
+_SPLITS = ("test", "dev", "validation")
+"""Names of files that a split has in a folder of its set."""
+
+
+def _of_test(*names: str) -> tuple[str, ...]:
+    """Return names of a set, with and without the name of its test split."""
+    return tuple(name + split for name in names for split in ("", "test"))
+
+
+_STS_B = ("stsb", "stsbenchmark", "stsbenchmarksts")
+STS_DEV = PaperColumn("STS-B dev", tuple(name + split for name in _STS_B for split in ("dev", "validation")))
 _STS_TASKS = (
-    *(PaperColumn(f"STS{year}", (f"sts{year}", f"sts{year}test")) for year in range(12, 17)),
-    PaperColumn("STS-B", ("stsb", "stsbtest", "stsbenchmark", "stsbenchmarktest")),
-    PaperColumn("SICK-R", ("sick", "sickr", "sicktest", "sickrtest")),
+    *(PaperColumn(f"STS{year}", _of_test(f"sts{year}", f"sts{year}sts")) for year in range(12, 17)),
+    PaperColumn("STS-B", _of_test(*_STS_B)),
+    PaperColumn("SICK-R", (*_of_test("sick", "sickr", "sickrsts"), "sicktestannotated")),
 )
 STS = (*_STS_TASKS, PaperColumn("Avg.", mean=True))
 """The seven tasks of Table 1, 2, 6 and 11."""
@@ -53,8 +63,16 @@ TATOEBA = (PaperColumn("Tatoeba tl-en", ("tatoebatgleng", "tatoebatlen", "tgleng
 
 
 def plain(name: str) -> str:
-    """Return the last part of a task's path in small letters, without punctuation."""
-    return re.sub(r"[^a-z0-9]", "", name.rpartition("/")[2].lower())
+    """Return the last part of a task's path in small letters, without punctuation.
+
+    A file that is called as a split has the name of its folder before it: `STS12/test` is `sts12test`.
+    """
+    *folders, last = _parts(name)
+    return folders[-1] + last if folders and last in _SPLITS else last
+
+
+def _parts(name: str) -> list[str]:
+    return [re.sub(r"[^a-z0-9]", "", part) for part in name.lower().split("/")]
 
 
 def assign(columns: Sequence[PaperColumn], values: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
@@ -76,7 +94,7 @@ def assign(columns: Sequence[PaperColumn], values: Mapping[str, float]) -> tuple
             if known and len(known) == len(parts):
                 found[column.name] = sum(known) / len(known)
             continue
-        mine = [name for name in values if _belongs(plain(name), column)]
+        mine = [name for name in values if _belongs(name, column)]
         for name in mine:
             others.pop(name, None)
         if mine:
@@ -85,5 +103,8 @@ def assign(columns: Sequence[PaperColumn], values: Mapping[str, float]) -> tuple
     return found, [*others]
 
 
-def _belongs(name: str, column: PaperColumn) -> bool:
-    return name.startswith(column.tasks) if column.parts else name in column.tasks
+def _belongs(task: str, column: PaperColumn) -> bool:
+    """Return True if a task belongs to a column; of one with parts a folder may have the column's name."""
+    if column.parts:
+        return any(part.startswith(column.tasks) for part in _parts(task))
+    return plain(task) in column.tasks

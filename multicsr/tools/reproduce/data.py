@@ -15,7 +15,7 @@ from multicsr.pipeline import full_run
 from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import Snapshot, snapshot_of
-from multicsr.tools.ablate.variants import NO_TRIPLETS, TRIPLET, human_triplets, rows_of
+from multicsr.tools.ablate.variants import NO_TRIPLETS, TRIPLET, human_triplets, triplets_in
 from multicsr.tools.reproduce.appendix_tables import PREMISES_12
 from multicsr.tools.reproduce.paper import Origin
 from multicsr.tools.reproduce.plan import RowPlan
@@ -34,7 +34,7 @@ class TripletReader:
 
     progress: Progress
     labelled: str | None
-    """File of triplets of people."""
+    """File of human triplets."""
     sample: int | None
     """Number of sentences that are drawn from a source; None: all."""
     _known: dict[str, pa.Table] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class TripletReader:
     def _parts(self, plan: RowPlan, config: Config) -> Iterator[pa.Table]:
         origin = plan.row.origin
         if origin in (Origin.LABELLED, Origin.LABELLED_AND_CURATED):
-            labelled = human_triplets(Path(str(self.labelled)))
+            labelled = human_triplets(Path(str(self.labelled)), "--labelled")
             yield with_copies(labelled, plan.row.copies) if plan.row.line else labelled
         if origin != Origin.LABELLED:
             stage, artifact = _ARTIFACTS.get(origin, ("curate", "curated"))
@@ -73,7 +73,7 @@ class TripletReader:
             if artifact == "sentences":
                 yield premises(snapshot.store, snapshot.manifest(artifact))
             else:
-                yield rows_of(snapshot.store, artifact)
+                yield triplets_in(snapshot.store, snapshot.manifest(artifact))
 
     def snapshot(self, plan: RowPlan, until: str) -> Snapshot:
         """Run the stages of a row up to one of them, and return the version that they publish.

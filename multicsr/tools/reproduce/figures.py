@@ -66,7 +66,8 @@ FIGURE_5 = PaperEntry(
     ),
     x_label="omega",
     notes=(
-        "The paper's is a judgement of people; here the LLM's own scores and the rules for hypotheses judge.",
+        "The paper's is a human judgement; here the LLM's own scores and the rules for hypotheses judge.",
+        "A chart (.svg) has the columns in percent alone; the mean scores are in the table.",
         "The paper also has negative omega, which the configuration rejects.",
     ),
     stated=(

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from multicsr.tools.methods import Method
+from multicsr.tools.methods import SEEDED, Method
 
 
 class Origin(StrEnum):
@@ -20,13 +20,15 @@ class Origin(StrEnum):
     CURATED = "curated"
     """The triplets that stage 2 keeps (MultiCSR Eq. 4)."""
     LABELLED = "labelled"
-    """Triplets of people alone."""
+    """Human triplets alone."""
     LABELLED_AND_CURATED = "labelled and curated"
     """Both together (MultiCSR Appendix G)."""
 
 
 WRITING = (Origin.PREMISES, Origin.SCORED, Origin.CURATED, Origin.LABELLED_AND_CURATED)
 """Origins that read unlabelled sentences."""
+WRITTEN = (Origin.SCORED, Origin.CURATED, Origin.LABELLED_AND_CURATED)
+"""Origins that an LLM writes for."""
 
 
 class Measure(StrEnum):
@@ -50,6 +52,8 @@ class Backbone(NamedTuple):
     title: str
     encoder: str
     mask: str
+    mask_pooling: str | None = "cls"
+    """Pooling of P, as `train.mask.pooling`; None: its own modules."""
 
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
@@ -82,6 +86,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             "multilingual BERT",
             "google-bert/bert-base-multilingual-cased",
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+            mask_pooling=None,
         ),
     }
 )
@@ -100,9 +105,9 @@ class PaperColumn(NamedTuple):
 
     name: str
     tasks: tuple[str, ...] = ()
-    """Names of the files of the task, in small letters and without punctuation."""
+    """Names of the files of the task, in small letters and without punctuation (`columns.plain`)."""
     parts: bool = False
-    """Take the mean of all tasks whose names begin with one of `tasks`."""
+    """Take the mean of all tasks whose name, or that of a folder, begins with one of `tasks`."""
     mean: bool = False
     """Take the mean of the columns before it, if all of them were measured."""
 
@@ -146,7 +151,7 @@ class PaperEntry:
     shows: str
     """Finding of the paper that it supports."""
     data: str
-    """Data that it needs, and where people get them."""
+    """Data that it needs, and where they are published."""
     cost: str
     """Time at full scale."""
     columns: tuple[PaperColumn, ...]
@@ -162,16 +167,20 @@ class PaperEntry:
     """Statements about how far this is the paper's table."""
     stated: tuple[PaperNumber, ...] = ()
     """Numbers of the paper's text that belong to no single cell."""
-    missing: str = ""
-    """Part of this package that is missing, without which no row can run."""
     x_label: str = ""
     """Label of the x axis of a figure."""
 
     @property
     def needs_labelled(self) -> bool:
-        """Return True if a row reads triplets of people."""
+        """Return True if a row reads human triplets."""
         return any(row.origin in (Origin.LABELLED, Origin.LABELLED_AND_CURATED) for row in self.rows)
 
     def runnable(self) -> list[PaperRow]:
         """Return the rows that this package can run."""
-        return [] if self.missing else [row for row in self.rows if not row.missing]
+        return [row for row in self.rows if not row.missing]
+
+    @property
+    def trains(self) -> bool:
+        """Return True if an encoder is trained with every seed and measured."""
+        rows = [row for row in self.runnable() if not row.scores_pairs]
+        return self.measure == Measure.TASKS and any(row.method in SEEDED for row in rows)

@@ -1,7 +1,7 @@
 """Configurations of the rows of a table, and the settings by which each differs from the row above."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -41,10 +41,8 @@ def plan_rows(entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> l
     """Return the plans of all rows of a table, in its order.
 
     Raises:
-        ConfigError: the table cannot be run yet, a setting is not valid, or no row has what it needs.
+        ConfigError: a setting is not valid, or no row has what it needs.
     """
-    if entry.missing:
-        raise ConfigError(f"{entry.name} cannot be run yet: {entry.missing}")
     plans: list[RowPlan] = []
     above: dict[str, object] = {}
     known: dict[str, str] = {}
@@ -55,7 +53,7 @@ def plan_rows(entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> l
         config = _config(row, entry, options, inputs)
         settings = _settings(row, config)
         key = json.dumps(settings, sort_keys=True)
-        reason = _lacks(row, entry, options, inputs)
+        reason = _missing_input(row, entry, options, inputs)
         if not reason and key in known:
             reason = f"at this scale the same as {known[key]!r}"
         if reason:
@@ -72,8 +70,8 @@ def plan_rows(entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> l
     return plans
 
 
-def _lacks(row: PaperRow, entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> str:
-    """Return the reason for which a row has not what it needs; an empty text if it has."""
+def _missing_input(row: PaperRow, entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> str:
+    """Return the reason for which a row has not all that it reads; an empty text if it has."""
     first = next(each for each in entry.rows if not each.missing and not each.scores_pairs)
     if (options.is_small or options.encoder) and not row.scores_pairs and row.encoder != first.encoder:
         return f"the one encoder that is given stands for {BACKBONES[first.encoder].title}"
@@ -103,19 +101,25 @@ def _config(
 ) -> Config:
     tree: dict[str, object] = deepcopy({**base_tree(options, inputs)})
     if row.llm == CHATGPT and options.endpoint is not None:
-        tree |= at_endpoint(options.endpoint)
+        tree |= at_endpoint(options.endpoint, options.endpoint_model)
         tree["generate"] = {"omega": 0.0}
     tree["name"] = "reproduce"
     tree["store"] = options.store or f"runs/reproduce-{options.scale}"
-    path = inputs.sources.get(row.source, row.source)
-    is_tsv = path.endswith((".tsv", ".tsv.gz"))
-    tree["input"] = {"paths": [path], **({"column": inputs.column} if inputs.column and is_tsv else {})}
+    column = inputs.columns.get(row.source)
+    tree["input"] = {
+        "paths": [inputs.sources.get(row.source, row.source)],
+        **({} if column is None else {"column": column}),
+    }
     chosen = [*options.overrides]
     if not options.is_small:
         backbone = BACKBONES[row.encoder]
         chosen = [
             *_as_overrides(
-                {"train.encoder": options.encoder or backbone.encoder, "train.mask.model": backbone.mask}
+                {
+                    "train.encoder": options.encoder or backbone.encoder,
+                    "train.mask.model": backbone.mask,
+                    "train.mask.pooling": backbone.mask_pooling,
+                }
             ),
             *chosen,
         ]
@@ -175,17 +179,3 @@ def _section_in(name: str, other: Mapping[str, object]) -> str | None:
 def shown(value: object) -> str:
     """Return the value of a setting as YAML writes it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def faults(entry: PaperEntry, plans: Sequence[RowPlan]) -> list[str]:
-    """Return the rows of a table that have the settings of another one, under another title."""
-    known: dict[str, str] = {}
-    found = []
-    for plan in plans:
-        if plan.config is None:
-            continue
-        key = json.dumps(plan.settings(), sort_keys=True)
-        if key in known:
-            found.append(f"{entry.name}: {plan.row.name!r} has the settings of {known[key]!r}")
-        known.setdefault(key, plan.row.name)
-    return found

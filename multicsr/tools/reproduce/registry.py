@@ -53,7 +53,5 @@ def list_lines() -> Iterator[str]:
 
 def runs(entry: PaperEntry) -> str:
     """Return how much of a table or figure this package can run, in few words."""
-    if entry.missing:
-        return f"not yet: {entry.missing}"
     count, total = len(entry.runnable()), len(entry.rows)
     return "runs" if count == total else f"runs {count} of {total} rows"

@@ -15,7 +15,7 @@ class MeasuredCell(FileRecord):
     num_rows: int = 0
     """Number of examples that were measured."""
     difference: float | None = None
-    """Difference from the row above that was measured; None if there is none, or no examples."""
+    """Difference from the row above; None if that has no figures, or there are no examples."""
     low: float | None = None
     """Lower end of its interval at 95%, over examples and trainings."""
     high: float | None = None

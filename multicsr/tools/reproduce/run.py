@@ -1,7 +1,7 @@
 """The runner of a table or figure: its rows in order, each with the settings of its plan."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from multicsr.config import Config
@@ -16,7 +16,7 @@ from multicsr.storage.store import Store
 from multicsr.tools.ablate.trainings import FOLDER
 from multicsr.tools.reproduce.data import TripletReader
 from multicsr.tools.reproduce.measures import MEASURES, RowMeasurer, TableWork
-from multicsr.tools.reproduce.paper import BACKBONES, Measure, PaperEntry
+from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
 from multicsr.tools.reproduce.plan import RowPlan, plan_rows
 from multicsr.tools.reproduce.result import ReproducedRow, Reproduction, RowFigures, StatedNumber
 from multicsr.tools.reproduce.scale import ReproduceOptions, inputs_of, require_effects
@@ -28,7 +28,7 @@ def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) 
     What was written, trained or measured before is not done again. A row that fails does not end the others.
 
     Raises:
-        ConfigError: the table cannot be run yet, a setting or file is wrong, or the seeds are too large.
+        ConfigError: a setting or file is wrong, or the seeds are too large.
     """
     require_extra("train", "a table of the paper")
     begin = time.monotonic()
@@ -36,8 +36,8 @@ def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) 
     inputs = inputs_of(entry, options)
     plans = plan_rows(entry, options, inputs)
     base = next(plan.config for plan in plans if plan.config is not None and not plan.reason)
-    if base.seed + options.seeds > 2**63:
-        raise ConfigError(f"seed: {base.seed} is too large for {options.seeds} seeds below 2^63")
+    if base.seed + options.num_seeds > 2**63:
+        raise ConfigError(f"seed: {base.seed} is too large for {options.num_seeds} seeds below 2^63")
     store = Store.of(base)
     if store.directory is None:
         raise ConfigError(f"--store: {base.store} is no local directory, which trainings and samples need")
@@ -91,19 +91,28 @@ def _reproduction(
         scale=options.scale,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=package_versions(),
-        seeds=[base.seed + number for number in range(options.seeds)],
+        seeds=[base.seed + number for number in range(options.num_seeds if entry.trains else 1)],
         seconds=round(seconds, 1),
         columns=columns,
         extra_columns=[name for name in measured if name not in columns],
         rows=[*rows],
         stated=[StatedNumber(value=number.value, quote=number.quote) for number in entry.stated],
-        notes=[*entry.notes, *_about_selection(entry, base)],
+        notes=[*entry.notes, *_about_data(entry, options, base)],
         x_label=entry.x_label,
     )
 
 
-def _about_selection(entry: PaperEntry, base: Config) -> list[str]:
-    """Return a statement if nothing chose among the checkpoints of a training."""
-    if entry.measure != Measure.TASKS or base.train.dev is not None:
-        return []
-    return ["No --dev chose a checkpoint: the last one of each training was measured."]
+def _about_data(entry: PaperEntry, options: ReproduceOptions, base: Config) -> Iterator[str]:
+    """Yield statements about the data of trainings: what chose their checkpoints, and leaks."""
+    if not entry.trains:
+        return
+    if base.train.dev is None:
+        yield "No --dev chose a checkpoint: the last one of each training was measured."
+    elif entry.on_dev:
+        yield "Checkpoints are chosen on the file that is measured, as in the paper."
+    if options.is_small and entry.needs_labelled and options.labelled is None and not options.data:
+        yield (
+            "The labelled triplets are the demo's development set, and 44 of their hypotheses stand in its "
+            "test set too; no premise does."
+        )
+    yield "Leaks are not looked for: texts of the training data may stand in the data that are measured."

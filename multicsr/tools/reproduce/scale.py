@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from multicsr.errors import ConfigError
 from multicsr.models.resolve import ASSETS
 from multicsr.recipes import load_recipe
-from multicsr.tools.reproduce.paper import WRITING, Measure, PaperEntry
+from multicsr.stages.ingest.formats import format_of
+from multicsr.tools.reproduce.paper import WRITING, WRITTEN, Measure, PaperEntry
 
 Scale = Literal["full", "small"]
 DEMO = ASSETS / "demo"
 _DEV = str(DEMO / "dev_triplets.tsv")
 _CHATGPT = "gpt-3.5-turbo"
-"""Model that an endpoint is asked for; the paper names none beside ChatGPT."""
+"""Model that an endpoint is asked for by default; the paper names none beside ChatGPT."""
+NUM_SEEDS = 3
+"""Number of trainings of each row where none is given."""
 SOURCES = ("premises", "wikipedia", "tagalog")
 """Names of the sources of unlabelled sentences that a user may give."""
 CHATGPT = "ChatGPT"
@@ -32,15 +36,18 @@ class ReproduceOptions:
     sources: Mapping[str, str] = field(default_factory=dict)
     """File of each source of unlabelled sentences, by its name."""
     column: str | None = None
-    """Column of the sentences in these files."""
+    """Column of the sentences in those files that have columns."""
     data: Sequence[str] = ()
     """Labelled files and directories to measure on."""
     dev: str | None = None
     labelled: str | None = None
-    """File of triplets of people."""
+    """File of human triplets."""
     endpoint: str | None = None
     """URL of an OpenAI-compatible endpoint, for the rows of ChatGPT."""
-    seeds: int = 3
+    endpoint_model: str | None = None
+    """Model that the endpoint is asked for; None: `gpt-3.5-turbo`."""
+    seeds: int | None = None
+    """Number of trainings of each row; None: `NUM_SEEDS`."""
     limit: int | None = None
     """Number of sentences that are drawn from a source; None: that of the table, or all."""
     overrides: Sequence[str] = ()
@@ -51,13 +58,19 @@ class ReproduceOptions:
         """Return True at small scale."""
         return self.scale == "small"
 
+    @property
+    def num_seeds(self) -> int:
+        """Return the number of trainings of each row."""
+        return NUM_SEEDS if self.seeds is None else self.seeds
+
 
 @dataclass(frozen=True)
 class Inputs:
     """The files that the rows of a table read."""
 
     sources: Mapping[str, str]
-    column: str | None
+    columns: Mapping[str, str]
+    """Column of the sentences in the file of a source, by the source's name; text has none."""
     data: Sequence[str]
     """Tasks that encoders are measured on."""
     dev: str | None
@@ -70,35 +83,53 @@ def inputs_of(entry: PaperEntry, options: ReproduceOptions) -> Inputs:
     At small scale the only labelled triplets are those that choose a checkpoint. A table that trains on
     labelled triplets trains on these, and nothing chooses.
     """
+    columns = _columns(options)
     if not options.is_small:
-        return Inputs(options.sources, options.column, options.data, options.dev, options.labelled)
+        return Inputs(options.sources, columns, options.data, options.dev, options.labelled)
     spends_dev = entry.needs_labelled and options.labelled is None and options.dev is None
     sources = dict(options.sources)
-    column = options.column
     if "premises" not in sources:
         sources["premises"] = str(DEMO / "sentences.tsv")
-        column = column or "sentence"
+        columns["premises"] = "sentence"
     return Inputs(
         sources,
-        column,
+        columns,
         options.data or [str(DEMO / "test_triplets.tsv")],
         None if spends_dev else options.dev or _DEV,
         _DEV if spends_dev else options.labelled,
     )
 
 
+def _columns(options: ReproduceOptions) -> dict[str, str]:
+    """Return the column of each source that is given; a folder may hold files with columns."""
+    if options.column is None:
+        return {}
+    return {name: options.column for name, path in options.sources.items() if not _is_text(name, path)}
+
+
+def _is_text(source: str, path: str) -> bool:
+    language = "tl" if source == "tagalog" else "en"
+    kind = format_of(Path(path).name, "auto", language)
+    return kind in ("text", "tmx", "wikipedia") and not Path(path).is_dir()
+
+
 def require_effects(entry: PaperEntry, options: ReproduceOptions) -> None:
     """Raise ConfigError if an option would have no effect on a table."""
+    if options.endpoint_model is not None and options.endpoint is None:
+        raise ConfigError("--endpoint-model: there is no endpoint that could be asked; give --endpoint URL")
     rows = entry.runnable()
     sources = {row.source for row in rows if row.origin in WRITING}
     on_tasks = entry.measure == Measure.TASKS
     without_effect = {
         **{f"--source {name}": True for name in options.sources if name not in sources},
-        "--column": options.column is not None and not options.sources,
+        "--llm": options.llm is not None and not _uses_llm(entry, options),
+        "--encoder": options.encoder is not None and entry.measure not in (Measure.TASKS, Measure.COST),
+        "--column": options.column is not None and not _columns(options),
         "--labelled": options.labelled is not None and not entry.needs_labelled,
         "--endpoint": options.endpoint is not None and all(row.llm != CHATGPT for row in rows),
         "--limit": options.limit is not None and not sources & set(SOURCES),
-        "--dev": options.dev is not None and not on_tasks,
+        "--dev": options.dev is not None and not (on_tasks and (entry.trains or entry.on_dev)),
+        "--seeds": options.seeds is not None and not entry.trains,
         "--data": bool(options.data) and not on_tasks,
     }
     if on_tasks and entry.on_dev and options.data and inputs_of(entry, options).dev is not None:
@@ -107,6 +138,17 @@ def require_effects(entry: PaperEntry, options: ReproduceOptions) -> None:
     if found:
         names = " and ".join(found).replace("--source premises", "--sentences")
         raise ConfigError(f"{names} has no effect on {entry.name}; leave it out")
+
+
+def _uses_llm(entry: PaperEntry, options: ReproduceOptions) -> bool:
+    """Return True if the LLM of `--llm` writes or scores for a row of a table."""
+    if entry.measure == Measure.COST:
+        return False
+    stands_for_chatgpt = options.is_small and options.endpoint is None
+    return any(
+        (row.scores_pairs or row.origin in WRITTEN) and (stands_for_chatgpt or row.llm != CHATGPT)
+        for row in entry.runnable()
+    )
 
 
 def tasks_of(entry: PaperEntry, inputs: Inputs) -> Sequence[str]:
@@ -160,9 +202,9 @@ def _full(options: ReproduceOptions, inputs: Inputs) -> dict[str, dict[str, obje
     return tree
 
 
-def at_endpoint(url: str) -> dict[str, dict[str, object]]:
+def at_endpoint(url: str, model: str | None) -> dict[str, dict[str, object]]:
     """Return the sections of rows whose LLM is ChatGPT, in place of those of the base."""
     return {
-        "llm": {"engine": "openai", "model": _CHATGPT, "base_url": url},
+        "llm": {"engine": "openai", "model": model or _CHATGPT, "base_url": url},
         "score": {"method": "llm_stated"},
     }

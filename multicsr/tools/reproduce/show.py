@@ -204,8 +204,12 @@ def _csv_line(row: ReproducedRow, column: str) -> list[object]:
 
 
 def to_svg(result: Reproduction) -> str | None:
-    """Return a figure as SVG; None if it has no points."""
-    points = {name: line for name, line in result.lines().items() if line}
+    """Return a figure as SVG; None if it has no points.
+
+    Where each column is a line, the axis is in percent, and columns of another unit are left out.
+    """
+    other_units = {column for column in result.columns if not column.endswith("%")}
+    points = {name: line for name, line in result.lines().items() if line and name not in other_units}
     if not points:
         return None
     columns = [column for row in result.rows for column in row.figures.cells]

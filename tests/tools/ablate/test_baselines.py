@@ -95,6 +95,14 @@ def test_the_library_trains_on_the_planned_batches(method, config, triplets, tmp
     assert changed
 
 
+def test_the_guide_pools_as_the_mask_does(config, tiny_bert):
+    model = SentenceTransformer(config.encoder)
+    for pooling, mode in ((None, "mean"), ("cls", "cls")):
+        masked = TrainConfig(encoder=str(tiny_bert), mask={"model": str(tiny_bert), "pooling": pooling})
+        loss = library_losses._loss(model, masked, Method.GIST_LOSS)
+        assert loss.guide[1].pooling_mode == mode
+
+
 def test_the_best_checkpoint_on_dev_is_kept(config, triplets, dev_file, tmp_path, monkeypatch):
     scores = iter([50.0, 90.0, 10.0])
     weights: list[torch.Tensor] = []
@@ -121,7 +129,7 @@ def test_encoders_of_every_kind_are_whitened(kind, config, tmp_path):
 
 
 def test_whitening_without_variance_is_one_line(config):
-    with pytest.raises(ConfigError, match="--baselines: whitening needs two different premises, there is 1"):
+    with pytest.raises(ConfigError, match=r"^whitening needs two different premises, there is 1"):
         whitened(config, ["ba de", "ba de"])
 
 

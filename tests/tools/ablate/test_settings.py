@@ -13,7 +13,7 @@ from multicsr.stages.evaluate import FoundTasks
 from multicsr.storage.store import Store
 from multicsr.tools.ablate import ablate
 from multicsr.tools.ablate.trainings import VariantRunner
-from multicsr.tools.ablate.variants import Variant, variants
+from multicsr.tools.ablate.variants import Variant, human_triplets, variants
 
 STS = "score\tsentence1\tsentence2\n1\tba de\tmi no\n2\tba de\tba fi\n4\tmi no\tmi no ra\n"
 SIMCSE = "SimCSE, unsupervised, premises alone"
@@ -72,6 +72,20 @@ def test_an_ablation_of_an_encoder_that_is_merged_by_held_out_triplets_merges_no
     (tmp_path / "sts.tsv").write_text(STS)
     config = make(held_out=0.2, encoder=trained_encoder, keep=[str(tmp_path / "sts.tsv")])
     assert {(tuple(each.train.merge), *each.train.keep) for each in found(config).values()} == {((),)}
+
+
+@pytest.mark.parametrize(("stages", "human"), [(True, None), (False, Path("human.tsv"))])
+def test_an_objective_that_needs_a_mask_is_rejected_before_anything_is_written(stages, human, make, runs):
+    with pytest.raises(ConfigError, match=r"^train.objective: gist needs a mask, which .* lack; set another"):
+        variants(make(objective="gist"), human, stages=stages, baselines=False, progress=SilentProgress())
+    assert runs == []
+    assert found(make(objective="gist"), stages=False)
+
+
+def test_a_file_of_other_columns_names_the_option_that_gave_it(tmp_path):
+    (tmp_path / "sts.tsv").write_text(STS)
+    with pytest.raises(ConfigError, match=r"^--labelled: .*sts.tsv needs the columns anchor, positive"):
+        human_triplets(tmp_path / "sts.tsv", "--labelled")
 
 
 @pytest.mark.parametrize("objective", ["claif", "clhaif"])

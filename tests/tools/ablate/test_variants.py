@@ -33,9 +33,9 @@ def test_every_stage_has_its_triplets(config):
     rows = {each.name: each.triplets.num_rows for each in found}
     assert len(rows) == len(found) == 8
     assert len({each.triplets.schema for each in found}) == 1
-    curated, people = rows["MultiCSR, all stages"], rows["human triplets, no mask"]
-    assert rows["human triplets and MultiCSR's (Appendix G)"] == curated + people
-    assert people == 1471
+    curated, human = rows["MultiCSR, all stages"], rows["human triplets, no mask"]
+    assert rows["human triplets and MultiCSR's (Appendix G)"] == curated + human
+    assert human == 1471
     assert 0 < curated < rows["+ stage 1, contrastive generation"]
     trained = {each.name for each in found if each.method == Method.MULTICSR and each.train.mask is not None}
     assert trained == {"MultiCSR, all stages", "human triplets and MultiCSR's (Appendix G)"}

@@ -37,15 +37,16 @@ def toy(letters_bert, tmp_path) -> Callable[..., ReproduceOptions]:
         entry = ENTRIES[name]
         sources = {row.source for row in entry.runnable() if row.origin in WRITING} & {*SOURCES}
         on_tasks = entry.measure == Measure.TASKS
+        reads_encoder = entry.measure in (Measure.TASKS, Measure.COST)
         given = ReproduceOptions(
             store=str(tmp_path / "store"),
-            encoder=str(letters_bert),
+            encoder=str(letters_bert) if reads_encoder else None,
             sources={source: str(tmp_path / "sentences.tsv") for source in sources},
             column="sentence" if sources else None,
             data=[str(tmp_path / "test.tsv")] if on_tasks and not entry.on_dev else [],
-            dev=str(tmp_path / "dev.tsv") if on_tasks else None,
+            dev=str(tmp_path / "dev.tsv") if entry.trains else None,
             labelled=str(tmp_path / "dev.tsv") if entry.needs_labelled else None,
-            seeds=1,
+            seeds=1 if entry.trains else None,
             overrides=[
                 "llm={engine: fake}",
                 MASKED % letters_bert,

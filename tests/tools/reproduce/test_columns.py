@@ -29,11 +29,27 @@ def test_subforums_are_one_column():
         (TATOEBA, "tatoeba/tatoeba_tgl_eng", "Tatoeba tl-en"),
         (BEIR, "beir/webis-touche2020", "Touché-2020"),
         (STS, "sick", "SICK-R"),
+        (STS, "sickr-sts", "SICK-R"),
+        (STS, "SICK_test_annotated", "SICK-R"),
+        (STS, "stsbenchmark-sts", "STS-B"),
+        (STS, "sts13-sts", "STS13"),
+        (STS, "sts12/test", "STS12"),
+        (STS, "senteval/STS-B/test", "STS-B"),
+        ((STS_DEV,), "stsb/dev", "STS-B dev"),
+        ((STS_DEV,), "stsbenchmark-sts/validation", "STS-B dev"),
+        (BEIR, "beir/cqadupstack/android", "CQADupStack"),
+        (BEIR, "CQADupstackAndroidRetrieval", "CQADupStack"),
     ],
 )
 def test_a_task_is_found_by_its_name(columns, task, column):
     assert assign(columns, {task: 1.0}) == ({column: 1.0}, [])
 
 
-def test_a_name_has_no_folder_and_no_punctuation():
+def test_the_dev_split_is_no_test_set():
+    assert assign(STS, {"stsb/dev": 1.0}) == ({}, ["stsb/dev"])
+
+
+def test_a_name_has_no_punctuation_and_no_folder_unless_it_is_a_split():
     assert plain("a/b/STS-B_dev") == "stsbdev"
+    assert plain("a/STS-B/dev") == "stsbdev"
+    assert plain("test") == "test"

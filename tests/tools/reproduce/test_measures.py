@@ -1,16 +1,24 @@
 """The measures of single rows, on given data."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from multicsr.errors import NothingKept, RunError
+from multicsr.observability.progress import SilentProgress
 from multicsr.stages.evaluate import Examples, Measurement, Score, StsTask, TripletTask
 from multicsr.stages.train.data.index import digest_rows, join_index
 from multicsr.tools.ablate.variants import TRIPLET
 from multicsr.tools.reproduce.columns import STS_DEV
 from multicsr.tools.reproduce.data import with_copies
-from multicsr.tools.reproduce.measures import cost, mask, pairs
+from multicsr.tools.reproduce.measures import TableWork, cost, mask, pairs, tasks
 from multicsr.tools.reproduce.measures.tasks import cells_of, difference
+from multicsr.tools.reproduce.plan import plan_rows
+from multicsr.tools.reproduce.registry import ENTRIES
+from multicsr.tools.reproduce.scale import inputs_of
 
 
 def test_cosines_are_those_with_other_rows():
@@ -26,6 +34,40 @@ def test_cosines_are_those_with_other_rows():
     found = mask.other_cosines(premise_ND, entailment_ND, contradiction_ND)
     assert len(found) == 2 * 5 * 4
     np.testing.assert_allclose(found, slow)
+
+
+def test_one_triplet_has_no_cosines_with_other_rows(full):
+    entry = ENTRIES["figure-7"]
+    plan = plan_rows(entry, full, inputs_of(entry, full))[0]
+    rows = pa.table([["a"], ["one"], ["three"], ["five"]], schema=TRIPLET)
+    work = SimpleNamespace(reader=SimpleNamespace(table=lambda _: rows))
+    with pytest.raises(NothingKept, match="1 triplets are left; cosines between rows need two"):
+        mask.mask_measurer(work)(plan)
+
+
+def test_a_row_below_one_that_failed_has_no_difference(full, tmp_path, monkeypatch):
+    entry = ENTRIES["table-1"]
+    plans = [plan for plan in plan_rows(entry, full, inputs_of(entry, full)) if plan.row.scores_pairs]
+    found = iter([70.0, 60.0, None, 80.0])
+
+    def measured(*_: object) -> list[Measurement]:
+        if (value := next(found)) is None:
+            raise RunError("the endpoint is away")
+        hit_N = np.arange(40) < 40 * value / 100
+        score = Score(task="t", kind="triplets", metric="accuracy x 100", value=value, num_rows=40)
+        return [Measurement(score, Examples("share", hit_N[:, None].astype(float), 100))]
+
+    monkeypatch.setattr(tasks, "measure_by_llm", measured)
+    (tmp_path / "t.tsv").write_text("anchor\tpositive\tnegative\na\tb\tc\n")
+    inputs = dataclasses.replace(inputs_of(entry, full), data=[str(tmp_path / "t.tsv")])
+    progress = SilentProgress()
+    work = TableWork(entry, full, inputs, plans[0].config, None, tmp_path, None, progress)
+    measure = tasks.task_measurer(work)
+    first, second = measure(plans[0]).cells["t"], measure(plans[1]).cells["t"]
+    assert (first.difference, second.difference) == (None, pytest.approx(-10.0))
+    with pytest.raises(RunError):
+        measure(plans[2])
+    assert measure(plans[3]).cells["t"].difference is None
 
 
 def test_copies_may_share_a_batch():

@@ -96,6 +96,57 @@ def test_labelled_triplets_of_the_demo_choose_no_checkpoint():
     assert plans["bert-supervised MultiCSR (Flan-T5)"].config.train.dev is None
 
 
+@pytest.mark.parametrize(
+    ("path", "column"),
+    [
+        ("nli.csv", "sent0"),
+        ("nli.tsv.gz", "sent0"),
+        ("premises/*.jsonl", "sent0"),
+        ("premises.parquet", "sent0"),
+        ("premises", "sent0"),
+        ("wiki1m_for_simcse.txt", None),
+        ("wiki.txt.gz", None),
+        ("enwiki.xml.bz2", None),
+    ],
+)
+def test_the_column_is_that_of_every_file_with_columns(path, column, full):
+    options = dataclasses.replace(full, sources={"premises": path, "wikipedia": "w.csv"}, column="sent0")
+    read = planned("table-4", options)["roberta MultiCSR, NLI premises"].config.input
+    assert (read.paths, read.column) == ([path], column)
+
+
+def test_a_folder_that_is_called_as_text_has_a_column(full, tmp_path):
+    folder = tmp_path / "sentences.txt"
+    folder.mkdir()
+    options = dataclasses.replace(full, sources={"premises": str(folder)}, column="sentence")
+    assert planned("table-3", options)["roberta MultiCSR"].config.input.column == "sentence"
+
+
+def test_each_source_has_its_own_column():
+    options = ReproduceOptions(sources={"tagalog": "tl.tsv", "wikipedia": "w.csv"}, column="tl")
+    plans = planned("table-4", options)
+    assert plans["roberta MultiCSR, NLI premises"].config.input.column == "sentence"
+    assert plans["roberta MultiCSR, Wikipedia"].config.input.column == "tl"
+    assert planned("table-5", options)["multilingual MultiCSR"].config.input.column == "tl"
+
+
+def test_p_has_the_pooling_of_its_own(full):
+    mask = planned("table-5", full)["multilingual MultiCSR"].config.train.mask
+    assert (mask.model.rpartition("/")[2], mask.pooling) == ("paraphrase-multilingual-MiniLM-L12-v2", None)
+    assert planned("table-2", full)["bert MultiCSR (Flan-T5)"].config.train.mask.pooling == "cls"
+
+
+def test_the_model_of_an_endpoint_may_be_named(full):
+    models = [
+        planned("table-2", dataclasses.replace(full, endpoint_model=name))["bert MultiCSR (ChatGPT)"]
+        for name in (None, "gpt-4o-mini")
+    ]
+    assert [plan.config.llm.model for plan in models] == ["gpt-3.5-turbo", "gpt-4o-mini"]
+    without = ReproduceOptions(endpoint_model="gpt-4o-mini")
+    with pytest.raises(ConfigError, match=r"^--endpoint-model: there is no endpoint .* give --endpoint URL"):
+        require_effects(ENTRIES["table-2"], without)
+
+
 def test_overrides_hold_where_a_row_does_not_set_them():
     options = ReproduceOptions(overrides=["train.steps=7", "generate.omega=0.2"])
     plans = planned("table-3", options)
@@ -115,6 +166,18 @@ def test_a_wrong_setting_is_an_error():
         ("table-3", "--source tagalog", {"sources": {"tagalog": "t.txt"}}),
         ("figure-4", "--sentences", {"sources": {"premises": "p.txt"}, "labelled": "l.tsv"}),
         ("table-3", "--column", {"column": "text"}),
+        ("table-3", "--column", {"column": "text", "sources": {"premises": "p.txt"}}),
+        ("figure-4", "--llm", {"llm": "my/llm"}),
+        ("table-13", "--llm", {"llm": "my/llm"}),
+        ("table-5", "--llm", {"llm": "my/llm", "scale": "full"}),
+        ("figure-5", "--encoder", {"encoder": "my/encoder"}),
+        ("figure-7", "--encoder", {"encoder": "my/encoder"}),
+        ("table-12", "--encoder", {"encoder": "my/encoder"}),
+        ("table-1", "--dev", {"dev": "d.tsv"}),
+        ("table-1", "--seeds", {"seeds": 3}),
+        ("table-12", "--seeds", {"seeds": 3}),
+        ("table-13", "--seeds", {"seeds": 3}),
+        ("figure-7", "--seeds", {"seeds": 3}),
         ("table-3", "--labelled", {"labelled": "l.tsv"}),
         ("table-3", "--endpoint", {"endpoint": "http://h/v1"}),
         ("table-3", "--data", {"data": ["sts/"]}),

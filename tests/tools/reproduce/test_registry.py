@@ -1,15 +1,17 @@
 """The registry: every table and figure, its rows, and the paper's numbers against the paper's text."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from multicsr.errors import ConfigError
-from multicsr.tools.reproduce.paper import PaperEntry, PaperNumber, PaperRow
-from multicsr.tools.reproduce.plan import faults, plan_rows
-from multicsr.tools.reproduce.registry import ENTRIES, entry_named, list_lines, runs
+from multicsr.tools.reproduce.main_tables import SIMCSE_NOTE, UNSUPERVISED
+from multicsr.tools.reproduce.paper import Measure, PaperEntry, PaperNumber, PaperRow
+from multicsr.tools.reproduce.plan import RowPlan, plan_rows
+from multicsr.tools.reproduce.registry import ENTRIES, entry_named, list_lines
 from multicsr.tools.reproduce.scale import inputs_of
 from tests.support.paths import ROOT
 
@@ -61,6 +63,32 @@ def test_a_quote_stands_in_the_paper(name: str, number: PaperNumber, paper: str)
     assert _plain(number.quote) in paper, name
 
 
+def faults(entry: PaperEntry, plans: list[RowPlan]) -> list[str]:
+    """Return the rows of a table that have the settings of another one, under another title."""
+    known: dict[str, str] = {}
+    found = []
+    for plan in plans:
+        if plan.config is None:
+            continue
+        key = json.dumps(plan.settings(), sort_keys=True)
+        if key in known:
+            found.append(f"{entry.name}: {plan.row.name!r} has the settings of {known[key]!r}")
+        known.setdefault(key, plan.row.name)
+    return found
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_tables_with_unsupervised_simcse_state_how_it_is_trained(entry: PaperEntry):
+    has_row = any(row.settings.items() >= UNSUPERVISED.items() for row in entry.rows)
+    assert (SIMCSE_NOTE in entry.notes) == (has_row and entry.measure == Measure.TASKS)
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_rows_of_an_entry_have_different_titles(entry: PaperEntry):
+    titles = [(row.encoder, row.name) for row in entry.rows]
+    assert len(set(titles)) == len(titles)
+
+
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_rows_differ_by_more_than_their_titles(entry: PaperEntry, full):
     assert faults(entry, plan_rows(entry, full, inputs_of(entry, full))) == []
@@ -78,13 +106,6 @@ def test_the_list_has_a_line_for_each_name():
     lines = [*list_lines()]
     assert [line.split()[0] for line in lines] == [*ENTRIES]
     assert all(ENTRIES[line.split()[0]].title in line for line in lines)
-
-
-def test_what_cannot_run_states_what_is_missing(full):
-    entry = dataclasses.replace(ENTRIES["table-10"], missing="demonstrations in the prompts")
-    assert runs(entry) == "not yet: demonstrations in the prompts"
-    with pytest.raises(ConfigError, match=r"^table-10 cannot be run yet: demonstrations in the prompts$"):
-        plan_rows(entry, full, inputs_of(entry, full))
 
 
 def test_an_unknown_name_is_an_error_with_the_known_ones():

@@ -1,6 +1,7 @@
 """Canned measurements in the terminal and in files: what nobody measured stays empty."""
 
 import csv
+import dataclasses
 import io
 import json
 import xml.etree.ElementTree as ET
@@ -121,6 +122,37 @@ def test_lines_of_a_figure_are_its_rows_in_order(full):
     assert [x for x, _ in lines["with stage 3"]] == [0.0, 10.0, 100.0, 1000.0]
     by_column = canned(ENTRIES["figure-5"], full, measured=2).lines()
     assert [*by_column] == ["a > b, %", "kept, %"]
+
+
+def test_the_chart_of_a_figure_has_lines_of_one_unit(full):
+    result = canned(ENTRIES["figure-5"], full, measured=5)
+    assert "mean a" in result.lines()
+    chart = to_svg(result)
+    assert "kept, %" in chart
+    assert "mean a" not in chart
+    assert "mean a" in to_csv(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("table-1", [42]), ("table-13", [42]), ("figure-5", [42]), ("table-3", [42, 43, 44])]
+)
+def test_the_seeds_are_those_that_were_used(name, seeds, full):
+    result = canned(ENTRIES[name], full)
+    assert result.seeds == seeds
+    assert ("Checkpoints are chosen on the file that is measured" in " ".join(result.notes)) == (
+        name == "table-3"
+    )
+
+
+def test_a_table_without_trainings_states_nothing_about_checkpoints(full):
+    result = canned(ENTRIES["table-1"], dataclasses.replace(full, dev=None))
+    assert not any("checkpoint" in note for note in result.notes)
+
+
+def test_small_scale_states_what_its_labelled_triplets_share_with_the_test_set():
+    for name, shared in (("table-11", True), ("table-2", False)):
+        notes = canned(ENTRIES[name], ReproduceOptions()).notes
+        assert any("44 of their hypotheses" in note for note in notes) == shared
 
 
 def test_a_figure_without_points_has_no_chart(full):

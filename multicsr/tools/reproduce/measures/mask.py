@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from multicsr.errors import ConfigError
+from multicsr.errors import ConfigError, NothingKept
 from multicsr.hashing import hash_64
 from multicsr.models.frozen_encoder import FrozenEncoder
 from multicsr.tools.reproduce.figures import ABOVE, MASK_SIMILARITY
@@ -26,6 +26,8 @@ def mask_measurer(work: TableWork) -> RowMeasurer:
             raise ConfigError("train.mask: the figure shows cosines under P; set a mask")
         triplets = work.reader.table(plan)
         rows = sorted(triplets.to_pylist(), key=lambda row: hash_64(f"{config.seed}:{row['row_id']}"))[:_ROWS]
+        if len(rows) < 2:
+            raise NothingKept(f"{len(rows)} triplets are left; cosines between rows need two")
         device = "cuda" if config.train.gpus_per_worker > 0 else "cpu"
         encoder = FrozenEncoder(
             mask.model,

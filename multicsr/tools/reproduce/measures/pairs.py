@@ -19,7 +19,7 @@ TextPair = tuple[str, str]
 
 
 def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> list[Measurement]:
-    """Score the pairs of tasks by an LLM, and compare the scores with those of people.
+    """Score the pairs of tasks by an LLM, and compare the scores with human ones.
 
     Args:
         config: settings of the LLM, its prompt set and the score that decides.

@@ -34,14 +34,17 @@ def task_measurer(work: TableWork) -> RowMeasurer:
         ConfigError: there are no tasks.
     """
     found = find_tasks(tasks_of(work.entry, work.inputs))
-    runner = VariantRunner(work.base, work.store, work.folder, found, work.progress)
-    above: list[Results] = []
+    runner = VariantRunner(work.base, work.store, work.folder, found, work.progress, "a table of the paper")
+    last: Results | None = None
 
     def measure(plan: RowPlan) -> RowFigures:
+        nonlocal last
+        # A row that fails has no results, so that the row below it is compared with nothing.
+        above, last = last, None
         config = config_of(plan)
         if plan.row.scores_pairs:
-            results: Results = [measure_by_llm(config, found.tasks, work)]
-            return RowFigures(cells=_compared(work.entry.columns, results, above))
+            last = [measure_by_llm(config, found.tasks, work)]
+            return RowFigures(cells=_compared(work.entry.columns, last, above))
         require_one_process(config.train)
         require_no_problems(["train"], config)
         train = resolve_recipe(config.train)
@@ -49,7 +52,8 @@ def task_measurer(work: TableWork) -> RowMeasurer:
         if plan.row.method in _TRAINED:
             _require_a_batch(triplets, train.global_batch)
         variant = Variant(plan.row.name, triplets, train, plan.row.method)
-        row = runner.row(variant, work.options.seeds)
+        row = runner.row(variant, work.options.num_seeds)
+        last = row.results
         cells = _compared(work.entry.columns, row.results, above)
         return RowFigures(num_triplets=row.num_triplets or None, cells=cells)
 
@@ -57,18 +61,19 @@ def task_measurer(work: TableWork) -> RowMeasurer:
 
 
 def _compared(
-    columns: Sequence[PaperColumn], results: Results, above: list[Results]
+    columns: Sequence[PaperColumn], results: Results, above: Results | None
 ) -> dict[str, MeasuredCell]:
-    """Return the figures of a row with their differences from the row above, which it then becomes."""
+    """Return the figures of a row with their differences from the row above, if that has results."""
     cells = cells_of(columns, results)
+    if above is None:
+        return cells
     for number, measurement in enumerate(results[0]):
         found, _ = assign(columns, {measurement.score.task: measurement.score.value})
         name = next(iter(found), measurement.score.task)
         parts = any(column.name == name and column.parts for column in columns)
-        if above and not parts and (compared := difference(results, above[-1], number)) is not None:
+        if not parts and (compared := difference(results, above, number)) is not None:
             update = {"difference": compared.difference, "low": compared.low, "high": compared.high}
             cells[name] = cells[name].model_copy(update=update)
-    above.append(results)
     return cells
 
 
