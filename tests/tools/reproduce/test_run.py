@@ -15,6 +15,9 @@ from tests.support import inline
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
+QUICK = ("table-1", "table-7", "figure-5", "figure-7")
+"""One name of each kind of measurement; those that are left take a minute together."""
+
 
 @pytest.fixture
 def trained(monkeypatch) -> list[int]:
@@ -117,7 +120,10 @@ def test_seeds_that_do_not_exist_are_rejected(toy):
         reproduce(ENTRIES["table-3"], options, SilentProgress())
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "table-3"])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES],
+)
 def test_a_name_runs_at_toy_size(name, toy, monkeypatch):
     monkeypatch.setattr(pairs, "map_items", inline._map_items)
     entry = ENTRIES[name]
