@@ -18,7 +18,9 @@ from multicsr.storage.versions import current
 from multicsr.tools.ablate.variants import variants
 from multicsr.tools.audit import audit, remarks
 from multicsr.tools.preview import preview
+from multicsr.tools.recipes import copy_recipe
 from tests.support.jobs_here import jobs_here, write_inputs
+from tests.support.paths import ROOT
 
 NAMES = recipe_names()
 TITLES_AT_MOST = 100
@@ -169,3 +171,8 @@ def test_unknown_recipe_names_the_near_ones():
 
 def test_facts_are_not_part_of_a_configuration():
     assert json.dumps(load_recipe("reference").tree()).count("Circle-Ming") == 0
+
+
+def test_configuration_of_the_paper_is_the_recipe(tmp_path):
+    copied = copy_recipe("multicsr-paper", tmp_path / "multicsr-paper.yaml")
+    assert (ROOT / "configs" / copied.name).read_text(encoding="utf-8") == copied.read_text(encoding="utf-8")
