@@ -2,17 +2,15 @@
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from multicsr.errors import ConfigError, RunError
 from multicsr.stages.evaluate.comparison import Comparison
 from multicsr.stages.evaluate.encoders import Evaluation
 from multicsr.stages.evaluate.table import metric_of, since_label, table_rows, verdicts
 from multicsr.stages.evaluate.text_tables import latex_table, markdown_table
-from multicsr.storage.local_file import write_whole
+from multicsr.storage.local_file import require_output, write_output
 
 _COLUMNS = (
     *("task", "kind", "metric", "examples", "encoder", "value", "low", "high"),
@@ -79,11 +77,7 @@ class Output(NamedTuple):
         Raises:
             RunError: the file cannot be written.
         """
-        text = self.to_text(evaluation)
-        try:
-            write_whole(self.path, text)
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+        write_output(self.path, self.to_text(evaluation))
 
 
 def outputs(json: Path | None, out: Sequence[Path]) -> list[Output]:
@@ -97,24 +91,13 @@ def outputs(json: Path | None, out: Sequence[Path]) -> list[Output]:
         ConfigError: an ending is unknown, or a file cannot be written.
     """
     for path in out:
-        if path.suffix not in _FORMATS:
-            raise ConfigError(f"--out: {path} must end in {', '.join(_FORMATS)}, which names the format")
-        _check(path, "--out")
+        require_output(path, "--out", _FORMATS)
     if json is not None:
-        _check(json, "--json")
+        require_output(json, "--json")
     return [
         *([Output(json, to_json)] if json is not None else []),
         *(Output(path, _FORMATS[path.suffix]) for path in out),
     ]
-
-
-def _check(path: Path, option: str) -> None:
-    if path.is_dir():
-        raise ConfigError(f"{option}: {path} is a directory; name a file in it")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option}: there is no directory {path.parent}; create it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"{option}: {path} cannot be written by this user; name another file")
 
 
 def _lines(evaluation: Evaluation) -> Iterator[list[str]]:

@@ -1,11 +1,10 @@
 """The files that `multicsr reproduce --out` writes; their endings name the formats."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from multicsr.errors import ConfigError, RunError
-from multicsr.storage.local_file import write_whole
+from multicsr.storage.local_file import require_output, write_output
 from multicsr.tools.reproduce.paper import PaperEntry
 from multicsr.tools.reproduce.result import Reproduction
 from multicsr.tools.reproduce.show import to_csv, to_json, to_latex, to_markdown, to_svg
@@ -23,14 +22,9 @@ FORMATS: dict[str, Callable[[Reproduction], str | None]] = {
 def require_writable(paths: Sequence[Path], entry: PaperEntry) -> None:
     """Raise ConfigError if a file cannot be written, before hours of work."""
     for path in paths:
-        if path.suffix not in FORMATS:
-            raise ConfigError(f"--out: {path} must end in {', '.join(FORMATS)}, which names the format")
+        require_output(path, "--out", FORMATS)
         if path.suffix == ".svg" and not entry.x_label:
             raise ConfigError(f"--out: {entry.name} is a table and has no chart; give {', '.join(FORMATS)}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"--out: {path} is no file in an existing directory; create it first")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ConfigError(f"--out: {path} cannot be written by this user; name another file")
 
 
 def write_outputs(result: Reproduction, paths: Sequence[Path]) -> None:
@@ -43,7 +37,4 @@ def write_outputs(result: Reproduction, paths: Sequence[Path]) -> None:
         text = FORMATS[path.suffix](result)
         if text is None:
             raise RunError(f"cannot write {path}: no point of {result.name} was measured")
-        try:
-            write_whole(path, text)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+        write_output(path, text)
