@@ -1,5 +1,6 @@
 """Reading of a configuration from YAML and `--set section.key=value`, with one line for each mistake."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,20 @@ def setting_sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[tup
         sources[keys] = "--set"
         sources |= dict.fromkeys(key_paths(value, keys), "--set")
     return sources
+
+
+def flat_settings(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted name and the value of every setting in a tree of sections; an empty one is a value."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flat_settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def setting_as_text(value: object) -> str:
+    """Return the value of a setting as text: a string as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def key_paths(value: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -130,9 +130,9 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     """Low-rank adapters; null: all parameters are trained."""
     rows: Literal["curated", "sentences"] = "curated"
-    """Rows to train on: `curated` are the triplets that curation kept; `sentences` are all sentences of the
-    corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out generation and
-    curation, and asks no LLM."""
+    """Artifact whose rows are trained on: `curated`, the triplets that curation kept, or `sentences`, all
+    sentences of the corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out
+    generation and curation, and asks no LLM."""
     objective: Literal[
         "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "gist", "claif", "clhaif"
     ] = "masked_infonce"

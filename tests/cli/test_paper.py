@@ -56,7 +56,7 @@ def test_the_list_has_a_line_for_each_table_and_figure():
         ),
         (["table-3", "--out", "table.svg"], "--out: table-3 is a table and has no chart"),
         (["table-3", "--out", "table.docx"], "--out: table.docx must end in .json, .csv, .md, .tex, .svg"),
-        (["table-3", "--out", "no/such/folder.md"], "is no file in an existing directory"),
+        (["table-3", "--out", "no/such/folder.md"], "--out: there is no directory no/such; create it first"),
         (["table-3", "--scale", "full"], "table-3: no row can run: there are no sentences premises"),
     ],
 )

@@ -36,7 +36,6 @@ from multicsr.stages.train.data.index import (
     columns_of,
     digest_labelled,
     digest_rows,
-    rows_artifact,
     with_negatives,
 )
 from multicsr.stages.train.data.withheld import withheld_reasons
@@ -112,9 +111,7 @@ def model_fingerprint(
 
 def _artifact(config: Config, snapshot: Snapshot, start: str | None, known: KnownTexts | None) -> Artifact:
     """Return the artifact `model` that `train` makes with the same arguments."""
-    settings = unused(
-        snapshot.store, _settings(config, snapshot.manifest(rows_artifact(config.train)), start, known)
-    )
+    settings = unused(snapshot.store, _settings(config, snapshot.manifest(config.train.rows), start, known))
     return Artifact(snapshot.store, "train", _ARTIFACT, config.name, settings, unit=None, summarise=_summary)
 
 
@@ -157,7 +154,7 @@ def _trained(
     Raises:
         ConfigError, RunError: see `train`.
     """
-    store, source = snapshot.store, snapshot.manifest(rows_artifact(config.train))
+    store, source = snapshot.store, snapshot.manifest(config.train.rows)
     training = f"training/{artifact.fingerprint}"
     labelled = _labelled(config, artifact)
     rows = round(source.rows_out * (1 - config.evaluate.held_out)) + labelled.rows_out

@@ -121,7 +121,7 @@ def _train(task: TrainingTask, progress: Progress) -> TrainedModel:
 
     from multicsr.stages.train import distributed
     from multicsr.stages.train.checkpoint_folder import PATTERN
-    from multicsr.stages.train.data.index import join_index, rows_artifact
+    from multicsr.stages.train.data.index import join_index
     from multicsr.stages.train.data.source import from_files
     from multicsr.stages.train.job import TrainingJob
     from multicsr.stages.train.loop import run_training
@@ -138,7 +138,7 @@ def _train(task: TrainingTask, progress: Progress) -> TrainedModel:
     start = f"model/{task['start']}/{ENCODER}" if task["start"] else None
     train = config.train.model_copy(update={"encoder": start}) if start else config.train
     mask = train.mask
-    rows = task["snapshot"].manifest(rows_artifact(config.train))
+    rows = task["snapshot"].manifest(config.train.rows)
     folders = (f"training/{task['key']}/{name}" for name in (INDEX, LABELLED_INDEX))
     index = join_index([part for folder in folders for part in _index_parts(store, folder)])
     device = str(ray.train.torch.get_device())

@@ -17,7 +17,7 @@ from multicsr.pipeline.preflight import require_no_problems
 from multicsr.stages.evaluate import find_tasks
 from multicsr.storage.store import Store
 from multicsr.tools.ablate.table import table_of
-from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process
+from multicsr.tools.ablate.trainings import FOLDER, VariantRunner, require_one_process, require_seeds
 from multicsr.tools.ablate.variants import variants
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def ablate(
     store = Store.of(config)
     if store.directory is None:
         raise ConfigError("store: an ablation keeps its trainings in a local directory; give one")
-    if config.seed + seeds > 2**63:
-        raise ConfigError(f"seed: {config.seed} is too large for {seeds} seeds below 2^63; set a smaller one")
+    require_seeds(config.seed, seeds)
     found = find_tasks(data)
     require_no_problems(["train"], config)
     chosen = variants(config, human, stages=stages, baselines=baselines, progress=progress)

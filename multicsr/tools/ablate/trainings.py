@@ -122,6 +122,12 @@ def _fingerprint(variant: Variant, seed: int) -> str:
     )
 
 
+def require_seeds(first: int, count: int) -> None:
+    """Raise ConfigError if the last of some seeds, from the first one on, is too large."""
+    if first + count > 2**63:
+        raise ConfigError(f"seed: {first} is too large for {count} seeds below 2^63; set a smaller one")
+
+
 def require_one_process(train: TrainConfig) -> None:
     """Raise ConfigError if settings of several workers would have no effect on the trainings."""
     if train.workers != 1 or train.min_workers is not None or train.nodes:

@@ -103,6 +103,11 @@ def assign(columns: Sequence[PaperColumn], values: Mapping[str, float]) -> tuple
     return found, [*others]
 
 
+def column_of(columns: Sequence[PaperColumn], task: str) -> PaperColumn | None:
+    """Return the first column that a task belongs to; None if it belongs to none."""
+    return next((column for column in columns if not column.mean and _belongs(task, column)), None)
+
+
 def _belongs(task: str, column: PaperColumn) -> bool:
     """Return True if a task belongs to a column; of one with parts a folder may have the column's name."""
     if column.parts:

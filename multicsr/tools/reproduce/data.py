@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from multicsr.config import Config
-from multicsr.errors import RunError
 from multicsr.hashing import hash_64
 from multicsr.observability.progress import Progress
 from multicsr.pipeline import full_run
@@ -18,7 +17,7 @@ from multicsr.storage.versions import Snapshot, snapshot_of
 from multicsr.tools.ablate.variants import NO_TRIPLETS, TRIPLET, human_triplets, triplets_in
 from multicsr.tools.reproduce.appendix_tables import PREMISES_12
 from multicsr.tools.reproduce.paper import Origin
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 
 _SEED = 42
 """Seed by which sentences are drawn from a source."""
@@ -81,9 +80,7 @@ class TripletReader:
         Raises:
             ConfigError, RunError: see `pipeline.full_run`.
         """
-        if plan.config is None:
-            raise RunError(f"{plan.row.name} has no settings")
-        config = with_input(plan, plan.config, self.sample, self.progress)
+        config = with_input(plan, config_of(plan), self.sample, self.progress)
         return snapshot_of(full_run.run(config, self.progress, until=until), None)
 
 
@@ -106,10 +103,14 @@ def with_copies(triplets: pa.Table, copies: int) -> pa.Table:
 
 def premises(store: Store, sentences: Manifest) -> pa.Table:
     """Return sentences as triplets whose hypotheses are empty, for objectives that read premises alone."""
-    tables = [table.select(["row_id", "text"]) for table in iter_tables(store, sentences, ["row_id", "text"])]
-    rows = pa.concat_tables(tables)
+    rows = _sentences(store, sentences)
     empty = pa.array([""] * len(rows), pa.string())
     return pa.table([rows["row_id"], rows["text"], empty, empty], schema=TRIPLET)
+
+
+def _sentences(store: Store, sentences: Manifest) -> pa.Table:
+    """Return the ids and the texts of sentences."""
+    return pa.concat_tables(iter_tables(store, sentences, ["row_id", "text"]))
 
 
 def with_input(plan: RowPlan, config: Config, sample: int | None, progress: Progress) -> Config:
@@ -125,7 +126,7 @@ def with_input(plan: RowPlan, config: Config, sample: int | None, progress: Prog
         return config
     whole = config.model_copy(update={"store": str(folder / plan.row.source)})
     snapshot = snapshot_of(full_run.run(whole, progress, until="ingest"), None)
-    rows = premises(snapshot.store, snapshot.manifest("sentences")).select(["row_id", "text"]).to_pylist()
+    rows = _sentences(snapshot.store, snapshot.manifest("sentences")).to_pylist()
     drawn = sorted(rows, key=lambda row: hash_64(f"{_SEED}:{row['row_id']}"))[:sample]
     return _reading(
         config, _written(folder / f"{plan.row.source}-{sample}.txt", [row["text"] for row in drawn])

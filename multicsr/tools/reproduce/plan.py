@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 
 from multicsr.config import Config
-from multicsr.config_file import build_config
+from multicsr.config_file import build_config, flat_settings, setting_as_text
 from multicsr.errors import ConfigError
 from multicsr.tools.reproduce.paper import BACKBONES, WRITING, Origin, PaperEntry, PaperRow
 from multicsr.tools.reproduce.scale import CHATGPT, Inputs, ReproduceOptions, at_endpoint, base_tree
@@ -35,6 +34,17 @@ class RowPlan:
     def settings(self) -> dict[str, object]:
         """Return all settings that decide the row's figures, by dotted name."""
         return {} if self.config is None else _settings(self.row, self.config)
+
+
+def config_of(plan: RowPlan) -> Config:
+    """Return the settings of a row that is run.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if plan.config is None:
+        raise ConfigError(f"{plan.row.name}: {plan.reason}")
+    return plan.config
 
 
 def plan_rows(entry: PaperEntry, options: ReproduceOptions, inputs: Inputs) -> list[RowPlan]:
@@ -99,7 +109,7 @@ def _config(
     *,
     of_entry: bool = True,
 ) -> Config:
-    tree: dict[str, object] = deepcopy({**base_tree(options, inputs)})
+    tree: dict[str, object] = {**base_tree(options, inputs)}
     if row.llm == CHATGPT and options.endpoint is not None:
         tree |= at_endpoint(options.endpoint, options.endpoint_model)
         tree["generate"] = {"omega": 0.0}
@@ -135,7 +145,7 @@ def _as_overrides(settings: Mapping[str, object]) -> list[str]:
 
 def _settings(row: PaperRow, config: Config) -> dict[str, object]:
     """Return everything that decides the figures of a row, by dotted name."""
-    found = dict(_flat(config.model_dump(mode="json", exclude=_NO_DIFFERENCE), ""))
+    found = dict(flat_settings(config.model_dump(mode="json", exclude=_NO_DIFFERENCE)))
     method = "the LLM scores pairs" if row.scores_pairs else str(row.method)
     return {
         **found,
@@ -146,27 +156,20 @@ def _settings(row: PaperRow, config: Config) -> dict[str, object]:
     }
 
 
-def _flat(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _changes(above: Mapping[str, object], here: Mapping[str, object]) -> Iterator[str]:
     """Yield the settings that differ; a section that only one side has is one line."""
     seen = set()
     for name, value in here.items():
         if name in above:
             if above[name] != value:
-                yield f"{name}: {shown(above[name])} -> {shown(value)}"
+                yield f"{name}: {setting_as_text(above[name])} -> {setting_as_text(value)}"
         elif (section := _section_in(name, above)) is None:
-            yield f"{name}: {shown(value)}"
+            yield f"{name}: {setting_as_text(value)}"
         elif section not in seen:
             seen.add(section)
             main = _MAIN.get(section)
-            yield f"{section}: null -> " + (f"{main} {shown(here[f'{section}.{main}'])}" if main else "on")
+            state = f"{main} {setting_as_text(here[f'{section}.{main}'])}" if main else "on"
+            yield f"{section}: null -> {state}"
 
 
 def _section_in(name: str, other: Mapping[str, object]) -> str | None:
@@ -174,8 +177,3 @@ def _section_in(name: str, other: Mapping[str, object]) -> str | None:
     parts = name.split(".")
     places = (".".join(parts[:end]) for end in range(1, len(parts)))
     return next((place for place in places if place in other), None)
-
-
-def shown(value: object) -> str:
-    """Return the value of a setting as YAML writes it."""
-    return value if isinstance(value, str) else json.dumps(value)

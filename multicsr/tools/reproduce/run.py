@@ -13,7 +13,7 @@ from multicsr.observability.progress import Progress
 from multicsr.pipeline.full_run import largest_pool
 from multicsr.stages.evaluate.cache import package_versions
 from multicsr.storage.store import Store
-from multicsr.tools.ablate.trainings import FOLDER
+from multicsr.tools.ablate.trainings import FOLDER, require_seeds
 from multicsr.tools.reproduce.data import TripletReader
 from multicsr.tools.reproduce.measures import MEASURES, RowMeasurer, TableWork
 from multicsr.tools.reproduce.paper import BACKBONES, PaperEntry
@@ -36,8 +36,7 @@ def reproduce(entry: PaperEntry, options: ReproduceOptions, progress: Progress) 
     inputs = inputs_of(entry, options)
     plans = plan_rows(entry, options, inputs)
     base = next(plan.config for plan in plans if plan.config is not None and not plan.reason)
-    if base.seed + options.num_seeds > 2**63:
-        raise ConfigError(f"seed: {base.seed} is too large for {options.num_seeds} seeds below 2^63")
+    require_seeds(base.seed, options.num_seeds)
     store = Store.of(base)
     if store.directory is None:
         raise ConfigError(f"--store: {base.store} is no local directory, which trainings and samples need")

@@ -36,16 +36,34 @@ class StsTask(ScoredPairs):
         """Implement `Task.measure`: Spearman's rho, times 100, is the only metric."""
         predicted_N = similarities(self.columns(), encode, similarity)[:, 0]
         scores_N = np.asarray(self.scores)
+        subsets = self._of_subsets(predicted_N, scores_N)
+        return [self.correlation(predicted_N, scores_N, subsets, similarity)]
+
+    def correlation(
+        self,
+        predicted_N: "NDArray[np.float64]",
+        scores_N: "NDArray[np.float64]",
+        subsets: Mapping[str, float] | None = None,
+        similarity: Similarity | None = None,
+    ) -> Measurement:
+        """Return the measurement of Spearman's rho, times 100, between similarities and human scores.
+
+        Args:
+            predicted_N: similarities of pairs.
+            scores_N: their human scores, not all equal.
+            subsets: correlations of subsets of the pairs, times 100.
+            similarity: similarity that vectors were compared by, if they were.
+        """
         score = Score(
             task=self.name,
             kind=self.kind,
             metric="Spearman x 100",
             value=100 * spearman(predicted_N, scores_N),
             num_rows=len(scores_N),
-            subsets=self._of_subsets(predicted_N, scores_N),
+            subsets=dict(subsets or {}),
             similarity=similarity,
         )
-        return [Measurement(score, Examples("spearman", np.stack([predicted_N, scores_N], axis=1), 100))]
+        return Measurement(score, Examples("spearman", np.stack([predicted_N, scores_N], axis=1), 100))
 
     def _of_subsets(
         self, predicted_N: "NDArray[np.float64]", scores_N: "NDArray[np.float64]"

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from multicsr.config import TrainConfig
 from multicsr.errors import RunError
 from multicsr.execution.shard_report import count_reasons
 from multicsr.rows import normalise
@@ -59,11 +58,6 @@ class Index:
 def digest(text: str) -> int:
     """Return a 64-bit hash of a text (BLAKE2b)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def rows_artifact(config: TrainConfig) -> str:
-    """Return the name of the artifact whose rows are trained on."""
-    return "sentences" if config.rows == "sentences" else "curated"
 
 
 def columns_of(objective: str) -> list[str]:

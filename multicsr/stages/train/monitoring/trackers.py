@@ -1,6 +1,5 @@
 """Trackers of a training's metrics besides its log: event files for TensorBoard, MLflow, Ray's metrics."""
 
-import json
 import logging
 import os
 import struct
@@ -14,6 +13,7 @@ from pydantic import JsonValue
 
 from multicsr.artifacts import DevScore, Step
 from multicsr.config import TrainConfig
+from multicsr.config_file import flat_settings, setting_as_text
 from multicsr.errors import ConfigError
 from multicsr.observability.metrics import publish
 
@@ -271,7 +271,8 @@ def _create(client: "MlflowClient", experiment_id: str, run: str, settings: Mapp
 
     run_id: str = client.create_run(experiment_id, tags={_TAG: run}, run_name=run).info.run_id
     with _ended_on_error(client, run_id):
-        client.log_batch(run_id, params=[Param(name, value) for name, value in _flat(settings)])
+        given = ((name, value) for name, value in flat_settings(settings) if value != {})
+        client.log_batch(run_id, params=[Param(name, setting_as_text(value)) for name, value in given])
     return run_id
 
 
@@ -295,15 +296,6 @@ def _last_steps(client: "MlflowClient", run_id: str) -> dict[str, int]:
     """
     names = client.get_run(run_id).data.metrics
     return {name: max(at.step for at in client.get_metric_history(run_id, name)) for name in names}
-
-
-def _flat(settings: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (`section.key`, value as text) for every setting."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _one_line(error: Exception) -> str:

@@ -12,8 +12,8 @@ from multicsr.observability.progress import SilentProgress
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.tools.ablate.trainings import require_one_process
 from multicsr.tools.ablate.variants import TRIPLET
-from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
 
 NUM_ROWS = 10_000

@@ -7,8 +7,8 @@ from multicsr.errors import NothingKept
 from multicsr.stages.curate.separation import Separation, count_separation
 from multicsr.stages.score.scorer import COLUMNS
 from multicsr.storage.manifest import iter_tables
-from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
 
 

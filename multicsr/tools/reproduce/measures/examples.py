@@ -6,8 +6,8 @@ from multicsr.rows import normalise
 from multicsr.stages.score.scorer import COLUMNS
 from multicsr.storage.manifest import iter_tables
 from multicsr.tools.reproduce.appendix_tables import HYPOTHESES_12, PREMISES_12
-from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures, WrittenExample
 
 _SIDES = ("entailment", "contradiction")

@@ -4,10 +4,10 @@ import numpy as np
 
 from multicsr.errors import ConfigError, NothingKept
 from multicsr.hashing import hash_64
-from multicsr.models.frozen_encoder import FrozenEncoder
+from multicsr.stages.train.mask_model.model import MaskModel
 from multicsr.tools.reproduce.figures import ABOVE, MASK_SIMILARITY
-from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
 
 _ROWS = 256
@@ -29,17 +29,10 @@ def mask_measurer(work: TableWork) -> RowMeasurer:
         if len(rows) < 2:
             raise NothingKept(f"{len(rows)} triplets are left; cosines between rows need two")
         device = "cuda" if config.train.gpus_per_worker > 0 else "cpu"
-        encoder = FrozenEncoder(
-            mask.model,
-            "train.mask.model",
-            device,
-            mask.prompt,
-            pooling=mask.pooling,
-            trust_remote_code=mask.trust_remote_code,
-        )
+        model = MaskModel(mask, device)
         cosine_M = other_cosines(
             *(
-                encoder.embed([row[name] for row in rows]).astype(np.float32)
+                model.embed([row[name] for row in rows]).astype(np.float32)
                 for name in ("text", "entailment", "contradiction")
             )
         )

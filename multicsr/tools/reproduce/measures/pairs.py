@@ -7,9 +7,8 @@ import numpy as np
 from multicsr.config import Config
 from multicsr.errors import RunError
 from multicsr.execution.pool import Pool, map_items
-from multicsr.execution.ray_session import lazy_ray_session
-from multicsr.stages.evaluate import Examples, Measurement, ResultCache, Score, StsTask, Task, TripletTask
-from multicsr.stages.evaluate.kinds.sts import spearman
+from multicsr.stages.evaluate import Measurement, ResultCache, StsTask, Task, TripletTask
+from multicsr.stages.evaluate.kinds.means import share_measurement
 from multicsr.stages.generate.calibrate import pair_scorer
 from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.storage.manifest import fingerprint
@@ -35,13 +34,12 @@ def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> li
     cache = ResultCache(work.folder)
     key = fingerprint({"scored pairs": result_settings(config), "score": config.deciding_score})
     results: list[Measurement] = []
-    with lazy_ray_session(config.generate.cpus_per_actor, work.progress.announce):
-        for task in usable:
-            found = cache.read(key, task, config.generate.batch_size)
-            if found is None:
-                found = [_measure(config, task, work)]
-                cache.write(key, task, config.generate.batch_size, found)
-            results.extend(found)
+    for task in usable:
+        found = cache.read(key, task, config.generate.batch_size)
+        if found is None:
+            found = [_measure(config, task, work)]
+            cache.write(key, task, config.generate.batch_size, found)
+        results.extend(found)
     return results
 
 
@@ -71,24 +69,10 @@ def _correlation(task: StsTask, score_N: np.ndarray) -> Measurement:
     human_N = np.asarray(task.scores)[known_N]
     if known_N.sum() < 2 or np.ptp(human_N) == 0:
         raise RunError(f"{task.name}: the LLM scored {int(known_N.sum()):,} pairs, too few to correlate")
-    score = Score(
-        task=task.name,
-        kind=task.kind,
-        metric="Spearman x 100",
-        value=100 * spearman(score_N[known_N], human_N),
-        num_rows=int(known_N.sum()),
-    )
-    return Measurement(score, Examples("spearman", np.stack([score_N[known_N], human_N], axis=1), 100))
+    return task.correlation(score_N[known_N], human_N)
 
 
 def _share(task: TripletTask, positive_N: np.ndarray, negative_N: np.ndarray) -> Measurement:
     """Return the share of triplets whose positive has the higher score; a missing score is wrong."""
     right_N = np.nan_to_num(positive_N, nan=-1.0) > np.nan_to_num(negative_N, nan=6.0)
-    score = Score(
-        task=task.name,
-        kind=task.kind,
-        metric="accuracy x 100",
-        value=100 * float(right_N.mean()),
-        num_rows=len(right_N),
-    )
-    return Measurement(score, Examples("share", right_N[:, None].astype(np.float64), 100))
+    return share_measurement(task, "accuracy x 100", right_N)

@@ -13,18 +13,17 @@ from multicsr.stages.evaluate.over_seeds import SeededDifference, SeededScores, 
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.tools.ablate.trainings import VariantRunner, require_one_process
 from multicsr.tools.ablate.variants import Variant
-from multicsr.tools.methods import Method
-from multicsr.tools.reproduce.columns import assign
+from multicsr.tools.methods import SEEDED
+from multicsr.tools.reproduce.columns import assign, column_of
 from multicsr.tools.reproduce.measures.pairs import measure_by_llm
-from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork, config_of
+from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
 from multicsr.tools.reproduce.paper import PaperColumn
-from multicsr.tools.reproduce.plan import RowPlan
+from multicsr.tools.reproduce.plan import RowPlan, config_of
 from multicsr.tools.reproduce.result import MeasuredCell, RowFigures
 from multicsr.tools.reproduce.scale import tasks_of
 
 Results = Sequence[Sequence[Measurement]]
 """Results in the main metric of each task, for each training."""
-_TRAINED = (Method.MULTICSR, Method.RANKING_LOSS, Method.GIST_LOSS)
 
 
 def task_measurer(work: TableWork) -> RowMeasurer:
@@ -49,7 +48,7 @@ def task_measurer(work: TableWork) -> RowMeasurer:
         require_no_problems(["train"], config)
         train = resolve_recipe(config.train)
         triplets = work.reader.table(plan)
-        if plan.row.method in _TRAINED:
+        if plan.row.method in SEEDED:
             _require_a_batch(triplets, train.global_batch)
         variant = Variant(plan.row.name, triplets, train, plan.row.method)
         row = runner.row(variant, work.options.num_seeds)
@@ -68,10 +67,11 @@ def _compared(
     if above is None:
         return cells
     for number, measurement in enumerate(results[0]):
-        found, _ = assign(columns, {measurement.score.task: measurement.score.value})
-        name = next(iter(found), measurement.score.task)
-        parts = any(column.name == name and column.parts for column in columns)
-        if not parts and (compared := difference(results, above, number)) is not None:
+        column = column_of(columns, measurement.score.task)
+        if column is not None and column.parts:
+            continue
+        if (compared := difference(results, above, number)) is not None:
+            name = measurement.score.task if column is None else column.name
             update = {"difference": compared.difference, "low": compared.low, "high": compared.high}
             cells[name] = cells[name].model_copy(update=update)
     return cells
@@ -123,13 +123,13 @@ def cells_of(
             values.setdefault(name, []).append(value)
     about: dict[str, Score] = {}
     for each in results[0]:
-        found, _ = assign(columns, {each.score.task: each.score.value})
-        about.setdefault(next(iter(found), each.score.task), each.score)
+        column = column_of(columns, each.score.task)
+        about.setdefault(each.score.task if column is None else column.name, each.score)
     return {
         name: MeasuredCell(
-            values=column,
+            values=of_column,
             metric=about[name].metric if name in about else "mean of the columns",
             num_rows=about[name].num_rows if name in about else 0,
         )
-        for name, column in values.items()
+        for name, of_column in values.items()
     }

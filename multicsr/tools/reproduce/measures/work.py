@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multicsr.config import Config
-from multicsr.errors import ConfigError
 from multicsr.observability.progress import Progress
 from multicsr.storage.store import Store
 from multicsr.tools.reproduce.data import TripletReader
@@ -32,14 +31,3 @@ class TableWork:
     """Folder of the results of trainings, in the store."""
     reader: TripletReader
     progress: Progress
-
-
-def config_of(plan: RowPlan) -> Config:
-    """Return the settings of a row that is run.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if plan.config is None:
-        raise ConfigError(f"{plan.row.name}: {plan.reason}")
-    return plan.config
