@@ -73,7 +73,7 @@ tokenizers: install ## the tokenizers of real LLMs into build/, for tests that a
 	$(BIN)/python scripts/fetch_tokenizers.py build/tokenizers
 
 test-vllm: vllm ## the tests of the vLLM engine, on the shipped LM
-	$(BIN)/pytest -m 'vllm and not slow'
+	$(BIN)/pytest tests/llm/vllm/with_engine -m 'vllm and not slow'
 
 check: install ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check .

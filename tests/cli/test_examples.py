@@ -132,6 +132,12 @@ def world(finished, tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
         }
 
 
+def _marks(line: str) -> list[pytest.MarkDecorator]:
+    if not line.startswith(MANY_TRAININGS):
+        return []
+    return [pytest.mark.cluster, *([pytest.mark.slow] if "--baselines" in line else [])]
+
+
 def test_every_command_has_examples():
     assert [command for command in COMMANDS if not examples(command)] == []
 
@@ -140,7 +146,7 @@ def test_every_command_has_examples():
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param(line, marks=pytest.mark.cluster if line.startswith(MANY_TRAININGS) else ())
+        pytest.param(line, marks=_marks(line))
         for line in EXAMPLES
         if not line.startswith((*ELSEWHERE, *SERVERS))
     ],

@@ -45,6 +45,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "memory.yaml"
 
 
+@pytest.mark.slow  # a gigabyte is filled, and Ray watches it once a second
 def test_worker_that_uses_up_the_memory_ends_the_command_with_one_line(config):
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.memory_side", str(config)],

@@ -16,7 +16,7 @@ from tests.support.signals import restore_signals
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_job_is_ended_while_its_workers_write(number, tmp_path):
     lines = [f"This is sentence number {i} out of very many of them." for i in range(4000)]
     (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")

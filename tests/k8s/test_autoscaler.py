@@ -35,6 +35,7 @@ def _scaled_down(types):
     return small
 
 
+@pytest.mark.slow  # Ray's autoscaler waits for idle nodes
 def test_groups_come_up_for_the_stages_that_need_them_and_go_when_idle():
     job = pick(written("overlays/nightly/jobs.yaml"), "RayJob", "refresh")
     types = node_types(cluster_of(job))

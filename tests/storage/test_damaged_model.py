@@ -81,6 +81,7 @@ def test_fetch_and_evaluation_find_every_damaged_file(config, tmp_path):
     assert (tmp_path / "fetched" / "modules.json").is_file()
 
 
+@pytest.mark.slow  # two more trainings
 def test_after_the_remedy_the_model_is_the_same(config, tmp_path):
     store = Store.of(config)
     snapshot = current(store)

@@ -279,7 +279,7 @@ def check_steps(
         ("disk", ("gc", "rollback")),
         ("disk", ("run", "gc")),
         ("disk", ("rollback", "gc")),
-        ("bucket", ("gc", "next")),
+        pytest.param("bucket", ("gc", "next"), marks=pytest.mark.slow),
         ("bucket", ("run", "rollback")),
     ],
     indirect=["place"],

@@ -177,6 +177,7 @@ def test_every_rendered_rayjob_runs_as_the_operator_runs_it(rendered_cluster, re
     assert [key for key in keys if key.endswith("/triplets.tsv")]
 
 
+@pytest.mark.slow  # three more jobs on the same cluster
 def test_the_operator_s_line_ends_well_when_the_job_fails_and_we_do_not(rendered_cluster, rendered):
     config = rendered_cluster.config(
         "broken", input={"paths": ["s3://no-such-bucket/in.tsv"], "column": "sentence"}
@@ -214,6 +215,7 @@ def test_submit_runs_a_job_once_and_shows_its_log(rendered_cluster):
     assert "exists with another configuration (succeeded)" in other.stderr
 
 
+@pytest.mark.slow  # signals and resumed jobs are tested on local sessions too
 def test_what_is_stopped_leaves_the_store_intact_and_goes_on(rendered_cluster):
     rendered_cluster.bucket.put(
         "many.tsv", b"sentence\n" + b"".join(b"This is sentence %d of many.\n" % n for n in range(4000))

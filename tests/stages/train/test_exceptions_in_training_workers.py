@@ -38,7 +38,7 @@ class FailingWork:
 @pytest.mark.parametrize(
     ("kind", "workers", "words"),
     [
-        ("key", 2, ["same error came twice", "KeyError"]),
+        pytest.param("key", 2, ["same error came twice", "KeyError"], marks=pytest.mark.slow),
         pytest.param("full", 1, ["same error came twice", "No space left on device"], marks=pytest.mark.slow),
         pytest.param(
             "runtime", 1, ["same error came twice", "RuntimeError: KeyError"], marks=pytest.mark.slow

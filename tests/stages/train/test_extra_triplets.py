@@ -150,6 +150,7 @@ def test_content_and_weight_make_another_model_and_no_triplets_the_same_as_befor
     assert model_fingerprint(config, snapshot) != known
 
 
+@pytest.mark.slow  # a training on two workers
 def test_two_workers_read_the_same_rows(copied):
     store, one = Store.of(copied.config), copied.model
     first = weights(store, one)

@@ -78,7 +78,7 @@ def test_processes_are_found_by_their_mark(config):
 
 @pytest.mark.parametrize(
     ("number", "workers"),
-    [pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow), (signal.SIGTERM, 2)],
+    [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow)],
 )
 def test_a_signal_ends_a_training_and_all_its_processes(config, number, workers):
     mark = f"MULTICSR_TEST={uuid4().hex}"

@@ -142,6 +142,7 @@ def test_train_makes_what_fit_makes(config, store, snapshot, triplets, tmp_path,
     }
 
 
+@pytest.mark.slow  # a training of a minute that is watched
 @pytest.mark.usefixtures("ray_cluster")
 def test_no_process_of_a_training_waits_by_spinning(config, snapshot, monkeypatch):
     """Workers, scorers and the evaluation share cores."""
@@ -234,6 +235,7 @@ def test_rejections_before_anything_starts(config, snapshot, tmp_path):
         train(config, current(Store.open(str(tmp_path / "empty"))), SilentProgress())
 
 
+@pytest.mark.slow  # one worker's is tested, and two are costly
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_error_of_one_of_two_workers_is_one_line_and_ends_all(
     config, store, snapshot, tmp_path, tiny_bert

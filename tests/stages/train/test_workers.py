@@ -74,7 +74,7 @@ def tolerance(case: str) -> float:
     return 1e-6 if CASES[case][1] == torch.float64 else 1e-5
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
 def test_loss_mask_and_gradient_are_those_of_one_worker(folder, alone, workers):
     """Three workers own 5, 5 and 6 of the 16 rows, and do not have whole micro-batches: no dropout there."""
     together = run(folder, workers)

@@ -152,6 +152,7 @@ def test_empty_folder_is_filled(tmp_path):
     assert (tmp_path / "out" / "a").exists()
 
 
+@pytest.mark.slow  # a run under the profiler on a session of its own
 def test_workers_of_ray_are_recorded(profiled, tmp_path):
     """The command itself: workers inherit the order, and Ray's timeline names their tasks."""
     settings = yaml.safe_load((profiled["run"] / "run.yaml").read_text())

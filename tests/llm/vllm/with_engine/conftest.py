@@ -21,7 +21,7 @@ from multicsr.models.resolve import ASSETS
 from multicsr.prompts import load_prompts
 from multicsr.rows import row_id
 
-PREMISES = 500
+PREMISES = 250
 NOISE = 2e-5  # logits; measured between batches of other sizes in float32
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0.0, top_p=1.0, seed=7, tie_gap=TIE_GAP)
 DRAWN = GREEDY._replace(temperature=0.8, top_p=0.9, tie_gap=DRAW_GAP)
@@ -119,7 +119,7 @@ def started(gangs=True, **limits):
         LOOP.run_until_complete(engine.close())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def large_engine():
     """An engine with room for everything, and prefix caching."""
     with started(**LARGE, enable_prefix_caching=True) as engine:

@@ -21,7 +21,7 @@ from tests.llm.vllm.with_engine.conftest import (
 def test_greedy_hypotheses_of_both_directions_are_equal(shipped, large_engine, requests, expected):
     client = make_client(shipped, large_engine)
     assert_same(shipped, requests, expected, write_all(client, requests))
-    assert len({tuple(row.tokens) for row in expected}) > 900
+    assert len({tuple(row.tokens) for row in expected}) > 450
     assert client.counts.out_of_step == 0
     assert client.counts.in_flight == 0
     assert large_engine.gauges.preemptions == 0

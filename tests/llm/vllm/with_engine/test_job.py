@@ -16,7 +16,7 @@ from multicsr.storage.store import Store
 from multicsr.storage.versions import current
 from tests.llm.vllm.with_engine.conftest import read_premises
 
-ROWS = 2_000
+ROWS = 800
 
 
 def make_config(folder: Path, name: str, actors: int) -> Config:
@@ -27,7 +27,7 @@ def make_config(folder: Path, name: str, actors: int) -> Config:
             "input": {"paths": [str(folder / "sentences.txt")]},
             "llm": {"engine": "vllm", "vllm": {"kv_cache_gib": 0.25, "max_model_len": 256}},
             "generate": {
-                "rows_per_shard": 250,
+                "rows_per_shard": 100,
                 "batch_size": 32,
                 "actors": actors,
                 "max_new_tokens": 16,
