@@ -139,6 +139,7 @@ def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(engine, prem
     assert "context 128" in rejected.detail
 
 
+@pytest.mark.slow  # an engine of its own
 def test_logits_that_are_no_numbers_refuse_the_row(tmp_path, premises):
     model = tmp_path / "broken"
     shutil.copytree(ASSETS / "tinylm", model)
@@ -158,6 +159,7 @@ def test_logits_that_are_no_numbers_refuse_the_row(tmp_path, premises):
         engine.close()
 
 
+@pytest.mark.slow  # an engine of its own
 def test_a_lora_adapter_changes_what_is_written(tmp_path, premises, engine):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
@@ -200,6 +202,7 @@ def test_engine_that_dies_ends_the_call_with_an_error(premises):
         engine.generate_pairs(pairs, premises[:3])
 
 
+@pytest.mark.slow  # an engine of its own
 def test_an_engine_killed_while_it_starts_is_a_lost_worker_and_no_mistake_in_the_settings():
     def kill_when_it_appears():
         while not (found := [p for p in psutil.Process().children(recursive=True) if is_starting(p)]):

@@ -90,6 +90,7 @@ def test_one_actor_writes_every_row_and_states_how_the_engine_did(undisturbed):
     assert counters["generated_tokens"] > 10 * len(rows)
 
 
+@pytest.mark.slow  # three more engines
 def test_two_actors_write_the_same_though_an_actor_and_an_engine_are_killed(undisturbed):
     folder, (rows, rejects, _) = undisturbed
     config = make_config(folder, "two", actors=2)

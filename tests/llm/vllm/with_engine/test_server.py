@@ -130,6 +130,7 @@ def run(config: Config) -> tuple[dict[str, dict], dict[str, float]]:
     return {row["row_id"]: row for table in tables for row in table.to_pylist()}, manifest.counters
 
 
+@pytest.mark.slow  # vLLM's own server and an engine
 @pytest.mark.usefixtures("ray_cluster")
 def test_job_at_a_real_server_is_that_of_the_local_engine_and_asks_nothing_twice(server, tmp_path):
     (tmp_path / "sentences.txt").write_text("\n".join(read_premises(ROWS)) + "\n", encoding="utf-8")

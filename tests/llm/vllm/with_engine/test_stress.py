@@ -54,6 +54,7 @@ def test_pairs_stay_in_step_within(limits, shipped, requests, expected):
         assert engine.gauges.preemptions == 0
 
 
+@pytest.mark.slow  # an engine of its own
 def test_pairs_stay_in_step_while_two_steps_are_in_flight(shipped, requests, expected, monkeypatch):
     from vllm import AsyncEngineArgs
 
@@ -96,6 +97,7 @@ def test_everything_at_once(shipped, requests, expected):
         assert engine.gauges.preemptions == 0
 
 
+@pytest.mark.slow  # an engine of its own
 def test_without_the_pair_scheduler_pairs_come_apart_and_nothing_wrong_is_written(
     shipped, requests, expected
 ):
