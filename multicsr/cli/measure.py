@@ -63,6 +63,10 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Task of mteb with its data in the cache.")
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further kind of tasks, of another package; may be repeated."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file, as JSON.")] = None,
     out: Annotated[
         list[Path] | None,
@@ -101,7 +105,9 @@ def evaluate(
     require_extra("train", "an evaluation")
     files = outputs(json, out or ())
     require_models(models, "encoder")
-    found = find_tasks(data or (), parse_joins(join or ()), task or (), lets_invalid_pass=True)
+    found = find_tasks(
+        data or (), parse_joins(join or ()), task or (), kinds=kind or (), lets_invalid_pass=True
+    )
     for line in found.describe():
         echo(line)
     known = user_cache() if cache else None

@@ -21,7 +21,7 @@ from multicsr.stages.generate.llm_cache import CacheKey
 from multicsr.stages.generate.writing import config_for_workers
 from multicsr.stages.score.calibration import ScoreMap, fit_map, read_pairs
 from multicsr.stages.score.load import load_scorers, load_scoring_engine
-from multicsr.stages.score.scorer import COLUMNS, DECIMALS
+from multicsr.stages.score.scorer import DECIMALS, column_of
 from multicsr.storage.manifest import fingerprint
 from multicsr.storage.store import Store
 
@@ -108,7 +108,7 @@ def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
 def pair_scorer(config: Config) -> Callable[[Sequence[tuple[str, str]]], list[float | None]]:
     """Load the scorer whose scores decide; return the function that scores pairs with it."""
     engine = load_scoring_engine(config)
-    column = COLUMNS[config.deciding_score]
+    column = column_of(config.deciding_score)
     scorer = next(each for each in load_scorers(config, engine) if each.column == column)
     size = (engine.batch_size if engine else None) or config.generate.batch_size
 

@@ -91,7 +91,7 @@ class TripletInProgress:
             "omega": self.omega,
             "prompts": self.prompts,
             "llm": self.llm,
-            "reason": self.rejection.reason.value if self.rejection else None,
+            "reason": str(self.rejection.reason) if self.rejection else None,
             "detail": self.rejection.detail if self.rejection else None,
         }
 

@@ -17,7 +17,7 @@ from multicsr.stages.train.job import FitResult, TrainingJob
 from multicsr.stages.train.loop import run_training
 from multicsr.stages.train.mask_model.model import InsideEmbedder, MaskModel
 from multicsr.stages.train.monitoring.dev_evaluation import InsideEvaluator
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.stages.train.services import TrainingServices
 from multicsr.storage.store import Store
@@ -52,7 +52,7 @@ def fit(
     if config.extra_triplets:
         labelled = triplets_table(config.extra_triplets)
         parts.append(digest_labelled(labelled, config.objective))
-        columns = ["row_id", *OBJECTIVES[config.objective].sentences]
+        columns = ["row_id", *load_objective(config.objective).sentences]
         tables = [triplets.select(columns), labelled.select(columns)]
         triplets = pa.concat_tables(tables, promote_options="default")
     index = join_index(parts)

@@ -47,7 +47,7 @@ from multicsr.stages.train.fingerprint import (
     num_triplets,
 )
 from multicsr.stages.train.monitoring.log_follower import followed_in
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.recipe import resolved
 from multicsr.stages.train.worker import INDEX, LABELLED_INDEX, TrainedModel, TrainingTask, work
 from multicsr.storage.collected import unused
@@ -253,7 +253,7 @@ def _make_indexes(
     """Write the index of all rows into the folder of the training, and return the counters of their leaks."""
     objective = config.train.objective
     columns = ["row_id", *columns_of(objective)]
-    texts_read = ["row_id", *OBJECTIVES[objective].sentences]
+    texts_read = ["row_id", *load_objective(objective).sentences]
 
     def curated_part(entry: FileEntry) -> tuple[pa.Table, Leaks]:
         """Return the part of the index of a curated file."""
