@@ -66,5 +66,6 @@ class PackageTask:
         return checksum(f"{self.extension.origin}\0{self.kind}\0{self.task.digest()}".encode())
 
     def measure(self, encode: Encode, similarity: Similarity = Similarity.COSINE, /) -> list[Measurement]:
-        """Implement `Task.measure`."""
-        return self.task.measure(encode, similarity)
+        """Implement `Task.measure`; the scores get the kind of this task."""
+        found = self.task.measure(encode, similarity)
+        return [replace(each, score=each.score.model_copy(update={"kind": self.kind})) for each in found]
