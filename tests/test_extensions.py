@@ -2,6 +2,7 @@
 
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,9 @@ from multicsr.storage.store import Store
 from multicsr.storage.versions import Snapshot, current
 from multicsr.tools.audit import audit
 from multicsr.tools.explain import explain
-from tests.support.acme_package import acme, forget_acme, write_acme, write_distribution
+from tests.support.acme_package import forget_acme, write_acme, write_distribution
 from tests.support.jobs_here import jobs_here, write_inputs
 
-__all__ = ["acme"]
 BASE = {"name": "x", "store": "x", "input": {"paths": ["x"]}}
 NAMING = {
     "multicsr.scorers": {"score": {"method": "word-overlap"}},
@@ -49,12 +49,15 @@ VALUES = {
     ),
     "missing object": ("string:NOTHING", r"cannot be loaded: AttributeError: .*NOTHING"),
     "failing import": ("broken_by_itself:X", r"cannot be loaded: RuntimeError: no licence found$"),
-    "other object": ("string:digits", r"is no (function of \d arguments?|[\w.]+\.(Objective|Kind)|module)$"),
+    "other object": (
+        "string:digits",
+        r"is no (function of \d arguments?|[\w.]+\.(Objective|Kind)|Python package, .*)$",
+    ),
 }
 
 
 def settings(**sections: object) -> Config:
-    return build_config({**BASE, **sections}, ())
+    return build_config(deepcopy({**BASE, **sections}), ())  # what is wrong is removed from the tree
 
 
 def install(
@@ -108,7 +111,7 @@ def test_parts_of_a_package_run_to_an_encoder(config, tmp_path):
     assert model.settings["train"]["objective_package"] == "acme-multicsr 1.0"
     kinds = {score.task: score.kind for score in read_evaluation(first).encoders[-1].main_scores()}
     assert kinds == {"quiz": "quiz", "triplets": "triplets"}
-    assert any("much-longer" in words for _, words in explain(first, too_long["row_id"]))
+    assert any("much-longer" in words for _, words in explain(first, too_long["row_id"]).facts)
     write_report(first, tmp_path / "report.html")
     assert "word-overlap" in (tmp_path / "report.html").read_text()
 
@@ -251,7 +254,7 @@ def test_a_part_that_cannot_be_used_is_one_line(group, value, tmp_path, monkeypa
         config = settings(llm={"engine": "fake"}, **NAMING[group])
         found = [str(each) for each in find_problems(["generate", "train", "evaluate"], config)]
     lines = [line for line in found if "word-overlap" in line]
-    assert len(lines) == 1
+    assert len(lines) == 1, found
     assert "\n" not in lines[0]
     assert f"'word-overlap' of the package acme 2.5 ({VALUES[value][0]})" in lines[0]
     assert re.search(VALUES[value][1], lines[0]), lines[0]
@@ -259,7 +262,9 @@ def test_a_part_that_cannot_be_used_is_one_line(group, value, tmp_path, monkeypa
 
 def test_a_broken_recipe_is_one_line(tmp_path, monkeypatch):
     install(monkeypatch, tmp_path, "acme", "multicsr.recipes", "mine", "acme_recipes")
-    (tmp_path / "acme/acme_recipes.py").write_text("")
+    folder = tmp_path / "acme/acme_recipes"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
     facts = "title: x\nsource: [y]\n---\n"
     for text, problem in {
         "title: one document\n": "a recipe has two documents",
@@ -267,7 +272,7 @@ def test_a_broken_recipe_is_one_line(tmp_path, monkeypatch):
         f"{facts}name: x\nstore: y\ninput: {{paths: [z]}}\ntrain: {{encodr: x}}\n": "unknown key",
         f"{facts}- x\n": "it is no configuration: it holds no sections",
     }.items():
-        (tmp_path / "acme/mine.yaml").write_text(text)
+        (folder / "mine.yaml").write_text(text)
         with pytest.raises(
             ConfigError, match=rf"^recipe 'mine' of the package acme 2\.5 \(acme_recipes\):? {problem}"
         ):
@@ -323,5 +328,5 @@ def test_version_of_a_package_counts_in_the_digest_of_its_tasks(acme, tmp_path, 
 
 
 def test_names_of_the_configuration_are_those_that_are_built_in():
-    assert [*OBJECTIVE_NAMES.builtin] == [*OBJECTIVES]
+    assert {*OBJECTIVE_NAMES.builtin} == {*OBJECTIVES}
     assert {*TASK_KINDS.builtin} == {kind.name for kind in KINDS}

@@ -3,8 +3,8 @@
 A recipe is a YAML file beside this module with two documents: what it is (`RecipeFacts`), and a configuration
 with comments, which `multicsr recipes copy` writes for the user. Its places for data are examples.
 
-An entry point of the group `multicsr.recipes` names a module of another package; beside it lies the recipe, a
-YAML file with the name of the entry point.
+An entry point of the group `multicsr.recipes` names a Python package of another distribution; in its folder
+lies the recipe, a YAML file with the name of the entry point.
 """
 
 import difflib
@@ -110,10 +110,10 @@ def _group() -> ExtensionGroup:
 
 
 def _of_package(extension: Extension) -> Recipe:
-    """Import the module of a recipe of another package, read the recipe beside it, and check it."""
+    """Import the package that holds a recipe, read the recipe, and check it."""
     module = extension.load()
-    if not isinstance(module, ModuleType):
-        raise extension.unusable("is no module")
+    if not isinstance(module, ModuleType) or not hasattr(module, "__path__"):
+        raise extension.unusable("is no Python package, a folder with __init__.py")
     try:
         recipe = _read(extension.name, files(module), extension.origin)
         recipe.config()
