@@ -53,11 +53,17 @@ class Extension:
         """Return the error about a part that cannot be used; it names package and entry point."""
         return ConfigError(f"{self} {problem}")
 
-    def require_callable(self, found: object, num_arguments: int) -> None:
-        """Raise ConfigError unless an object can be called with a number of arguments by position."""
+    def require_callable(self, found: object, num_arguments: int, verb: str = "is") -> None:
+        """Raise ConfigError unless an object can be called with a number of arguments by position.
+
+        Args:
+            found: what the entry point is, or what it returned.
+            num_arguments: the number.
+            verb: `is` or `returned`.
+        """
         if not callable(found) or not _takes(found, num_arguments):
             plural = "argument" if num_arguments == 1 else "arguments"
-            raise self.unusable(f"is no function of {num_arguments} {plural}")
+            raise self.unusable(f"{verb} no function of {num_arguments} {plural}")
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,13 @@ class ExtensionGroup:
     def require(self, name: str) -> Extension:
         """Return the part of a package that has this name, which is not built in.
 
+        The error is that of a worker without the package, whose configuration was read elsewhere.
+
         Raises:
             ConfigError: see `find`.
         """
+        if self._named(name) is None and name not in self.builtin:
+            raise ConfigError(f"no {self.noun} {name!r} on this machine; {self._unknown(name)}")
         extension = self.find(name)
         if extension is None:
             raise AssertionError(f"{name} is built in")

@@ -202,6 +202,20 @@ def test_unknown_names_are_one_line(acme, sections, problem):
     assert str(caught.value) == problem
 
 
+def test_a_name_whose_package_is_elsewhere_is_one_line(acme):
+    """On a worker, which gets a configuration that was read on another machine, and on the command line."""
+    with pytest.raises(ConfigError, match=r"^no scorer 'shape' on this machine; write 'llm_expected', .*\)$"):
+        PackageScorer(settings().score.model_copy(update={"method": "shape"}))
+    arguments = ["evaluate", "all-MiniLM-L6-v2", "--data", str(acme), "--kind"]
+    done = CliRunner().invoke(app, [*arguments, "quizz"])
+    assert done.output == (
+        "error: no kind of tasks 'quizz' on this machine; write 'quiz' (acme-multicsr 1.0); "
+        "did you mean 'quiz'?\n"
+    )
+    done = CliRunner().invoke(app, [*arguments, "sts"])
+    assert done.output == "error: kind of tasks 'sts' is built in and always in effect; leave it out\n"
+
+
 def test_unknown_recipe_names_those_of_packages(acme):
     with pytest.raises(ConfigError, match=r"^no recipe 'acme-marg'; did you mean acme-margin"):
         load_recipe("acme-marg")

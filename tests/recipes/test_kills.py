@@ -145,7 +145,7 @@ def write_config(name: str, inputs: Path, run: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "stage"), CASES, ids=" in ".join)
+@pytest.mark.parametrize(("name", "stage"), CASES, ids=["-".join(case) for case in CASES])
 def test_a_recipe_that_is_killed_halfway_gives_what_an_undisturbed_one_does(name, stage, inputs, undisturbed):
     expected = undisturbed(name)
     path = write_config(name, inputs, stage)

@@ -72,11 +72,11 @@ class PackageScorer:
         """Load the scorer that `score.method` names.
 
         Raises:
-            ConfigError: see `find_scorer`.
+            ConfigError: see `find_scorer`; or it returns no function of one argument.
         """
         self._extension, make = find_scorer(score.method)
         self._score = make(score.model)
-        self._extension.require_callable(self._score, 1)
+        self._extension.require_callable(self._score, 1, "returned")
         self._lock = threading.Lock()
 
     def score(
