@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from multicsr.cli.main import app
 from multicsr.config import Config
 from multicsr.config.evaluation import TASK_KINDS
-from multicsr.config.training import OBJECTIVE_NAMES
 from multicsr.config_file import build_config
 from multicsr.errors import ConfigError, RunError
 from multicsr.observability.progress import SilentProgress
@@ -24,7 +23,6 @@ from multicsr.stages.generate.llm_cache import CacheKey
 from multicsr.stages.generate.rules_of_packages import PackageRules
 from multicsr.stages.report import write_report
 from multicsr.stages.score.by_package import PackageScorer
-from multicsr.stages.train.objectives.losses import OBJECTIVES
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import Snapshot, current
@@ -341,6 +339,5 @@ def test_version_of_a_package_counts_in_the_digest_of_its_tasks(acme, tmp_path, 
         find_tasks([tmp_path / "quiz.tsv"])
 
 
-def test_names_of_the_configuration_are_those_that_are_built_in():
-    assert {*OBJECTIVE_NAMES.builtin} == {*OBJECTIVES}
+def test_kinds_of_the_configuration_are_those_that_are_built_in():
     assert {*TASK_KINDS.builtin} == {kind.name for kind in KINDS}
