@@ -1,7 +1,8 @@
 """Every recipe, killed halfway and started again, gives the rows and the encoder of an undisturbed run.
 
 A run is a process with a Ray of its own; all of its processes are killed by SIGKILL, once about half the
-shards of the LLM are in the store, or while it trains. `make test-slow` runs this, a quarter of an hour a recipe.
+shards of the LLM are in the store, or while it trains. `make test-slow` runs this, a quarter of an hour a
+recipe.
 """
 
 import os
