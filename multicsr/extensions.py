@@ -8,12 +8,18 @@ names one of its parts.
 import difflib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions
+from typing import NamedTuple, TypeVar
 
-from multicsr.errors import ConfigError
+from multicsr.errors import ConfigError, MulticsrError, RunError
+
+T = TypeVar("T")
+_DAMAGES = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+"""Exceptions of `importlib.metadata` about files that are damaged."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,26 @@ class Extension:
         """
         try:  # its code may raise anything
             return self.entry_point.load()
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise self.unusable(f"cannot be loaded: {reason}") from error
+        except (Exception, SystemExit) as error:
+            raise self.unusable(f"cannot be loaded: {_one_line(error)}") from error
+
+    @contextmanager
+    def calling(self, *kept: type[BaseException]) -> Iterator[None]:
+        """Turn any exception of the package's code into one line that names the part.
+
+        Args:
+            kept: classes of exceptions that pass as they are, besides those of multicsr.
+
+        Raises:
+            RunError: the code of the package raised an exception.
+        """
+        passing: tuple[type[BaseException], ...] = (MulticsrError, *kept)
+        try:
+            yield
+        except passing:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RunError(f"{self} raised {_one_line(error)}") from error
 
     def __str__(self) -> str:
         return f"{self.noun} {self.name!r} of the package {self.origin} ({self.entry_point.value})"
@@ -67,6 +90,40 @@ class Extension:
 
 
 @dataclass(frozen=True)
+class PinnedPart:
+    """A part as the driver found it, which travels to the workers as plain data."""
+
+    group: "ExtensionGroup"
+    name: str
+    origin: str
+    """Name and version of the package on the driver, which count in fingerprints."""
+
+    def require_same(self) -> None:
+        """Raise unless this machine has the part from the same version of the same package.
+
+        Raises:
+            ConfigError: it has another version, or see `ExtensionGroup.require`.
+        """
+        here = self.group.require(self.name)
+        if here.origin != self.origin:
+            raise ConfigError(
+                f"{here.noun} {self.name!r} comes from {here.origin} on this worker and from {self.origin} "
+                "where the job was started; install the same version on all machines"
+            )
+
+
+def checked_first(parts: Sequence[PinnedPart], make: Callable[[], T]) -> Callable[[], T]:
+    """Return a function for workers that calls `PinnedPart.require_same` on the parts, then `make`."""
+
+    def checked() -> T:
+        for part in parts:
+            part.require_same()
+        return make()
+
+    return checked
+
+
+@dataclass(frozen=True)
 class ExtensionGroup:
     """A group of entry points, and the names that are built in."""
 
@@ -85,7 +142,7 @@ class ExtensionGroup:
         Raises:
             ConfigError: there is no such name, or several packages have it, this one among them.
         """
-        extension = self._named(name)
+        extension = self.named(name)
         if extension is None and name not in self.builtin:
             raise ConfigError(self._unknown(name))
         if extension is None and self.is_always_on:
@@ -95,36 +152,46 @@ class ExtensionGroup:
     def require(self, name: str) -> Extension:
         """Return the part of a package that has this name, which is not built in.
 
-        The error is that of a worker without the package, whose configuration was read elsewhere.
+        The error names this machine: a worker may lack a package that another machine has, where its
+        configuration was read, and `multicsr evaluate --kind` reads no configuration.
 
         Raises:
             ConfigError: see `find`.
         """
-        if self._named(name) is None and name not in self.builtin:
+        if self.named(name) is None and name not in self.builtin:
             raise ConfigError(f"no {self.noun} {name!r} on this machine; {self._unknown(name)}")
         extension = self.find(name)
         if extension is None:
             raise AssertionError(f"{name} is built in")
         return extension
 
-    def extensions(self) -> list[Extension]:
-        """Return all parts of packages, by name.
+    def pinned(self, names: Iterable[str]) -> list[PinnedPart]:
+        """Return those of some parts that are not built in, as they are on this machine.
 
         Raises:
-            ConfigError: several packages have one name, this one among them.
+            ConfigError: see `require`.
         """
-        found = (self._named(name) for name in sorted({each.name for each in self._all()}))
-        return [each for each in found if each is not None]
+        theirs = [name for name in names if name not in self.builtin]
+        return [PinnedPart(self, name, self.require(name).origin) for name in theirs]
 
-    def _named(self, name: object) -> Extension | None:
-        """Return the only part of a package that has this name; None if there is none."""
+    def names_of_packages(self) -> list[str]:
+        """Return the names of all parts of packages, sorted; several packages may have one of them."""
+        return sorted({each.name for each in self._all()})
+
+    def named(self, name: object) -> Extension | None:
+        """Return the only part of a package that has this name; None if there is none.
+
+        Raises:
+            ConfigError: several packages have it, this one among them.
+        """
         found = [each for each in self._all() if each.name == name]
         if found and len(found) + (name in self.builtin) > 1:
             raise self._taken(found)
         return found[0] if found else None
 
     def _all(self) -> list[Extension]:
-        return [Extension(self.noun, each) for each in _entry_points(self.key, tuple(sys.path))]
+        found = _entry_points(self.key, tuple(sys.path)).found
+        return [Extension(self.noun, each) for each in found]
 
     def _taken(self, found: Sequence[Extension]) -> ConfigError:
         """Return the error about a name that several packages have."""
@@ -140,10 +207,11 @@ class ExtensionGroup:
         named = [] if self.is_always_on else [repr(each) for each in self.builtin]
         theirs = {f"'{each.name}'": f"'{each.name}' ({each.origin})" for each in self._all()}
         known = {**dict.fromkeys(named), **theirs}
+        broken = "".join(f"; {problem}" for problem in _entry_points(self.key, tuple(sys.path)).problems)
         if not known:
-            return f"no installed package has a {self.noun} for multicsr"
+            return f"no installed package has a {self.noun} for multicsr{broken}"
         words = [theirs.get(each, each) for each in known]
-        line = f"write {' or '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}"
+        line = f"write {' or '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}{broken}"
         near = difflib.get_close_matches(f"'{name}'", known, n=1)
         return f"{line}; did you mean {near[0]}?" if near else line
 
@@ -161,7 +229,44 @@ def _takes(function: object, num_arguments: int) -> bool:
     return True
 
 
+class _EntryPoints(NamedTuple):
+    """The entry points of a group, and what is wrong with the metadata of packages that cannot be read."""
+
+    found: tuple[EntryPoint, ...]
+    problems: tuple[str, ...]
+
+
 @cache
-def _entry_points(key: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Return the entry points of a group. Reading the metadata of all packages takes some 50 ms."""
-    return tuple(entry_points(group=key))
+def _entry_points(key: str, path: tuple[str, ...]) -> _EntryPoints:
+    """Return the entry points of a group. Reading the metadata of all packages takes some 50 ms.
+
+    `importlib.metadata.entry_points` would fail for all packages if the file of a single one is damaged.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    problems: list[str] = []
+    for package in distributions(path=list(path)):
+        try:
+            parts = list(package.entry_points.select(group=key))
+            if parts and package.name not in found and _is_first(package):
+                found[package.name] = parts
+        except _DAMAGES as error:
+            problems.append(f"the entry points of {_place_of(package)} cannot be read: {_one_line(error)}")
+    return _EntryPoints(tuple(part for parts in found.values() for part in parts), tuple(problems))
+
+
+def _is_first(package: Distribution) -> bool:
+    """Return whether an import would take this installation of a package, as the first one on the path."""
+    return distribution(package.name).locate_file("") == package.locate_file("")
+
+
+def _place_of(package: Distribution) -> str:
+    """Return name and folder of a package, the folder alone if its name cannot be read."""
+    name = "a package"
+    with suppress(*_DAMAGES):
+        name = package.name or name
+    return f"{name} in {package.locate_file('')}"
+
+
+def _one_line(error: BaseException) -> str:
+    """Return class and message of an exception as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

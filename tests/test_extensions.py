@@ -3,14 +3,19 @@
 import re
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from multicsr.cli.main import app
 from multicsr.config import Config
 from multicsr.config.evaluation import TASK_KINDS
+from multicsr.config.packages import parts_of_training
+from multicsr.config.training import NEEDS_MASK
 from multicsr.config_file import build_config
 from multicsr.errors import ConfigError, RunError
 from multicsr.observability.progress import SilentProgress
@@ -19,15 +24,22 @@ from multicsr.pipeline.preflight import find_problems
 from multicsr.recipes import load_recipe, recipe_names
 from multicsr.stages.evaluate import find_tasks, read_evaluation
 from multicsr.stages.evaluate.kinds import KINDS
+from multicsr.stages.evaluate.kinds.reader import FoundTask, UnusableFiles
+from multicsr.stages.generate import writing
 from multicsr.stages.generate.llm_cache import CacheKey
 from multicsr.stages.generate.rules_of_packages import PackageRules
 from multicsr.stages.report import write_report
-from multicsr.stages.score.by_package import PackageScorer
+from multicsr.stages.score.by_package import PackageScorer, deciding_package
+from multicsr.stages.train import worker as train_worker
+from multicsr.stages.train.fit import fit
+from multicsr.stages.train.objectives.load import check_objective, load_objective
+from multicsr.stages.train.objectives.losses import OBJECTIVES
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import Snapshot, current
 from multicsr.tools.audit import audit
 from multicsr.tools.explain import explain
+from multicsr.tools.preview.advice import junk_share
 from tests.support.acme_package import forget_acme, write_acme, write_distribution
 from tests.support.jobs_here import jobs_here, write_inputs
 
@@ -47,6 +59,7 @@ VALUES = {
     ),
     "missing object": ("string:NOTHING", r"cannot be loaded: AttributeError: .*NOTHING"),
     "failing import": ("broken_by_itself:X", r"cannot be loaded: RuntimeError: no licence found$"),
+    "ending import": ("ending:X", r"cannot be loaded: SystemExit: no licence$"),
     "other object": (
         "string:digits",
         r"is no (function of \d arguments?|[\w.]+\.(Objective|Kind)|Python package, .*)$",
@@ -142,7 +155,7 @@ def test_names_are_found_without_an_import(acme):
         score={"method": "word-overlap"},
         generate={"reject_reasons": ["much-longer"]},
         train={"objective": "margin", "mask": None},
-        evaluate={"kinds": ["quiz"]},
+        evaluate={"kinds": ["quiz"], "data": ["quiz.tsv"]},
     )
     done = CliRunner().invoke(app, ["recipes", "list"])
     assert done.output.splitlines()[-1].split() == [
@@ -192,6 +205,7 @@ def test_recipe_of_a_package_is_shown_and_copied_like_others(acme, tmp_path):
             {"evaluate": {"kinds": ["quiz", "quiz"]}},
             'evaluate.kinds: quiz is named twice (given: ["quiz", "quiz"])',
         ),
+        ({"evaluate": {"kinds": ["quiz"]}}, "evaluate: kinds has no effect without evaluate.data"),
     ],
 )
 def test_unknown_names_are_one_line(acme, sections, problem):
@@ -212,6 +226,8 @@ def test_a_name_whose_package_is_elsewhere_is_one_line(acme):
     )
     done = CliRunner().invoke(app, [*arguments, "sts"])
     assert done.output == "error: kind of tasks 'sts' is built in and always in effect; leave it out\n"
+    done = CliRunner().invoke(app, ["evaluate", "all-MiniLM-L6-v2", "--task", "STS12", "--kind", "quiz"])
+    assert done.output == "error: --kind has no effect without --data\n"
 
 
 def test_unknown_recipe_names_those_of_packages(acme):
@@ -226,8 +242,19 @@ def test_two_packages_with_one_name_are_an_error(group, tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"acme 2\.5 and bmce 2\.5 have a [a-z ]+ of the same name, 'word-overlap'; rename"
     ) as caught:
-        load_recipe("gist") if group == "multicsr.recipes" else settings(**NAMING[group])
+        load_recipe("word-overlap") if group == "multicsr.recipes" else settings(**NAMING[group])
     assert "\n" not in str(caught.value)
+
+
+def test_recipes_with_one_name_leave_others(tmp_path, monkeypatch):
+    for name in ("bmce", "acme"):
+        install(monkeypatch, tmp_path, name, "multicsr.recipes", "gist-b", "nowhere")
+    assert load_recipe("gist").name == "gist"
+    with pytest.raises(ConfigError, match=r"^no recipe 'gist-c'; did you mean gist"):
+        load_recipe("gist-c")
+    lines = CliRunner().invoke(app, ["recipes", "list"]).output.splitlines()
+    assert [line.split()[0] for line in lines] == [*recipe_names(), "gist-b"]
+    assert " not usable: acme 2.5 and bmce 2.5 have a recipe of the same name" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +284,7 @@ def test_a_part_that_cannot_be_used_is_one_line(group, value, tmp_path, monkeypa
     Path("quiz.tsv").write_text("question\tright\twrong\na\tb\tc\n")
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme/broken_by_itself.py").write_text("raise RuntimeError('no\\nlicence found')\n")
+    (tmp_path / "acme/ending.py").write_text("raise SystemExit('no licence')\n")
     install(monkeypatch, tmp_path, "acme", group, "word-overlap", VALUES[value][0])
     if group == "multicsr.recipes":
         with pytest.raises(ConfigError) as caught:
@@ -295,15 +323,33 @@ def test_a_broken_recipe_is_one_line(tmp_path, monkeypatch):
     ("returned", "problem"),
     [
         ([1.0], "returned 1 scores for 2 pairs"),
-        ([1.0, 5.5], "returned 5.5 for"),
-        ([-1, 0], "returned -1 for"),
+        ([1.0, 5.0001], "returned 5.0001 for 'c' and 'd{80}'; scores are from 0 to 5$"),
+        ([-1, 0], r"returned -1.0 for"),
+        ([None, 0], "raised TypeError: float"),
+        (None, "raised TypeError: 'NoneType'"),
     ],
 )
 def test_scores_off_the_scale_end_the_run(returned, problem, acme, monkeypatch):
     scorer = PackageScorer(settings(score={"method": "word-overlap"}).score)
     monkeypatch.setattr(scorer, "_score", lambda pairs: returned)
     with pytest.raises(RunError, match=f"scorer 'word-overlap' of the package acme-multicsr 1.0 .*{problem}"):
-        scorer.score([("a", "b"), ("c", "d")], ["1", "2"])
+        scorer.score([("a", "b"), ("c", "d" * 99)], ["1", "2"])
+
+
+def test_scores_are_rounded_before_they_are_compared_with_the_scale(acme, monkeypatch):
+    scorer = PackageScorer(settings(score={"method": "word-overlap"}).score)
+    monkeypatch.setattr(scorer, "_score", lambda pairs: [5.0000005, -1e-8])
+    assert [str(each.value) for each in scorer.score([("a", "b")] * 2, ["1", "2"])] == ["5.0", "0.0"]
+
+
+def test_model_of_a_scorer_may_be_any_text(acme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("a")
+    for model in ("x" * 5000, "~no-such-user/x", "a\0b"):
+        score = settings(score={"method": "word-overlap"}).score.model_copy(update={"model": model})
+        assert deciding_package(score) == {"package": "acme-multicsr 1.0", "model": model}
+    digest = deciding_package(score.model_copy(update={"model": "words.txt"}))["model"]
+    assert digest != "words.txt"
 
 
 def test_a_rule_that_returns_no_text_ends_the_run(acme, monkeypatch):
@@ -313,17 +359,160 @@ def test_a_rule_that_returns_no_text_ends_the_run(acme, monkeypatch):
         rules.rejection("a", "en", {"entailment": "b"})
 
 
+def test_a_rule_that_raises_ends_the_run_with_its_name(acme, monkeypatch):
+    rules = PackageRules(["much-longer"])
+    monkeypatch.setattr(rules, "_rules", [(extension, lambda *_: 1 / 0) for extension, _ in rules._rules])
+    with pytest.raises(
+        RunError, match=r"^reject reason 'much-longer' of the package .* raised ZeroDivisionError: division"
+    ):
+        rules.rejection("a", "en", {"entailment": "b"})
+
+
+def test_a_worker_with_another_version_ends_before_its_work(acme, tmp_path, monkeypatch):
+    """The cache key and the fingerprint have the version of the driver."""
+    config = settings(
+        score={"method": "word-overlap"},
+        generate={"reject_reasons": ["much-longer"]},
+        train={"objective": "margin", "mask": None},
+    )
+    sent = []
+    monkeypatch.setattr(writing, "map_items", lambda name, make, todo, pool: sent.append(make))
+    monkeypatch.setattr(writing, "TripletStage", lambda config: "stage")
+    writing.write_shards(config, Store.open(str(tmp_path / "store")), CacheKey("", ""), [], None)
+    (objective,) = parts_of_training(config.train)
+    assert callable(sent[0]())
+    forget_acme()
+    write_acme(tmp_path / "later", "1.1")
+    monkeypatch.syspath_prepend(tmp_path / "later")
+    with pytest.raises(ConfigError) as caught:
+        sent[0]()
+    assert str(caught.value) == (
+        "scorer 'word-overlap' comes from acme-multicsr 1.1 on this worker and from acme-multicsr 1.0 where "
+        "the job was started; install the same version on all machines"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^objective 'margin' comes from acme-multicsr 1\.1 on this worker"
+    ):
+        train_worker._train({"config": config, "store": None, "packages": [objective]}, SilentProgress())
+
+
+@pytest.mark.parametrize("text", ["[a]\nno equals sign\n", "[multicsr.scorers]\n\udcff = \udcfe\n"])
+def test_damaged_metadata_of_another_package_are_named_and_leave_the_rest(text, acme, tmp_path, monkeypatch):
+    install(monkeypatch, tmp_path, "bmce", "multicsr.scorers", "x", "nowhere:X")
+    broken = tmp_path / "bmce/bmce-2.5.dist-info/entry_points.txt"
+    broken.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert settings(score={"method": "word-overlap"}).score.method == "word-overlap"
+    assert settings(score={"method": "encoder"}).score.method == "encoder"
+    with pytest.raises(ConfigError, match=r"the entry points of bmce in .* cannot be read: [TU]"):
+        settings(score={"method": "word-overlp"})
+
+
 @pytest.mark.parametrize(
     ("train", "problem"),
     [
         ({}, "train.mask has no effect with train.objective: margin; set it to null"),
         ({"mask": None}, None),
+        (
+            {"mask": None, "extra_triplets": ["human.tsv"]},
+            "train.extra_triplets: train.objective: margin does not take rows with weights or without a hard "
+            "negative (Objective.takes_labelled); leave them out",
+        ),
     ],
 )
 def test_settings_without_effect_on_an_objective_of_a_package(train, problem, acme):
-    config = settings(llm={"engine": "fake"}, train={"objective": "margin", **train})
-    found = [str(each) for each in find_problems(["train"], config)]
-    assert found == ([] if problem is None else [problem])
+    config = settings(train={"objective": "margin", **train})
+    if problem is None:
+        check_objective(config.train)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_objective(config.train)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sentences": ("text", "a")}, r"reads the columns \('text', 'a'\); a training reads \('text',\) or"),
+        ({"loss": lambda: None}, "has as `loss` no function of 1 argument$"),
+        ({"keep": lambda cosines: cosines}, "has as `keep` no function of 3 arguments$"),
+        ({"needs_mask": True}, "needs a mask and has no `keep`, its function$"),
+    ],
+)
+def test_an_objective_that_cannot_be_trained_with_is_one_line(changes, problem, acme, monkeypatch):
+    from acme_multicsr import training
+
+    monkeypatch.setattr(training, "MARGIN", replace(training.MARGIN, **changes))
+    with pytest.raises(
+        ConfigError, match=f"^objective 'margin' of the package acme-multicsr 1.0 .*{problem}"
+    ):
+        load_objective("margin")
+
+
+def test_need_of_a_mask_is_stated_and_not_inferred(acme, monkeypatch):
+    from acme_multicsr import training
+
+    keep = OBJECTIVES["gist"].keep
+    config = settings(train={"objective": "margin", "mask": None}).train
+    monkeypatch.setattr(training, "MARGIN", replace(training.MARGIN, keep=keep, compares_same=True))
+    check_objective(config)
+    monkeypatch.setattr(training, "MARGIN", replace(training.MARGIN, keep=keep, needs_mask=True))
+    with pytest.raises(ConfigError, match=r"^train\.objective: margin needs a mask; set train\.mask$"):
+        check_objective(config)
+    with pytest.raises(ConfigError, match=r"^train\.objective: margin needs a mask"):
+        fit(config, pa.table({}), seed=0, out=Path("nowhere"))
+    assert {name for name, each in OBJECTIVES.items() if each.needs_mask} == {*NEEDS_MASK}
+
+
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        (
+            lambda inputs: inputs.missing,
+            "raised AttributeError: 'NoneType' object has no attribute 'missing'",
+        ),
+        (lambda inputs: 1.0, "returned 1.0, which is no tensor"),
+    ],
+)
+def test_a_loss_that_fails_names_its_package(loss, problem, acme, monkeypatch):
+    from acme_multicsr import training
+
+    monkeypatch.setattr(training, "MARGIN", replace(training.MARGIN, loss=loss))
+    with pytest.raises(RunError, match=f"^objective 'margin' of the package acme-multicsr 1.0 .*{problem}$"):
+        load_objective("margin").loss(None)
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (lambda file: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda file: file, r"found DataFile\(.*; a kind finds FoundTask or UnusableFiles"),
+        (lambda file: FoundTask(None, []), "found a task in no files, which were not offered to it"),
+        (lambda file: UnusableFiles([None], ""), "found a task in None, which were not offered to it"),
+    ],
+)
+def test_a_kind_that_fails_names_its_package(found, problem, acme, tmp_path, monkeypatch):
+    from acme_multicsr import measuring
+
+    (tmp_path / "quiz.tsv").write_text("question\tright\twrong\na\tb\tc\n")
+    kind = replace(measuring.QUIZ, find=lambda files: [found(file) for file in files])
+    monkeypatch.setattr(measuring, "QUIZ", kind)
+    with pytest.raises(
+        RunError, match=f"^kind of tasks 'quiz' of the package acme-multicsr 1.0 .* {problem}$"
+    ):
+        find_tasks([tmp_path / "quiz.tsv"], kinds=["quiz"])
+
+
+def test_a_file_of_the_package_without_rows_is_invalid(acme, tmp_path):
+    (tmp_path / "quiz.tsv").write_text("question\tright\twrong\n")
+    with pytest.raises(ConfigError, match=r"quiz\.tsv has no rows$"):
+        find_tasks([tmp_path / "quiz.tsv"], kinds=["quiz"])
+
+
+def test_rows_that_a_rule_of_a_package_rejects_are_junk():
+    stages = [SimpleNamespace(artifact="scored", rows_in=10, rejected=[("much-longer", 3), ("list", 2)])]
+    config = SimpleNamespace(generate=SimpleNamespace(reject_reasons=["much-longer"]))
+    preview = SimpleNamespace(config=config, report=SimpleNamespace(stages=stages))
+    assert junk_share(preview) == 0.5
 
 
 def test_version_of_a_package_counts_in_the_digest_of_its_tasks(acme, tmp_path, monkeypatch):

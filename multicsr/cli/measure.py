@@ -87,7 +87,7 @@ def evaluate(
 
     Prints first which tasks the data hold, and which files are not measured.
     """
-    from multicsr.errors import RunError
+    from multicsr.errors import ConfigError, RunError
     from multicsr.messages.extras import require_extra
     from multicsr.models.resolve import require_models
     from multicsr.stages.evaluate import (
@@ -102,6 +102,8 @@ def evaluate(
         verdicts,
     )
 
+    if kind and not data:
+        raise ConfigError("--kind has no effect without --data")
     require_extra("train", "an evaluation")
     files = outputs(json, out or ())
     require_models(models, "encoder")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.corpus import input_place
 from multicsr.config.extension_names import check_names
@@ -47,6 +47,12 @@ class EvaluateConfig(Section):
     @classmethod
     def _kinds_of_packages(cls, names: list[str]) -> list[str]:
         return check_names(TASK_KINDS, names)
+
+    @model_validator(mode="after")
+    def _kinds_have_data(self) -> "EvaluateConfig":
+        if self.kinds and not self.data:
+            raise ValueError("kinds has no effect without evaluate.data")
+        return self
 
     @field_validator("data")
     @classmethod

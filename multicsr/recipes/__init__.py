@@ -78,26 +78,26 @@ def recipe_names() -> list[str]:
     return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
 
 
-def recipes_of_packages() -> list[Extension]:
-    """Return the recipes of other packages, by name. Their packages are not imported.
+def recipes_of_packages() -> dict[str, Extension | ConfigError]:
+    """Return the recipes of other packages, by name, or the error that several have the name.
 
-    Raises:
-        ConfigError: several packages have a recipe of one name.
+    Their packages are not imported.
     """
-    return _group().extensions()
+    group = _group()
+    return {name: _find(group, name) for name in group.names_of_packages()}
 
 
 def load_recipe(name: str) -> Recipe:
     """Return a recipe.
 
     Raises:
-        ConfigError: there is no recipe with this name, several packages have one, or that of a package cannot
+        ConfigError: there is no recipe with this name, several packages have it, or that of a package cannot
             be read.
     """
-    extensions = {each.name: each for each in recipes_of_packages()}
-    names = sorted([*recipe_names(), *extensions])
-    if name in extensions:
-        return _of_package(extensions[name])
+    group = _group()
+    if (extension := group.named(name)) is not None:
+        return _of_package(extension)
+    names = sorted({*recipe_names(), *group.names_of_packages()})
     if name not in names:
         near = difflib.get_close_matches(name, names, n=_MOST_NEAR, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}"
@@ -107,6 +107,17 @@ def load_recipe(name: str) -> Recipe:
 
 def _group() -> ExtensionGroup:
     return ExtensionGroup(GROUP, "recipe", recipe_names())
+
+
+def _find(group: ExtensionGroup, name: str) -> Extension | ConfigError:
+    """Return the recipe of a package; the error if several packages have the name."""
+    try:
+        found = group.named(name)
+    except ConfigError as error:
+        return error
+    if found is None:
+        raise AssertionError(f"{name} is no recipe of a package")
+    return found
 
 
 def _of_package(extension: Extension) -> Recipe:
@@ -125,7 +136,7 @@ def _of_package(extension: Extension) -> Recipe:
 
 
 def _read(name: str, folder: Traversable, origin: str | None = None) -> Recipe:
-    """Read the file of a recipe; what its settings are worth is seen when they are asked for."""
+    """Read the file of a recipe. Its settings are not checked; `Recipe.config` does that."""
     text = folder.joinpath(f"{name}{_ENDING}").read_text(encoding="utf-8")
     facts, boundary, settings = text.partition(_BOUNDARY)
     if not boundary:

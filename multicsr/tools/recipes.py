@@ -7,6 +7,7 @@ from textwrap import wrap
 from multicsr.config import Config
 from multicsr.config_file import key_paths
 from multicsr.errors import ConfigError
+from multicsr.extensions import Extension
 from multicsr.recipes import Recipe, RecipeFacts, load_recipe, recipe_names, recipes_of_packages
 from multicsr.tools.resolved import Keys, setting_lines, value_as_yaml
 
@@ -19,15 +20,18 @@ _OF_THE_USER = frozenset({"name", "store", "input"})
 def list_recipes() -> Iterator[str]:
     """Yield name and title of every recipe, one line each.
 
-    Those of other packages come last, with their package instead of the title, so that none is imported.
-
-    Raises:
-        ConfigError: several packages have a recipe of one name.
+    Those of other packages come last, with their package instead of the title, so that none is imported. A
+    name that several packages have gets a line with the error.
     """
-    lines = {name: load_recipe(name).facts.title for name in recipe_names()}
-    lines |= {each.name: f"of the package {each.origin}" for each in recipes_of_packages()}
+    theirs = recipes_of_packages()
+    lines = {name: load_recipe(name).facts.title for name in recipe_names() if name not in theirs}
+    lines |= {name: _origin_line(found) for name, found in theirs.items()}
     width = max(map(len, lines))
     yield from (f"{name:<{width}}  {words}" for name, words in lines.items())
+
+
+def _origin_line(found: Extension | ConfigError) -> str:
+    return f"not usable: {found}" if isinstance(found, ConfigError) else f"of the package {found.origin}"
 
 
 def show_recipe(name: str) -> Iterator[str]:

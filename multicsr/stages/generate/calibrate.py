@@ -12,8 +12,10 @@ import numpy as np
 from pydantic import JsonValue, TypeAdapter
 
 from multicsr.config import Config, ScorerName
+from multicsr.config.packages import parts_of_generation
 from multicsr.errors import ConfigError
 from multicsr.execution.pool import Pool, map_items
+from multicsr.extensions import checked_first
 from multicsr.labelled_files import ScoredPairs
 from multicsr.llm.base import Rejection
 from multicsr.observability.progress import Progress
@@ -101,7 +103,8 @@ def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
     pool = Pool(1, generate.cpus_per_actor, generate.gpus_per_actor, generate.nodes)
     texts = list(zip(pairs.sentences1, pairs.sentences2, strict=True))
     worker_config = config_for_workers(config)
-    [scores] = map_items("generate", lambda: pair_scorer(worker_config), [texts], pool)
+    make = checked_first(parts_of_generation(config), lambda: pair_scorer(worker_config))
+    [scores] = map_items("generate", make, [texts], pool)
     return np.array([np.nan if score is None else round(score, DECIMALS) for score in scores])
 
 

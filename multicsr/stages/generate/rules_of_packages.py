@@ -3,6 +3,7 @@
 The name of the entry point is the reason of the rows that the rule rejects.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
@@ -26,7 +27,7 @@ class HypothesisRule(Protocol):
 
 
 class PackageRules:
-    """The rules that `generate.reject_reasons` names, in its order."""
+    """The rules that `generate.reject_reasons` names, in its order. Thread-safe."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Import the packages of the rules.
@@ -35,6 +36,7 @@ class PackageRules:
             ConfigError: no package has a rule, or it cannot be imported or is no function of three arguments.
         """
         self._rules = [_load(name) for name in names]
+        self._lock = threading.Lock()
 
     def rejection(self, premise: str, language: str, hypotheses: dict[str, str]) -> Rejection | None:
         """Return the reason to reject a row, or None.
@@ -43,13 +45,19 @@ class PackageRules:
             premise: the premise.
             language: language tag of the row.
             hypotheses: text of each hypothesis by its name.
+
+        Raises:
+            RunError: a rule raises an exception, or returns neither a text nor None. That ends the run: it
+                would be wrong about the rows that follow, too.
         """
-        return next(self._found(premise, language, hypotheses), None)
+        with self._lock:
+            return next(self._found(premise, language, hypotheses), None)
 
     def _found(self, premise: str, language: str, hypotheses: dict[str, str]) -> Iterator[Rejection]:
         for extension, rule in self._rules:
             for name, text in hypotheses.items():
-                evidence = rule(premise, text, language)
+                with extension.calling():
+                    evidence = rule(premise, text, language)
                 if evidence is None:
                     continue
                 if not isinstance(evidence, str):

@@ -15,6 +15,8 @@ from multicsr.models.resolve import digest_model
 from multicsr.stages.score.scorer import DECIMALS, PairScore
 
 _HIGHEST = 5
+_SHOWN = 80
+"""Maximum number of characters of a sentence in a message."""
 
 
 class ScorePairs(Protocol):
@@ -51,16 +53,28 @@ def find_scorer(name: str) -> tuple[Extension, MakeScorer]:
 
 
 def deciding_package(score: ScoreConfig) -> dict[str, str | None]:
-    """Return what decides the scores of a package: its version, and the model by its content.
+    """Return what decides the scores of a package: its version, and the model by its content."""
+    return {"package": SCORERS.require(score.method).origin, "model": _content_of(score.model)}
 
-    A model that is a name and no path on this machine counts by its name.
+
+def _content_of(model: str | None) -> str | None:
+    """Return a digest of the folder or file of that path, below the working directory if it is relative.
+
+    A text that is no path on this machine counts itself, such as a name, or an instruction too long for one.
     """
-    place = Path(score.model).expanduser() if score.model else None
-    if place is not None and place.is_dir():
-        model: str | None = digest_model(str(place))
-    else:
-        model = checksum_of_file(place) if place is not None and place.is_file() else score.model
-    return {"package": SCORERS.require(score.method).origin, "model": model}
+    place = _path_of(model) if model else None
+    if place is None:
+        return model
+    return digest_model(str(place)) if place.is_dir() else checksum_of_file(place)
+
+
+def _path_of(model: str) -> Path | None:
+    """Return the path of that text; None if this machine has none, or the text cannot be one."""
+    try:
+        place = Path(model).expanduser()
+        return place if place.is_dir() or place.is_file() else None
+    except (OSError, RuntimeError):  # too long, or the home of an unknown user
+        return None
 
 
 class PackageScorer:
@@ -75,7 +89,8 @@ class PackageScorer:
             ConfigError: see `find_scorer`; or it returns no function of one argument.
         """
         self._extension, make = find_scorer(score.method)
-        self._score = make(score.model)
+        with self._extension.calling():
+            self._score = make(score.model)
         self._extension.require_callable(self._score, 1, "returned")
         self._lock = threading.Lock()
 
@@ -85,13 +100,16 @@ class PackageScorer:
         """Implement `Scorer.score`.
 
         Raises:
-            RunError: the package returns another number of scores, or one that is not on the scale.
+            RunError: the package raises an exception, returns another number of scores, or one that is no
+                number or not on the scale.
         """
-        with self._lock:
+        with self._lock, self._extension.calling():
             scores = [float(score) for score in self._score(pairs)]
         if len(scores) != len(pairs):
             raise RunError(f"{self._extension} returned {len(scores)} scores for {len(pairs)} pairs")
-        for pair, score in zip(pairs, scores, strict=True):
-            if score < 0 or score > _HIGHEST:
-                raise RunError(f"{self._extension} returned {score:g} for {pair}; scores are from 0 to 5")
-        return [PairScore(round(score, DECIMALS)) for score in scores]
+        rounded = [round(score, DECIMALS) + 0.0 for score in scores]  # 0.0 makes 0.0 of -0.0
+        for (premise, hypothesis), score, value in zip(pairs, scores, rounded, strict=True):
+            if value < 0 or value > _HIGHEST:
+                pair = f"{premise[:_SHOWN]!r} and {hypothesis[:_SHOWN]!r}"
+                raise RunError(f"{self._extension} returned {score!r} for {pair}; scores are from 0 to 5")
+        return [PairScore(value) for value in rounded]

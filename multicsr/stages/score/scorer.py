@@ -57,7 +57,7 @@ class Scorer(Protocol):
     """A way to score pairs. The result of a pair depends on no other pair, beyond rounding."""
 
     column: str
-    """End of the names of the columns that it fills, one of `COLUMNS`."""
+    """End of the names of the columns that it fills, as `column_of` returns it for the name of the scorer."""
 
     def score(
         self, pairs: Sequence[tuple[str, str]], row_ids: Sequence[str]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from multicsr.config import Config, TrainConfig
-from multicsr.config.training import NEEDS_MASK
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import Progress
 from multicsr.pipeline import full_run
@@ -73,7 +72,7 @@ def variants(
             f"train.objective: {config.train.objective} trains on scores, which the variants of an ablation "
             "lack; set another one"
         )
-    if config.train.objective in NEEDS_MASK and (stages or human is not None):
+    if load_objective(config.train.objective).needs_mask and (stages or human is not None):
         raise ConfigError(
             f"train.objective: {config.train.objective} needs a mask, which the variants without stage 3 and "
             "those of human triplets lack; set another one, or give --no-stages and leave out --human"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from multicsr.config.evaluation import TASK_KINDS
+from multicsr.errors import RunError
 from multicsr.extensions import Extension
 from multicsr.hashing import checksum
 from multicsr.stages.evaluate.kinds.reader import DataFile, FoundTask, Kind, UnusableFiles
@@ -27,13 +28,25 @@ def load_kind(name: str) -> Kind:
     kind = found
 
     def find(files: Sequence[DataFile]) -> Iterator[FoundTask | UnusableFiles]:
-        for each in kind.find(files):
+        with extension.calling():
+            tasks = list(kind.find(files))
+        for each in tasks:
+            _require_result(extension, each, files)
             if isinstance(each, FoundTask):
                 yield replace(each, task=PackageTask(each.task, extension))
             else:
                 yield each
 
     return replace(kind, find=find)
+
+
+def _require_result(extension: Extension, found: object, offered: Sequence[DataFile]) -> None:
+    """Raise RunError unless a kind of a package found a task or unusable files among those offered to it."""
+    if not isinstance(found, FoundTask | UnusableFiles):
+        raise RunError(f"{extension} found {found!r}; a kind finds FoundTask or UnusableFiles")
+    if not found.files or any(file not in offered for file in found.files):
+        names = ", ".join(str(file) for file in found.files) or "no files"
+        raise RunError(f"{extension} found a task in {names}, which were not offered to it")
 
 
 @dataclass(frozen=True)
@@ -55,17 +68,22 @@ class PackageTask:
 
     def describe(self) -> str:
         """Implement `Task.describe`."""
-        return self.task.describe()
+        with self.extension.calling():
+            return self.task.describe()
 
     def texts(self) -> Mapping[Role, Iterable[str]]:
         """Implement `Task.texts`."""
-        return self.task.texts()
+        with self.extension.calling():
+            return self.task.texts()
 
     def digest(self) -> str:
         """Implement `Task.digest`: that of the package's task, and the version of the package."""
-        return checksum(f"{self.extension.origin}\0{self.kind}\0{self.task.digest()}".encode())
+        with self.extension.calling():
+            digest = self.task.digest()
+        return checksum(f"{self.extension.origin}\0{self.kind}\0{digest}".encode())
 
     def measure(self, encode: Encode, similarity: Similarity = Similarity.COSINE, /) -> list[Measurement]:
         """Implement `Task.measure`; the scores get the kind of this task."""
-        found = self.task.measure(encode, similarity)
+        with self.extension.calling():
+            found = list(self.task.measure(encode, similarity))
         return [replace(each, score=each.score.model_copy(update={"kind": self.kind})) for each in found]
