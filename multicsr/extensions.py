@@ -82,7 +82,7 @@ class Extension:
         Args:
             found: what the entry point is, or what it returned.
             num_arguments: the number.
-            verb: `is` or `returned`.
+            verb: words before `no function`, such as `is` or `returned`.
         """
         if not callable(found) or not _takes(found, num_arguments):
             plural = "argument" if num_arguments == 1 else "arguments"

@@ -39,7 +39,7 @@ def load_objective(name: str) -> Objective:
 
 def _require_usable(extension: Extension, objective: Objective) -> None:
     """Raise ConfigError unless columns and functions of an objective are such as the training can use."""
-    if tuple(objective.sentences) not in _SENTENCES:
+    if objective.sentences not in _SENTENCES:
         allowed = " or ".join(map(str, _SENTENCES))
         raise extension.unusable(f"reads the columns {objective.sentences!r}; a training reads {allowed}")
     extension.require_callable(objective.loss, 1, "has as `loss`")
