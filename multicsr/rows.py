@@ -46,7 +46,7 @@ _SCORES = [
     pa.field("contradiction_stated", pa.float32()),
     pa.field("entailment_reply", pa.string()),  # that text, kept so that parsing can be redone
     pa.field("contradiction_reply", pa.string()),
-    pa.field("entailment_model", pa.float32()),  # from an encoder or NLI model; the manifest names it
+    pa.field("entailment_model", pa.float32()),  # from encoder, NLI model or package; the manifest names it
     pa.field("contradiction_model", pa.float32()),
 ]
 

@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 pytest_plugins = [
     "tests.support.s3.fixtures",
+    "tests.support.acme_package",
     "tests.support.inline",
     "tests.support.tiny_encoders",
     "tests.support.tiny_llms",

@@ -63,6 +63,10 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Task of mteb with its data in the cache.")
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further kind of tasks, of another package; may be repeated."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file, as JSON.")] = None,
     out: Annotated[
         list[Path] | None,
@@ -83,7 +87,7 @@ def evaluate(
 
     Prints first which tasks the data hold, and which files are not measured.
     """
-    from multicsr.errors import RunError
+    from multicsr.errors import ConfigError, RunError
     from multicsr.messages.extras import require_extra
     from multicsr.models.resolve import require_models
     from multicsr.stages.evaluate import (
@@ -98,10 +102,14 @@ def evaluate(
         verdicts,
     )
 
+    if kind and not data:
+        raise ConfigError("--kind has no effect without --data")
     require_extra("train", "an evaluation")
     files = outputs(json, out or ())
     require_models(models, "encoder")
-    found = find_tasks(data or (), parse_joins(join or ()), task or (), lets_invalid_pass=True)
+    found = find_tasks(
+        data or (), parse_joins(join or ()), task or (), kinds=kind or (), lets_invalid_pass=True
+    )
     for line in found.describe():
         echo(line)
     known = user_cache() if cache else None

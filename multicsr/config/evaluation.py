@@ -2,10 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.corpus import input_place
+from multicsr.config.extension_names import check_names
 from multicsr.config.section import Count, Fraction, Section
+from multicsr.extensions import ExtensionGroup
+
+TASK_KINDS = ExtensionGroup(
+    "multicsr.tasks",
+    "kind of tasks",
+    (
+        *("sts", "triplets", "retrieval", "changed meaning", "reranking", "transfer"),
+        *("pair classification", "clustering", "positive pairs", "bitext"),
+    ),
+    is_always_on=True,
+)
+"""Kinds of evaluation tasks. The columns of a file decide its kind."""
 
 
 class EvaluateConfig(Section):
@@ -13,6 +26,9 @@ class EvaluateConfig(Section):
 
     data: list[str] = []
     """Labelled files, by path or URI, or directories of them; names and columns decide the kind of task."""
+    kinds: list[str] = []
+    """Further kinds of tasks for `data`: those of other packages, by the names of their entry points. They
+    are offered the files before those that are built in."""
     baseline: bool = True
     """Also measure the encoder as published, and where training starts from a variant of it (`train.layers`,
     `train.pooling`, `train.prompt`) that variant before training."""
@@ -26,6 +42,17 @@ class EvaluateConfig(Section):
     """Share of the premises that are never trained on, chosen by a hash of their id. Their curated triplets
     are a task, `held-out triplets`. It shows whether the encoder learned what the LLM wrote, because the same
     LLM wrote and scored them; it does not show whether the encoder serves its users."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_of_packages(cls, names: list[str]) -> list[str]:
+        return check_names(TASK_KINDS, names)
+
+    @model_validator(mode="after")
+    def _kinds_have_data(self) -> "EvaluateConfig":
+        if self.kinds and not self.data:
+            raise ValueError("kinds has no effect without evaluate.data")
+        return self
 
     @field_validator("data")
     @classmethod

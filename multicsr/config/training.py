@@ -6,12 +6,20 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.corpus import input_place
+from multicsr.config.extension_names import name_in, schema_of
 from multicsr.config.section import Count, Fraction, Section
+from multicsr.extensions import ExtensionGroup
 
 MASKED_OBJECTIVES = ("masked_infonce", "multicsr_reference", "gist")
+"""Built-in objectives that have a mask."""
 NEEDS_MASK = ("multicsr_reference", "gist")
-"""Objectives that cannot do without a mask."""
-"""Objectives that have a mask."""
+"""Built-in objectives that cannot do without a mask."""
+OBJECTIVE_NAMES = ExtensionGroup(
+    "multicsr.objectives",
+    "objective",
+    ("masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "gist", "claif", "clhaif"),
+)
+"""Values of `train.objective`."""
 PoolingMode = Literal["cls", "mean", "first_last", "last_token"]
 """Names of poolings that may replace an encoder's own."""
 
@@ -133,13 +141,12 @@ class TrainConfig(Section):
     """Artifact whose rows are trained on: `curated`, the triplets that curation kept, or `sentences`, all
     sentences of the corpus, for `objective: simcse_unsup`, which reads premises alone. A run then leaves out
     generation and curation, and asks no LLM."""
-    objective: Literal[
-        "masked_infonce", "multicsr_reference", "simcse_unsup", "simcse_sup", "gist", "claif", "clhaif"
-    ] = "masked_infonce"
+    objective: Annotated[str, name_in(OBJECTIVE_NAMES), schema_of(OBJECTIVE_NAMES)] = "masked_infonce"
     """Loss function: `masked_infonce` is MultiCSR Eq. 7; `multicsr_reference` is the loss of the authors'
     public code; `simcse_unsup` uses only premises, with dropout as augmentation; `simcse_sup` is Eq. 5;
     `gist` is that of GISTEmbed (Solatorio 2024), in which P removes what it finds nearer than the positive;
-    `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023)."""
+    `claif` fits cosines to the LLM's scores, `clhaif` weights triplets by them (Cheng et al. 2023). Or an
+    objective of another package, by the name of its entry point."""
     mask: MaskConfig | None = MaskConfig()
     """Mask of false negatives; null: no mask, so that masked_infonce equals supervised SimCSE (Eq. 5)."""
     extra_triplets: list[TripletFile] = []
@@ -259,7 +266,8 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
-        if self.objective not in MASKED_OBJECTIVES and self.mask is not None:
+        is_builtin = self.objective in OBJECTIVE_NAMES.builtin  # a package's is looked at when it is loaded
+        if is_builtin and self.objective not in MASKED_OBJECTIVES and self.mask is not None:
             raise ValueError(f"mask has no effect with objective: {self.objective}; set train.mask to null")
         if self.objective in NEEDS_MASK and self.mask is None:
             raise ValueError(f"objective: {self.objective} needs a mask")

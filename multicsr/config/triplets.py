@@ -1,14 +1,21 @@
 """Settings of stages 1 and 2: contrastive generation, scoring, curation."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.corpus import input_place
+from multicsr.config.extension_names import check_names, name_in, schema_of
 from multicsr.config.section import Count, Fraction, Score, Section
+from multicsr.extensions import ExtensionGroup
 
-ScorerName = Literal["llm_expected", "llm_stated", "encoder", "nli"]
-"""Names of the ways to score a pair of sentences."""
+SCORERS = ExtensionGroup("multicsr.scorers", "scorer", ("llm_expected", "llm_stated", "encoder", "nli"))
+"""Ways to score a pair of sentences."""
+METHODS = replace(SCORERS, builtin=("llm_expected", "llm_stated", "both", "encoder", "nli"))
+"""Values of `score.method`, of which `both` names two scorers."""
+ScorerName = Annotated[str, name_in(SCORERS), schema_of(SCORERS)]
+"""Name of a way to score a pair of sentences: built in, or a package's."""
 
 
 class GenerateConfig(Section):
@@ -45,8 +52,18 @@ class GenerateConfig(Section):
     nodes: dict[str, str] = {}
     """Ray labels of the nodes that may run actors, such as `{multicsr.io/role: generate}`; empty: any
     node."""
+    reject_reasons: list[str] = []
+    """Further reasons to reject a row for its hypotheses: rules of other packages, by the names of their
+    entry points. They are asked in this order, after those that are built in."""
     max_rejected: Fraction = 0.5
     """Maximum fraction of rejected sentences; the job fails if it is exceeded."""
+
+    @field_validator("reject_reasons")
+    @classmethod
+    def _reasons_of_packages(cls, names: list[str]) -> list[str]:
+        from multicsr.config.reject_reasons import REJECT_REASONS  # with the rows, and so pyarrow
+
+        return check_names(REJECT_REASONS, names)
 
     @model_validator(mode="after")
     def _nucleus(self) -> "GenerateConfig":
@@ -64,15 +81,16 @@ class GenerateConfig(Section):
 class ScoreConfig(Section):
     """Stage 2, scoring of premise and hypothesis from 0 to 5, by the LLM itself (MultiCSR Eq. 3) or not."""
 
-    method: Literal["llm_expected", "llm_stated", "both", "encoder", "nli"] = "llm_expected"
+    method: Annotated[str, name_in(METHODS), schema_of(METHODS)] = "llm_expected"
     """`llm_expected`: computed from the LLM's label probabilities in one prefill; `llm_stated`: the number in
     its text; `both`: these two; `encoder`: the cosine of the two sentences under an encoder, 5 * max(cos, 0);
-    `nli`: 5 * (P(entailment) + P(neutral) / 2) of a model for natural language inference."""
+    `nli`: 5 * (P(entailment) + P(neutral) / 2) of a model for natural language inference. Or a scorer of
+    another package, by the name of its entry point."""
     model: str | None = None
     """Model that scores. `nli` requires it: a directory or Hugging Face id of a sequence classifier with the
     labels entailment, neutral and contradiction. `encoder`: a sentence-transformers directory or id; unset:
-    `train.mask.model`, without a mask `train.encoder`. Otherwise another LLM for the same engine, at an
-    endpoint a name; unset: `llm.model`."""
+    `train.mask.model`, without a mask `train.encoder`. A scorer of another package gets the text as it is.
+    Otherwise another LLM for the same engine, at an endpoint a name; unset: `llm.model`."""
     trust_remote_code: bool = False
     """Run code that comes with `model`; for `encoder` and `nli`."""
     max_new_tokens: Count = 8
@@ -102,7 +120,7 @@ class ScoreConfig(Section):
         for name in ("max_new_tokens", "forms"):
             if not self.reads_numbers and name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with method: {self.method}")
-        if self.trust_remote_code and (self.uses_llm or self.model is None):
+        if self.trust_remote_code and (not self.uses_encoder or self.model is None):
             raise ValueError("trust_remote_code has no effect without model and method: encoder or nli")
         return self
 
@@ -110,6 +128,11 @@ class ScoreConfig(Section):
     def uses_llm(self) -> bool:
         """Return True if an LLM scores."""
         return self.method in ("llm_expected", "llm_stated", "both")
+
+    @property
+    def uses_encoder(self) -> bool:
+        """Return True if an encoder or an NLI model scores. Else an LLM does, or a scorer of a package."""
+        return self.method in ("encoder", "nli")
 
     @property
     def reads_labels(self) -> bool:

@@ -31,7 +31,8 @@ class Completion:
 class Rejection:
     """Reason why the LLM has no result for one row; the other rows of the call are unaffected."""
 
-    reason: Reason
+    reason: str
+    """A `Reason`, or the name of the rule of another package."""
     detail: str | None = None
 
 

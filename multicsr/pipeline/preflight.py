@@ -1,7 +1,8 @@
 """Check of what stages need, before the first of them starts: every problem at once, in seconds.
 
 A file or model that a late stage needs is looked for before the LLM is paid for an early one. Nothing heavy
-is imported and no model is loaded. What only a worker on a cluster can see is not looked at.
+is imported, except packages of others that the configuration names, and no model is loaded. What only a
+worker on a cluster can see is not looked at.
 """
 
 import os
@@ -46,7 +47,7 @@ class LabelledSets:
 
     def tasks(self) -> "list[Task]":
         """Return the tasks of `evaluate.data`."""
-        return self._of("evaluate.data", self.config.evaluate.data)
+        return self._of("evaluate.data", self.config.evaluate.data, self.config.evaluate.kinds)
 
     def dev(self) -> "list[Task]":
         """Return the task of `train.dev`."""
@@ -58,10 +59,10 @@ class LabelledSets:
         """Return the tasks of `train.keep`."""
         return self._of("train.keep", self.config.train.keep)
 
-    def _of(self, setting: str, data: Sequence[str]) -> "list[Task]":
+    def _of(self, setting: str, data: Sequence[str], kinds: Sequence[str] = ()) -> "list[Task]":
         from multicsr.stages.evaluate.tasks import find_tasks
 
-        return self._once(setting, lambda: find_tasks(data).tasks if data else [])
+        return self._once(setting, lambda: find_tasks(data, kinds=kinds).tasks if data else [])
 
     def _once(self, setting: str, read: "Callable[[], list[Task]]") -> "list[Task]":
         if setting not in self._read:
@@ -124,7 +125,7 @@ def _require_packages(stage: str, config: Config) -> None:
         require_extra("train", f"the stage {stage}")
     elif stage == "generate":
         _require_llm_packages(config.llm)
-        if not config.score.uses_llm:
+        if config.score.uses_encoder:
             require_extra("train", f"score.method: {config.score.method}")
         if config.score.calibrate is not None:
             require_extra("train", "score.calibrate")
@@ -188,8 +189,12 @@ def _pairs(config: Config) -> None:
 
 
 def _scorer(config: Config) -> None:
-    """Look for the model that scores, if it is another one than the LLM that writes."""
-    if not config.score.uses_llm:
+    """Look for the model or the package that scores, if it is another one than the LLM that writes."""
+    if not (config.score.uses_llm or config.score.uses_encoder):
+        from multicsr.stages.score.by_package import find_scorer
+
+        find_scorer(config.score.method)
+    elif config.score.uses_encoder:
         name, setting = config.scoring_encoder
         located = resolve_model(name, setting)
         _require_encoder(name, setting, config.scorer_runs_code)
@@ -197,6 +202,12 @@ def _scorer(config: Config) -> None:
             check_labels_in(Path(located), name)
     elif config.scoring_llm != config.llm and config.scoring_llm.loads_weights:
         _require_model(locate_llm(config.scoring_llm.model, "score.model"), "score.model")
+
+
+def _reject_reasons(config: Config) -> None:
+    from multicsr.stages.generate.rules_of_packages import PackageRules
+
+    PackageRules(config.generate.reject_reasons)
 
 
 def _calibration(sets: LabelledSets) -> None:
@@ -219,6 +230,13 @@ def _encoder(config: Config) -> None:
     train, setting = config.train, "train.encoder"
     _require_encoder(train.encoder, setting, train.trust_remote_code)
     require_sizes(train.encoder, setting, layers=train.layers, max_length=train.max_length)
+
+
+def _objective(config: Config) -> None:
+    """Import the package of an objective that is not built in, and look at the settings that it needs."""
+    from multicsr.stages.train.objectives.load import check_objective
+
+    check_objective(config.train)
 
 
 def _mask_model(config: Config) -> None:
@@ -290,8 +308,8 @@ def num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input, _languages),
-    "generate": (_prompts, _llm, _pairs, _scorer, _gpus_of_generate),
-    "train": (_encoder, _recipe, _mask_model, _extra_triplets, _gpus_of_train),
+    "generate": (_prompts, _llm, _pairs, _scorer, _reject_reasons, _gpus_of_generate),
+    "train": (_encoder, _recipe, _objective, _mask_model, _extra_triplets, _gpus_of_train),
 }
 """Checks by stage."""
 LOOKS_AT_SETS: dict[str, tuple[Callable[[LabelledSets], object], ...]] = {

@@ -72,7 +72,8 @@ def refresh(config: Config, progress: Progress) -> RefreshRun:
     if config.train.rows == "sentences":
         raise ConfigError("train.rows: a refresh retrains by how many triplets changed; set it to curated")
     require_no_problems(full_run.STAGES, config)
-    tasks = find_tasks(config.evaluate.data)  # read once, so that both models are measured on the same data
+    # Read once, so that both models are measured on the same data.
+    tasks = find_tasks(config.evaluate.data, kinds=config.evaluate.kinds)
     check_tolerances(config, tasks.digests)
     known = full_run.labels_of(config)
     started, began_s = now(), time.monotonic()

@@ -2,21 +2,29 @@
 
 A recipe is a YAML file beside this module with two documents: what it is (`RecipeFacts`), and a configuration
 with comments, which `multicsr recipes copy` writes for the user. Its places for data are examples.
+
+An entry point of the group `multicsr.recipes` names a Python package of another distribution; in its folder
+lies the recipe, a YAML file with the name of the entry point.
 """
 
 import difflib
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from types import ModuleType
 from typing import Annotated
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from multicsr.config import Config, Section
 from multicsr.config.yaml_file import load_yaml
 from multicsr.config_file import build_config
 from multicsr.errors import ConfigError
+from multicsr.extensions import Extension, ExtensionGroup
 
+GROUP = "multicsr.recipes"
+"""Entry points of recipes of other packages."""
 _ENDING = ".yaml"
 _BOUNDARY = "\n---\n"
 """Text between the two documents of a file."""
@@ -49,12 +57,14 @@ class Recipe:
     facts: RecipeFacts
     text: str
     """The configuration as YAML with comments."""
+    origin: str | None = None
+    """Package that the recipe comes from, with its version; None: it is built in."""
 
     def tree(self) -> dict[str, object]:
         """Return the sections of the configuration, newly made."""
         tree, twice = load_yaml(self.text)
         if twice or not isinstance(tree, dict):
-            raise AssertionError(f"recipe {self.name} is no configuration: {twice}")
+            raise ConfigError(f"it is no configuration: {'; '.join(twice) or 'it holds no sections'}")
         return tree
 
     def config(self) -> Config:
@@ -63,22 +73,72 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of all recipes."""
+    """Return the names of all recipes that are built in."""
     names = (file.name for file in files(__name__).iterdir())
     return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
+
+
+def recipes_of_packages() -> dict[str, Extension | ConfigError]:
+    """Return the recipes of other packages, by name, or the error that several have the name.
+
+    Their packages are not imported.
+    """
+    group = _group()
+    return {name: _find(group, name) for name in group.names_of_packages()}
 
 
 def load_recipe(name: str) -> Recipe:
     """Return a recipe.
 
     Raises:
-        ConfigError: there is no recipe with this name.
+        ConfigError: there is no recipe with this name, several packages have it, or that of a package cannot
+            be read.
     """
-    names = recipe_names()
+    group = _group()
+    if (extension := group.named(name)) is not None:
+        return _of_package(extension)
+    names = sorted({*recipe_names(), *group.names_of_packages()})
     if name not in names:
         near = difflib.get_close_matches(name, names, n=_MOST_NEAR, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise ConfigError(f"no recipe {name!r}; {hint}")
-    text = files(__name__).joinpath(f"{name}{_ENDING}").read_text(encoding="utf-8")
-    facts, _, settings = text.partition(_BOUNDARY)
-    return Recipe(name, RecipeFacts.model_validate(yaml.safe_load(facts)), settings)
+    return _read(name, files(__name__))
+
+
+def _group() -> ExtensionGroup:
+    return ExtensionGroup(GROUP, "recipe", recipe_names())
+
+
+def _find(group: ExtensionGroup, name: str) -> Extension | ConfigError:
+    """Return the recipe of a package; the error if several packages have the name."""
+    try:
+        found = group.named(name)
+    except ConfigError as error:
+        return error
+    if found is None:
+        raise AssertionError(f"{name} is no recipe of a package")
+    return found
+
+
+def _of_package(extension: Extension) -> Recipe:
+    """Import the package that holds a recipe, read the recipe, and check it."""
+    module = extension.load()
+    if not isinstance(module, ModuleType) or not hasattr(module, "__path__"):
+        raise extension.unusable("is no Python package, a folder with __init__.py")
+    try:
+        recipe = _read(extension.name, files(module), extension.origin)
+        recipe.config()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise extension.unusable(f"cannot be read: {' '.join(str(error).split())}") from error
+    except ConfigError as error:
+        raise ConfigError(*(f"{extension}: {line}" for line in error.args)) from error
+    return recipe
+
+
+def _read(name: str, folder: Traversable, origin: str | None = None) -> Recipe:
+    """Read the file of a recipe. Its settings are not checked; `Recipe.config` does that."""
+    text = folder.joinpath(f"{name}{_ENDING}").read_text(encoding="utf-8")
+    facts, boundary, settings = text.partition(_BOUNDARY)
+    if not boundary:
+        raise ConfigError("a recipe has two documents, its facts and its settings, with a line --- between")
+    return Recipe(name, RecipeFacts.model_validate(yaml.safe_load(facts)), settings, origin)

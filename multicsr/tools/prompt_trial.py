@@ -10,7 +10,7 @@ from multicsr.pipeline.preflight import require_no_problems
 from multicsr.prompts import load_prompts
 from multicsr.stages.report.collect import StageSummary
 from multicsr.stages.score.intervals import wilson_interval
-from multicsr.tools.preview.advice import JUNK, share_of, stage
+from multicsr.tools.preview.advice import junk_share, stage
 from multicsr.tools.preview.run import STAGES, Preview, preview_sample, read_sample
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TriedSets:
             table.add_column(title, justify="left" if title in ("set", "most frequent reject") else "right")
         for name, each in self._previews.items():
             summary = stage(each, "scored")
-            junk = share_of(summary, *JUNK)
+            junk = junk_share(each)
             low, high = wilson_interval(junk, summary.rows_in)
             separation = each.report.separation
             table.add_row(

@@ -7,7 +7,8 @@ from textwrap import wrap
 from multicsr.config import Config
 from multicsr.config_file import key_paths
 from multicsr.errors import ConfigError
-from multicsr.recipes import Recipe, RecipeFacts, load_recipe, recipe_names
+from multicsr.extensions import Extension
+from multicsr.recipes import Recipe, RecipeFacts, load_recipe, recipe_names, recipes_of_packages
 from multicsr.tools.resolved import Keys, setting_lines, value_as_yaml
 
 _WIDTH = 100
@@ -17,11 +18,20 @@ _OF_THE_USER = frozenset({"name", "store", "input"})
 
 
 def list_recipes() -> Iterator[str]:
-    """Yield name and title of every recipe, one line each."""
-    names = recipe_names()
-    width = max(map(len, names))
-    for name in names:
-        yield f"{name:<{width}}  {load_recipe(name).facts.title}"
+    """Yield name and title of every recipe, one line each.
+
+    Those of other packages come last, with their package instead of the title, so that none is imported. A
+    name that several packages have gets a line with the error.
+    """
+    theirs = recipes_of_packages()
+    lines = {name: load_recipe(name).facts.title for name in recipe_names() if name not in theirs}
+    lines |= {name: _origin_line(found) for name, found in theirs.items()}
+    width = max(map(len, lines))
+    yield from (f"{name:<{width}}  {words}" for name, words in lines.items())
+
+
+def _origin_line(found: Extension | ConfigError) -> str:
+    return f"not usable: {found}" if isinstance(found, ConfigError) else f"of the package {found.origin}"
 
 
 def show_recipe(name: str) -> Iterator[str]:
@@ -87,6 +97,8 @@ def _about(recipe: Recipe) -> Iterator[str]:
     """Yield title, source, and the points of a recipe."""
     facts: RecipeFacts = recipe.facts
     yield f"Recipe {recipe.name}: {facts.title}"
+    if recipe.origin is not None:
+        yield f"Of the package {recipe.origin}"
     for title, points in (
         ("Source", facts.source),
         ("As the source has it", facts.exact),

@@ -22,7 +22,9 @@ CHANGED: Mapping[str, object] = MappingProxyType(
     {
         "generate.prompts": "reference",
         "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
+        "score.method": "llm_stated",
         "train.encoder": str(resolve_model("tinylm", "train.encoder")),
+        "train.objective": "simcse_sup",
     }
 )
 """Other values of settings that must name something that exists."""
@@ -96,11 +98,16 @@ def _every_section() -> Config:
 def _deciding(config: Config) -> dict[str, object]:
     """Return what decides the content of each artifact, besides the artifacts before it."""
     files = {"paths": config.input.paths, "format": config.input.format}
+    generate = config.generate.model_copy(update={"reject_reasons": []})
+    without_rules = config.model_copy(update={"generate": generate})
     filters = config.ingest.model_dump(exclude={"max_rejected"})
     return {
         "sentences": {**reading_settings(config), **filters, **files},
         "hypotheses": writing_settings(config),
-        "scores": scoring_settings(config),
+        "scores": {
+            **scoring_settings(without_rules),
+            "reject_reasons": config.generate.reject_reasons,  # with the versions of their packages
+        },
         "scored": config.evaluate.drop_leaks,  # with the texts of the labelled sets
         "curated": {**config.curate.model_dump(), "calibrate": config.score.calibrate},
         "model": {
@@ -112,7 +119,7 @@ def _deciding(config: Config) -> dict[str, object]:
             "keep": config.train.keep,
             "dev": config.train.dev,
         },
-        "evaluation": config.evaluate.model_dump(include={"data", "baseline"}),
+        "evaluation": config.evaluate.model_dump(include={"data", "kinds", "baseline"}),
     }
 
 

@@ -140,7 +140,7 @@ def test_every_labelled_set_is_read_once(settings, tmp_path, monkeypatch):
     (tmp_path / "keep.tsv").write_text(TRIPLETS)
     read, find, reads = tasks.read_task, tasks.find_tasks, []
     monkeypatch.setattr(tasks, "read_task", lambda path: reads.append(path) or read(path))
-    monkeypatch.setattr(tasks, "find_tasks", lambda data: reads.extend(data) or find(data))
+    monkeypatch.setattr(tasks, "find_tasks", lambda data, kinds: reads.extend(data) or find(data))
     names = [str(tmp_path / name) for name in ("keep.tsv", "test.tsv", "dev.tsv")]
     (tmp_path / "test.tsv").write_text(TRIPLETS)
     config = settings(

@@ -193,7 +193,7 @@ def _without_training(monkeypatch):
     monkeypatch.setattr(refresh_module, "train", train)
     monkeypatch.setattr(refresh_module, "model_fingerprint", model_fingerprint)
     monkeypatch.setattr(refresh_module, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(refresh_module, "find_tasks", lambda data: SimpleNamespace(digests=TASKS))
+    monkeypatch.setattr(refresh_module, "find_tasks", lambda data, kinds: SimpleNamespace(digests=TASKS))
     monkeypatch.setattr(
         full_run,
         "evaluate",

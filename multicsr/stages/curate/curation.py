@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from multicsr.config import Config, CurateConfig, ScorerName
+from multicsr.config import Config, CurateConfig
 from multicsr.errors import ConfigError
 from multicsr.stages.generate.calibrate import read_map
 from multicsr.stages.score.calibration import ScoreMap
-from multicsr.stages.score.scorer import COLUMNS, scorer_named, stored_name
+from multicsr.stages.score.scorer import column_of, scorer_named, stored_name
 from multicsr.storage.manifest import Manifest
 from multicsr.storage.store import Store
 
@@ -17,15 +17,15 @@ from multicsr.storage.store import Store
 class Curation(CurateConfig):
     """Settings of curation with the score that decides, and with the map that calibrates it."""
 
-    score: ScorerName = "llm_expected"
-    """Score that is compared with the thresholds."""
+    score: str = "llm_expected"
+    """Score that is compared with the thresholds; a package that made it may be gone since."""
     calibration: ScoreMap | None = None
     """Map that scores pass before they are compared; None: they are compared as they are."""
 
     @property
     def column(self) -> str:
         """Return the end of the names of the columns with the scores a and b."""
-        return COLUMNS[self.score]
+        return column_of(self.score)
 
     @classmethod
     def of(cls, config: Config, store: Store, scored: Manifest) -> "Curation":

@@ -53,7 +53,9 @@ def labelled_texts(config: Config) -> KnownTexts | None:
 def _read(config: Config) -> KnownTexts | None:
     tasks: dict[str, Task] = {}
     if config.evaluate.data:
-        tasks |= {task.name: task for task in find_tasks(config.evaluate.data).tasks}
+        tasks |= {
+            task.name: task for task in find_tasks(config.evaluate.data, kinds=config.evaluate.kinds).tasks
+        }
     if config.train.dev is not None:
         tasks["train.dev"] = read_task(config.train.dev)
     return known_texts(tasks) if tasks else None

@@ -80,7 +80,11 @@ def evaluate_run(
             "evaluate.data is empty: name files with labels, or directories of them; or hold triplets out of "
             "the training with evaluate.held_out"
         )
-    tasks = found or (find_tasks(config.evaluate.data) if config.evaluate.data else FoundTasks([], {}))
+    tasks = found or (
+        find_tasks(config.evaluate.data, kinds=config.evaluate.kinds)
+        if config.evaluate.data
+        else FoundTasks([], {})
+    )
     settings = _settings(config, model, tasks)
     if held_out_share(model):
         settings["held_out"] = snapshot.manifest("curated").fingerprint

@@ -12,6 +12,7 @@ from multicsr.errors import ConfigError
 from multicsr.labelled_files import PAIR_COLUMNS, SUFFIXES, TRIPLET_COLUMNS, file_stem, is_json_lines
 from multicsr.messages.terminal import one_line
 from multicsr.stages.evaluate.kinds import KINDS
+from multicsr.stages.evaluate.kinds.of_packages import load_kind
 from multicsr.stages.evaluate.kinds.reader import DataFile, FoundTask
 from multicsr.stages.evaluate.kinds.retrieval_files import is_part
 from multicsr.stages.evaluate.kinds.splits import other_splits
@@ -79,6 +80,7 @@ def find_tasks(
     joins: Mapping[str, Sequence[str]] | None = None,
     mteb: Sequence[str] = (),
     *,
+    kinds: Sequence[str] = (),
     lets_invalid_pass: bool = False,
 ) -> FoundTasks:
     """Read every task in files and directories, and tasks of mteb.
@@ -88,17 +90,18 @@ def find_tasks(
             its path below that directory.
         joins: STS tasks to add: name -> names of the tasks whose pairs are concatenated.
         mteb: names of tasks of mteb, whose data are in its cache.
+        kinds: names of kinds of other packages, which are offered the files before those that are built in.
         lets_invalid_pass: return invalid files in `unusable` if there is a valid one.
 
     Raises:
         ConfigError: a path is missing, files are invalid (one line for each), two tasks have the same name, a
-            join names an unknown task, a task of mteb cannot be read, or there is no task.
+            join names an unknown task, a task of mteb or a package cannot be read, or there is no task.
     """
     if not data and not mteb:
         raise ConfigError("there is nothing to measure: give files or directories, or tasks of mteb")
     files = list(_files(data))
     members = frozenset(chain.from_iterable((joins or {}).values()))
-    found, skipped, unusable = _read(files, members)
+    found, skipped, unusable = _read(files, members, kinds)
     if unusable and not (lets_invalid_pass and (found or mteb)):
         raise ConfigError(*unusable.values())
     tasks: dict[str, Task] = {}
@@ -139,7 +142,7 @@ _LAYOUTS = (
 
 
 def _read(
-    files: Sequence[DataFile], members: Container[str] = ()
+    files: Sequence[DataFile], members: Container[str] = (), kinds: Sequence[str] = ()
 ) -> tuple[list[FoundTask], dict[str, str], dict[str, str]]:
     """Return the tasks in the order of their files, and the files left out and the unusable ones with the
     reasons.
@@ -147,12 +150,13 @@ def _read(
     Args:
         files: the files.
         members: names of the tasks that joined tasks consist of.
+        kinds: names of kinds of other packages.
     """
     tasks: list[FoundTask] = []
     skipped: dict[str, str] = {}
     unusable = {file.name: problem for file in files if (problem := _unreadable(file))}
     rest = [file for file in files if file.name not in unusable]
-    for kind in KINDS:
+    for kind in (*map(load_kind, kinds), *KINDS):
         for found in kind.find(rest):
             if isinstance(found, FoundTask):
                 tasks.append(found)

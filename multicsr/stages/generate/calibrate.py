@@ -12,8 +12,10 @@ import numpy as np
 from pydantic import JsonValue, TypeAdapter
 
 from multicsr.config import Config, ScorerName
+from multicsr.config.packages import parts_of_generation
 from multicsr.errors import ConfigError
 from multicsr.execution.pool import Pool, map_items
+from multicsr.extensions import checked_first
 from multicsr.labelled_files import ScoredPairs
 from multicsr.llm.base import Rejection
 from multicsr.observability.progress import Progress
@@ -21,7 +23,7 @@ from multicsr.stages.generate.llm_cache import CacheKey
 from multicsr.stages.generate.writing import config_for_workers
 from multicsr.stages.score.calibration import ScoreMap, fit_map, read_pairs
 from multicsr.stages.score.load import load_scorers, load_scoring_engine
-from multicsr.stages.score.scorer import COLUMNS, DECIMALS
+from multicsr.stages.score.scorer import DECIMALS, column_of
 from multicsr.storage.manifest import fingerprint
 from multicsr.storage.store import Store
 
@@ -101,14 +103,15 @@ def _score(config: Config, pairs: ScoredPairs) -> np.ndarray:
     pool = Pool(1, generate.cpus_per_actor, generate.gpus_per_actor, generate.nodes)
     texts = list(zip(pairs.sentences1, pairs.sentences2, strict=True))
     worker_config = config_for_workers(config)
-    [scores] = map_items("generate", lambda: pair_scorer(worker_config), [texts], pool)
+    make = checked_first(parts_of_generation(config), lambda: pair_scorer(worker_config))
+    [scores] = map_items("generate", make, [texts], pool)
     return np.array([np.nan if score is None else round(score, DECIMALS) for score in scores])
 
 
 def pair_scorer(config: Config) -> Callable[[Sequence[tuple[str, str]]], list[float | None]]:
     """Load the scorer whose scores decide; return the function that scores pairs with it."""
     engine = load_scoring_engine(config)
-    column = COLUMNS[config.deciding_score]
+    column = column_of(config.deciding_score)
     scorer = next(each for each in load_scorers(config, engine) if each.column == column)
     size = (engine.batch_size if engine else None) or config.generate.batch_size
 

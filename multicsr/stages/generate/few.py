@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from multicsr.config import Config
+from multicsr.config.packages import parts_of_generation
 from multicsr.execution.pool import map_items
+from multicsr.extensions import checked_first
 from multicsr.observability.progress import Progress
 from multicsr.stages.generate.costs import budget_spent
 from multicsr.stages.generate.fingerprint import result_settings
@@ -88,9 +90,8 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
     worker_config, pool = config_for_workers(config), llm_pool(config, actors=1)
-    for rows, amounts in map_items(
-        "generate", lambda: _writer(worker_config, store, cache_key), list(_cut(missing, cached)), pool
-    ):
+    make = checked_first(parts_of_generation(config), lambda: _writer(worker_config, store, cache_key))
+    for rows, amounts in map_items("generate", make, list(_cut(missing, cached)), pool):
         tables.append(rows)
         counters.update(amounts)
         progress.advance(len(rows))

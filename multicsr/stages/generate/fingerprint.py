@@ -13,6 +13,9 @@ from multicsr.models.llm_weights import digest_llm
 from multicsr.models.resolve import digest_model, identify_weights
 from multicsr.prompts import PromptSet, load_prompts
 from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
+from multicsr.stages.generate.llm_cache import ADDED
+from multicsr.stages.generate.rules_of_packages import deciding_rules
+from multicsr.stages.score.by_package import deciding_package
 from multicsr.stages.score.expected import EXPECTATION
 from multicsr.stages.score.parse import HIGHEST, OTHER_SCALES, PARSER
 from multicsr.stages.score.scorer import MODEL_SCORES, stored_name
@@ -58,19 +61,22 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
 def scoring_settings(config: Config) -> dict[str, JsonValue]:
     """Return the settings that decide the scores of given hypotheses, besides the model that wrote them."""
     method = stored_name(config.score.method)
-    if not config.score.uses_llm:
+    added = deciding_rules(config.generate.reject_reasons)
+    rules_of_texts: dict[str, JsonValue] = {
+        "hypotheses": HYPOTHESIS_RULES,
+        **({ADDED: [*added]} if added else {}),
+    }
+    if config.score.uses_encoder:
         name, setting = config.scoring_encoder
         pooled = {} if config.scoring_pooling is None else {"pooling": config.scoring_pooling}
         return {
             "score": {"method": method, "prompt": config.scoring_prompt, **pooled},
             "weights": identify_weights(name, setting),
-            "rules": {"hypotheses": HYPOTHESIS_RULES, method: MODEL_SCORES},
+            "rules": {**rules_of_texts, method: MODEL_SCORES},
         }
-    rules: dict[str, JsonValue] = {
-        "hypotheses": HYPOTHESIS_RULES,
-        "stated": PARSER,
-        "expected": EXPECTATION,
-    }
+    if not config.score.uses_llm:
+        return {"score": {"method": method, **deciding_package(config.score)}, "rules": rules_of_texts}
+    rules: dict[str, JsonValue] = {**rules_of_texts, "stated": PARSER, "expected": EXPECTATION}
     is_exact = config.llm.loads_weights or (config.llm.engine == "openai" and config.generate.omega > 0)
     if is_exact and config.score.reads_labels:
         rules["labels"] = LABEL_SPELLINGS  # other scores stay valid: those of an endpoint were paid for

@@ -5,6 +5,7 @@ fault of its hypotheses.
 """
 
 import re
+from collections.abc import Sequence
 
 from multicsr.llm.base import Rejection
 from multicsr.prompts import PromptSet
@@ -14,6 +15,7 @@ from multicsr.stages.generate.comparison import comparable, is_beginning, is_cop
 from multicsr.stages.generate.demonstrations import demonstrations
 from multicsr.stages.generate.languages import ENGLISH_TAGS, other_language, primary_tag
 from multicsr.stages.generate.phrases import find_declining, find_talk
+from multicsr.stages.generate.rules_of_packages import PackageRules
 
 HYPOTHESIS_RULES = 4
 """Version of the rules, of cleaning and of judging; raise it with every change of what they decide. It is
@@ -32,6 +34,7 @@ JUDGED = (
     Reason.SAME_HYPOTHESES,
 )
 """Reasons that follow from the texts alone, so that existing hypotheses can be checked again."""
+_ORDER: dict[str, int] = {reason: place for place, reason in enumerate(JUDGED)}
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")
 """Control characters that are not white space, U+FFFD (bytes that are no text), and noncharacters."""
 _LETTER = re.compile(r"[^\W\d_]")
@@ -41,17 +44,28 @@ _ITEM = re.compile(r"(?:^|[\r\n]|(?<=[.!?;:] ))\s*(?:[-*•–]|\(?(?:\d{1,2}|[a
 
 
 class HypothesisRules:
-    """The rules for the hypotheses that were written with one prompt set."""
+    """The rules for the hypotheses that were written with one prompt set, and those of other packages."""
 
-    def __init__(self, prompts: PromptSet) -> None:
+    def __init__(self, prompts: PromptSet, reject_reasons: Sequence[str] = ()) -> None:
+        """Prepare the rules.
+
+        Args:
+            prompts: the prompt set.
+            reject_reasons: names of rules of other packages.
+
+        Raises:
+            ConfigError: see `PackageRules`.
+        """
         self._demonstrations = demonstrations(prompts)
+        self._of_packages = PackageRules(reject_reasons)
 
     def rejection(
         self, premise: str, language: str, hypotheses: dict[str, tuple[str, CleanedText]]
     ) -> Rejection | None:
         """Return the reason to reject a row by its hypotheses alone, or None.
 
-        If several reasons apply, the first one in the order of `JUDGED` is returned.
+        If several reasons apply, the first one in the order of `JUDGED` is returned; those of packages
+        come last.
 
         Args:
             premise: the premise.
@@ -59,14 +73,17 @@ class HypothesisRules:
             hypotheses: the raw and the cleaned text of each hypothesis, by its name.
         """
         found = [
-            (JUDGED.index(rejection.reason), rejection)
+            (_ORDER[rejection.reason], rejection)
             for name, (raw, cleaned) in hypotheses.items()
             if (rejection := self._judge(name, premise, language, raw, cleaned.text))
         ]
         if found:
             return min(found, key=lambda each: each[0])[1]
         forms = {comparable(cleaned.text) for _, cleaned in hypotheses.values()}
-        return Rejection(Reason.SAME_HYPOTHESES) if len(forms) < len(hypotheses) else None
+        if len(forms) < len(hypotheses):
+            return Rejection(Reason.SAME_HYPOTHESES)
+        texts = {name: cleaned.text for name, (_, cleaned) in hypotheses.items()}
+        return self._of_packages.rejection(premise, language, texts)
 
     def _judge(self, name: str, premise: str, language: str, raw: str, text: str) -> Rejection | None:
         """Return the first reason against one hypothesis; the detail names hypothesis and evidence."""

@@ -34,6 +34,8 @@ LLM_SCHEMA = "2"
 that no other change makes the LLM write again."""
 _RULES_MARK = "r"
 """Letter before the version of the rules for hypotheses in the name of a folder; no hash has it."""
+ADDED = "hypotheses of packages"
+"""Key of the rules of other packages among the rules of scoring."""
 _UNSCORED = "unscored"
 """Name used in place of a scoring hash for hypotheses without scores."""
 _NAME = re.compile(r"/([0-9a-f]{32})-([0-9a-f]{32})-[0-9a-f]{32}-[0-9a-f]{32}\.parquet$")
@@ -222,13 +224,17 @@ class LLMCache:
         return CachedRange(span, tuple(source for source in self._sources if source.span.meets(span)))
 
 
-def _without_rules(scoring: JsonValue) -> tuple[JsonValue, JsonValue]:
-    """Return the settings of scoring without the version of the rules for hypotheses, and this version."""
+def _without_rules(scoring: JsonValue) -> tuple[JsonValue, str]:
+    """Return the settings of scoring without the rules for hypotheses, and the version of these rules.
+
+    With rules of other packages the version has a hash of their names and versions.
+    """
     rules = scoring.get("rules") if isinstance(scoring, dict) else None
     if not isinstance(scoring, dict) or not isinstance(rules, dict) or "hypotheses" not in rules:
-        return scoring, 0
-    others = {name: version for name, version in rules.items() if name != "hypotheses"}
-    return {**scoring, "rules": others}, rules["hypotheses"]
+        return scoring, "0"
+    others = {name: version for name, version in rules.items() if name not in ("hypotheses", ADDED)}
+    added = f".{fingerprint({ADDED: rules[ADDED]})}" if ADDED in rules else ""
+    return {**scoring, "rules": others}, f"{rules['hypotheses']}{added}"
 
 
 def _untaken_folders(store: Store, entries: Iterable[FileEntry]) -> dict[str, CacheKey]:

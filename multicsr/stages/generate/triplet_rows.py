@@ -34,7 +34,7 @@ class HypothesisInProgress:
     reply: str | None = None
     """Reply of the LLM from which the stated score was read."""
     model: float | None = None
-    """Score of an encoder or NLI model."""
+    """Score of an encoder, an NLI model or a package."""
 
     def clean(self, raw: str, premise: str) -> CleanedText:
         """Set the raw text and the text after cleaning; return what cleaning did."""
@@ -91,7 +91,7 @@ class TripletInProgress:
             "omega": self.omega,
             "prompts": self.prompts,
             "llm": self.llm,
-            "reason": self.rejection.reason.value if self.rejection else None,
+            "reason": str(self.rejection.reason) if self.rejection else None,
             "detail": self.rejection.detail if self.rejection else None,
         }
 

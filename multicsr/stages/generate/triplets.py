@@ -49,7 +49,7 @@ class TripletStage:
         self._config = config
         self._prompts = load_prompts(config.generate.prompts)
         self._prompts_of = cache(self._prompts.for_language)
-        self._rules = HypothesisRules(self._prompts)
+        self._rules = HypothesisRules(self._prompts, config.generate.reject_reasons)
         self._engine = load_engine(config)
         self._scoring_engine = load_scoring_engine(config, self._engine)
         self._score = TripletScorer(load_scorers(config, self._scoring_engine))

@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multicsr.config import Config, LLMConfig
+from multicsr.config.packages import parts_of_generation
 from multicsr.errors import BudgetSpent, RunError
 from multicsr.execution.pool import Pool, map_items
 from multicsr.execution.shard_report import ShardReport, count_reasons
+from multicsr.extensions import checked_first
 from multicsr.prompts import prompts_for_workers
 from multicsr.rows import WRITTEN, Reason
 from multicsr.stages.generate.leaked import is_clean
@@ -58,9 +60,10 @@ def write_shards(
     config = config_for_workers(config.model_copy(update={"llm": llm}))
     pool = llm_pool(config, config.generate.actors)
     gpus = config.generate.gpus_per_actor
-    return map_items(
-        "generate", lambda: writer(store, cache_key, TripletStage(config), gpus, dropped), todo, pool
+    make = checked_first(
+        parts_of_generation(config), lambda: writer(store, cache_key, TripletStage(config), gpus, dropped)
     )
+    return map_items("generate", make, todo, pool)
 
 
 def config_for_workers(config: Config) -> Config:

@@ -31,7 +31,7 @@ from multicsr.stages.report.statistics import (
     ScoreCounts,
 )
 from multicsr.stages.report.training import TrainingReport, read_training
-from multicsr.stages.score.scorer import COLUMNS, scorer_named
+from multicsr.stages.score.scorer import column_of, scorer_named
 from multicsr.storage.manifest import Manifest, iter_rejects, iter_tables
 from multicsr.storage.refresh_log import RefreshRun, refresh_runs
 from multicsr.storage.store import Store
@@ -253,7 +253,7 @@ class _RowStatistics:
     """
 
     def __init__(self, scorer: ScorerName) -> None:
-        column = COLUMNS[scorer]
+        column = column_of(scorer)
         self.columns = {*_COLUMNS, f"entailment_{column}", f"contradiction_{column}"}
         self.scores = ScoreCounts(scorer, column)
         self.prompts = PromptCounts()
@@ -316,7 +316,7 @@ def _scorer(scored: Manifest | None, curation: Curation | None) -> ScorerName:
     if curation is not None:
         return curation.score
     made = scorer_named(method_of(scored.settings) or "") if scored else ""
-    return next((name for name in COLUMNS if name == made), "llm_expected")
+    return "llm_expected" if made in ("", "both") else made
 
 
 def _sigma(model: Manifest | None) -> float | None:

@@ -7,6 +7,7 @@ from multicsr.llm.base import Engine
 from multicsr.llm.load import load_engine
 from multicsr.prompts import load_prompts
 from multicsr.stages.score.by_llm import ExpectedScorer, StatedScorer
+from multicsr.stages.score.by_package import PackageScorer
 from multicsr.stages.score.scorer import Scorer
 
 
@@ -35,10 +36,12 @@ def load_scorers(config: Config, engine: Engine | None) -> Sequence[Scorer]:
         engine: what `load_scoring_engine` returned.
 
     Raises:
-        ConfigError: a model cannot be loaded as configured.
+        ConfigError: a model or a package cannot be loaded as configured.
     """
-    if engine is None:
+    if config.score.uses_encoder:
         return [_model_scorer(config)]
+    if engine is None:
+        return [PackageScorer(config.score)]
     prompts = load_prompts(config.generate.prompts)
     expected = ExpectedScorer(engine, prompts)
     stated = StatedScorer(engine, prompts, config.score)

@@ -7,14 +7,15 @@ from typing import Protocol
 from multicsr.config import ScorerName
 from multicsr.llm.base import Rejection
 
-COLUMNS: dict[ScorerName, str] = {
+COLUMNS: dict[str, str] = {
     "llm_expected": "expected",
     "llm_stated": "stated",
     "encoder": "model",
     "nli": "model",
 }
 """Names of scorers -> ends of the names of their two columns, such as `entailment_expected`. Encoder and NLI
-model share a pair, because an artifact has the scores of at most one of them."""
+model share a pair, because an artifact has the scores of at most one of them; so does a scorer of a package
+(`column_of`)."""
 DECIMALS = 4
 """Decimals to which scores are rounded. They are stored as float32, in which 3.3 is slightly less than 3.3;
 rounded, it passes alpha = 3.3."""
@@ -23,6 +24,11 @@ MODEL_SCORES = 1
 _STORED: dict[str, str] = {"llm_expected": "expected", "llm_stated": "stated"}
 """Names of scorers -> names in the settings of artifacts, where they differ: results that an LLM was paid for
 stay valid under the names that they were stored with."""
+
+
+def column_of(name: ScorerName) -> str:
+    """Return the end of the names of the columns of a scorer, which may be one of a package."""
+    return COLUMNS.get(name, "model")
 
 
 def stored_name(name: str) -> str:
@@ -51,7 +57,7 @@ class Scorer(Protocol):
     """A way to score pairs. The result of a pair depends on no other pair, beyond rounding."""
 
     column: str
-    """End of the names of the columns that it fills, one of `COLUMNS`."""
+    """End of the names of the columns that it fills, as `column_of` returns it for the name of the scorer."""
 
     def score(
         self, pairs: Sequence[tuple[str, str]], row_ids: Sequence[str]

@@ -11,6 +11,7 @@ from multicsr.stages.evaluate import find_tasks, read_task
 from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.stages.train.data.extra_rows import digest_triplets
 from multicsr.stages.train.data.index import Index
+from multicsr.stages.train.objectives.load import package_of_objective
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.storage.manifest import fingerprint
 
@@ -135,6 +136,8 @@ def deciding_rows(config: Config, known: KnownTexts | None = None) -> dict[str, 
 def deciding_settings(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the settings of `train` that decide the model, with those that depend on the encoder.
 
+    They include the version of the package that an objective comes from, if it is not built in.
+
     Raises:
         ConfigError: see `resolve_recipe`.
     """
@@ -144,10 +147,12 @@ def deciding_settings(config: TrainConfig) -> dict[str, JsonValue]:
     }
     set_files = {name for name in BY_CONTENT_IF_SET if getattr(config, name) is not None}
     unset_of_mask = {name for name in IF_SET_OF_MASK if getattr(config.mask, name, None) is None}
-    return config.model_dump(
+    settings: dict[str, JsonValue] = config.model_dump(
         mode="json",
         exclude={
             **dict.fromkeys(NO_RESULT | BY_CONTENT | set_files | at_default, True),
             "mask": NO_RESULT_OF_MASK | unset_of_mask,
         },
     )
+    package = package_of_objective(config.objective)
+    return settings if package is None else {**settings, "objective_package": package}

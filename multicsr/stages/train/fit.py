@@ -17,7 +17,7 @@ from multicsr.stages.train.job import FitResult, TrainingJob
 from multicsr.stages.train.loop import run_training
 from multicsr.stages.train.mask_model.model import InsideEmbedder, MaskModel
 from multicsr.stages.train.monitoring.dev_evaluation import InsideEvaluator
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import check_objective, load_objective
 from multicsr.stages.train.recipe import resolve_recipe
 from multicsr.stages.train.services import TrainingServices
 from multicsr.storage.store import Store
@@ -47,12 +47,13 @@ def fit(
         ConfigError: a model or dev file cannot be used, or the triplets do not fill a batch.
         RunError: the table is broken, a loss or gradient is not finite, or the disk is full.
     """
+    check_objective(config)
     config = resolve_recipe(config)
     parts = [digest_rows(triplets, config.objective)]
     if config.extra_triplets:
         labelled = triplets_table(config.extra_triplets)
         parts.append(digest_labelled(labelled, config.objective))
-        columns = ["row_id", *OBJECTIVES[config.objective].sentences]
+        columns = ["row_id", *load_objective(config.objective).sentences]
         tables = [triplets.select(columns), labelled.select(columns)]
         triplets = pa.concat_tables(tables, promote_options="default")
     index = join_index(parts)

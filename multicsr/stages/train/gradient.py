@@ -16,7 +16,8 @@ from multicsr.stages.train import distributed
 from multicsr.stages.train.batches import LossBatch
 from multicsr.stages.train.data.loader import Batch, Chunk
 from multicsr.stages.train.engines.base import TrainEngine
-from multicsr.stages.train.objectives.losses import OBJECTIVES, LossInputs, mean_over_widths
+from multicsr.stages.train.objectives.load import load_objective
+from multicsr.stages.train.objectives.losses import LossInputs, mean_over_widths
 
 _SHORTEST = 1e-6
 """Length below which a vector counts as zero. Encoders give lengths of 1 to 30; float32 has seven digits."""
@@ -39,7 +40,7 @@ class Gradients:
     def __init__(self, config: TrainConfig, engine: TrainEngine) -> None:
         """Set up the computation for the objective of `config`."""
         self._config, self._engine = config, engine
-        self._objective = OBJECTIVES[config.objective]
+        self._objective = load_objective(config.objective)
 
     def add(self, ready: LossBatch, signal: float = 0) -> BatchLoss:
         """Add the gradient of a global batch, divided by `accumulate`. All workers call this method together.

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from multicsr.artifacts import LABELLED_ROWS, LOG, DevScore, Step, parse_log
 from multicsr.config import Config
+from multicsr.config.packages import parts_of_training
 from multicsr.errors import ConfigError, RunError
 from multicsr.execution.materialise import Artifact, materialise
 from multicsr.execution.outcome import Outcome
@@ -47,7 +48,7 @@ from multicsr.stages.train.fingerprint import (
     num_triplets,
 )
 from multicsr.stages.train.monitoring.log_follower import followed_in
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.recipe import resolved
 from multicsr.stages.train.worker import INDEX, LABELLED_INDEX, TrainedModel, TrainingTask, work
 from multicsr.storage.collected import unused
@@ -253,10 +254,13 @@ def _make_indexes(
     """Write the index of all rows into the folder of the training, and return the counters of their leaks."""
     objective = config.train.objective
     columns = ["row_id", *columns_of(objective)]
-    texts_read = ["row_id", *OBJECTIVES[objective].sentences]
+    texts_read = ["row_id", *load_objective(objective).sentences]
+    packages = parts_of_training(config.train)
 
     def curated_part(entry: FileEntry) -> tuple[pa.Table, Leaks]:
         """Return the part of the index of a curated file."""
+        for package in packages:
+            package.require_same()
         rows = store.read_table(entry, columns)
         texts = rows.select(texts_read)
         held_out, drops = config.evaluate.held_out, config.evaluate.drop_leaks
@@ -265,6 +269,8 @@ def _make_indexes(
 
     def labelled_part(entry: FileEntry) -> tuple[pa.Table, Leaks]:
         """Return the part of the index of a labelled file, of which no row is held out."""
+        for package in packages:
+            package.require_same()
         rows = store.read_table(entry)
         texts = with_negatives(rows).select(texts_read)
         reason_R, leaks = withheld_reasons(texts, 0.0, known, config.evaluate.drop_leaks)
@@ -333,6 +339,7 @@ def _run_workers(
         snapshot=snapshot,
         key=key,
         start=start,
+        packages=parts_of_training(config.train),
         labelled=labelled,
         folder=Path.cwd(),
     )

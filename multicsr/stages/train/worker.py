@@ -16,6 +16,7 @@ from multicsr.errors import MulticsrError
 from multicsr.execution.outcome import Outcome
 from multicsr.execution.stage_runner import finished
 from multicsr.execution.working_directory import enter_directory
+from multicsr.extensions import PinnedPart
 from multicsr.observability.progress import Progress, SilentProgress
 from multicsr.stages.train.failures import Failures
 from multicsr.storage.manifest import Manifest, read_manifest
@@ -41,6 +42,8 @@ class TrainingTask(TypedDict):
     """Fingerprint of the model that the training makes."""
     start: str | None
     """Fingerprint of the model that is trained further; None: `train.encoder` is trained."""
+    packages: list[PinnedPart]
+    """The objective if it is one of a package, as the driver has it."""
     labelled: list[FileEntry]
     """Files of the labelled triplets of `train.extra_triplets`."""
     folder: Path
@@ -130,6 +133,8 @@ def _train(task: TrainingTask, progress: Progress) -> TrainedModel:
     from multicsr.stages.train.workspace import Workspace
 
     config, store = task["config"], task["store"]
+    for part in task["packages"]:
+        part.require_same()
     enter_directory(str(task["folder"]))
     threads = max(1, int(config.train.cpus_per_worker))
     torch.set_num_threads(threads)

@@ -11,14 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from multicsr.config import Config, TrainConfig
-from multicsr.config.training import NEEDS_MASK
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import Progress
 from multicsr.pipeline import full_run
 from multicsr.stages.evaluate import TripletTask, read_task
 from multicsr.stages.evaluate.run import is_variant
 from multicsr.stages.train.data.extra_rows import triplets_table
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.recipe import resolved
 from multicsr.storage.manifest import Manifest, iter_tables
 from multicsr.storage.store import Store
@@ -68,12 +67,12 @@ def variants(
     """
     if config.train.rows == "sentences":
         raise ConfigError("train.rows: an ablation compares trainings on triplets; set it to curated")
-    if OBJECTIVES[config.train.objective].uses_scores:
+    if load_objective(config.train.objective).uses_scores:
         raise ConfigError(
             f"train.objective: {config.train.objective} trains on scores, which the variants of an ablation "
             "lack; set another one"
         )
-    if config.train.objective in NEEDS_MASK and (stages or human is not None):
+    if load_objective(config.train.objective).needs_mask and (stages or human is not None):
         raise ConfigError(
             f"train.objective: {config.train.objective} needs a mask, which the variants without stage 3 and "
             "those of human triplets lack; set another one, or give --no-stages and leave out --human"

@@ -189,7 +189,7 @@ def _texts(result: tuple[Completion, Completion] | Rejection) -> Iterator[Row]:
     """Yield the two sentences of a result, or why there is none in their place."""
     for completion in (result, result) if isinstance(result, Rejection) else result:
         if isinstance(completion, Rejection):
-            yield {"text": "", "reason": completion.reason.value}
+            yield {"text": "", "reason": str(completion.reason)}
             continue
         cleaned = clean(completion.text, "")
         if completion.finished or cleaned.is_complete:

@@ -12,7 +12,7 @@ from multicsr.stages.ingest.words import count_words
 from multicsr.stages.report.collect import StageSummary
 from multicsr.tools.preview.run import Preview
 
-JUNK = frozenset({*JUDGED, Reason.REPEATED_HYPOTHESIS})
+_JUNK = frozenset({*JUDGED, Reason.REPEATED_HYPOTHESIS})
 """Reasons that follow from the texts of hypotheses: what the LLM wrote is no usable sentence."""
 _MANY = 0.1
 """Share of the records or rows above which one reason is worth a line of advice."""
@@ -37,7 +37,12 @@ def stage(preview: Preview, artifact: str) -> StageSummary:
     return {each.artifact: each for each in preview.report.stages}[artifact]
 
 
-def share_of(summary: StageSummary, *reasons: Reason) -> float:
+def junk_share(preview: Preview) -> float:
+    """Return the share of the rows whose hypotheses are no usable sentences, for rules of packages too."""
+    return share_of(stage(preview, "scored"), *_JUNK, *preview.config.generate.reject_reasons)
+
+
+def share_of(summary: StageSummary, *reasons: str) -> float:
     """Return the share of a stage's rows that were rejected for one of these reasons."""
     rows = sum(rows for reason, rows in summary.rejected if reason in reasons)
     return rows / max(summary.rows_in, 1)
@@ -87,7 +92,7 @@ def _records(preview: Preview) -> Iterator[str]:
 
 def _writing(preview: Preview) -> Iterator[str]:
     generate = stage(preview, "scored")
-    if (share := share_of(generate, *JUNK)) > _MUCH_JUNK:
+    if (share := junk_share(preview)) > _MUCH_JUNK:
         yield (
             f"{share:.0%} of what the LLM writes is junk: take other generate.prompts, or a larger or "
             "instruction-tuned llm.model"

@@ -9,7 +9,7 @@ from multicsr.stages.report.collect import Rejected, StageSummary
 from multicsr.stages.report.lexical_bias import MIN_ROWS, LexicalBias, WordUse
 from multicsr.stages.report.statistics import SampledRow
 from multicsr.stages.score.intervals import wilson_interval
-from multicsr.tools.preview.advice import JUNK, advice, share_of, stage
+from multicsr.tools.preview.advice import advice, junk_share, stage
 from multicsr.tools.preview.run import Preview
 
 _WORDS_SHOWN = 5
@@ -95,7 +95,7 @@ def _leaks(preview: Preview) -> Iterator[str]:
 
 def _figures(preview: Preview) -> Iterator[str]:
     generate = stage(preview, "scored")
-    junk = share_of(generate, *JUNK)
+    junk = junk_share(preview)
     low, high = wilson_interval(junk, generate.rows_in)
     yield _figure("junk", f"{junk:.0%} of the rows (95% interval {low:.0%} to {high:.0%})")
     separation = preview.report.separation

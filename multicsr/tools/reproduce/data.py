@@ -58,7 +58,7 @@ class TripletReader:
     def _key(self, plan: RowPlan, config: Config) -> str:
         """Return what decides the triplets of a row: all settings but those of the training."""
         tree = config.model_dump(mode="json", exclude={"train", "refresh", "card"})
-        scorer = None if config.score.uses_llm else [*config.scoring_encoder, config.scoring_prompt]
+        scorer = [*config.scoring_encoder, config.scoring_prompt] if config.score.uses_encoder else None
         return json.dumps([tree, scorer, plan.row.origin, plan.row.source, plan.row.copies])
 
     def _parts(self, plan: RowPlan, config: Config) -> Iterator[pa.Table]:

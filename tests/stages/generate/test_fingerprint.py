@@ -73,7 +73,7 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
         ),
         (
             GenerateConfig,
-            fingerprint._DECODING | {"prompts"},
+            fingerprint._DECODING | {"prompts", "reject_reasons"},
             {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
             | {"max_rejected"},
         ),

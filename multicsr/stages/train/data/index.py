@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from multicsr.errors import RunError
 from multicsr.execution.shard_report import count_reasons
 from multicsr.rows import normalise
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 
 Ids = NDArray[np.int32]
 """Numbers of sentences."""
@@ -62,7 +62,7 @@ def digest(text: str) -> int:
 
 def columns_of(objective: str) -> list[str]:
     """Return the names of the columns of curated rows that an objective reads besides `row_id`."""
-    wanted = OBJECTIVES[objective]
+    wanted = load_objective(objective)
     return [*wanted.sentences, *(["a", "b"] if wanted.uses_scores else [])]
 
 
@@ -81,7 +81,7 @@ def digest_rows(table: pa.Table, objective: str, withheld_R: pa.Array | None = N
     Raises:
         RunError: a column is missing, or a value that is needed is null.
     """
-    sentences = OBJECTIVES[objective].sentences
+    sentences = load_objective(objective).sentences
     for column in ("row_id", *columns_of(objective)):
         if column not in table.column_names:
             raise RunError(f"triplets have no column {column!r}; they have {', '.join(table.column_names)}")
@@ -92,7 +92,7 @@ def digest_rows(table: pa.Table, objective: str, withheld_R: pa.Array | None = N
         texts = table[column].to_pylist()
         digests[f"text{number}"] = _digests(texts)
         digests[f"key{number}"] = _digests(normalise(text).casefold() for text in texts)
-    scores = [name for name in ("a", "b") if OBJECTIVES[objective].uses_scores]
+    scores = [name for name in ("a", "b") if load_objective(objective).uses_scores]
     columns = {**digests, **{name: table[name].cast(pa.float32()) for name in scores}}
     return pa.table(columns if withheld_R is None else {**columns, "reason": withheld_R})
 
@@ -109,7 +109,7 @@ def digest_labelled(table: pa.Table, objective: str, withheld_R: pa.Array | None
         The columns of `digest_rows`, and `weight` and, if the objective reads hard negatives, `has_negative`.
     """
     part = digest_rows(with_negatives(table), objective, withheld_R).append_column("weight", table["weight"])
-    if "contradiction" not in OBJECTIVES[objective].sentences:
+    if "contradiction" not in load_objective(objective).sentences:
         return part
     return part.append_column("has_negative", pc.is_valid(table["contradiction"]))
 

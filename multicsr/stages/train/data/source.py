@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multicsr.execution.row_stream import rows_in_order
 from multicsr.stages.train.data.index import Index, digest, with_negatives
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.storage.store import FileEntry, Store
 
 RowNumbers = NDArray[np.int64]
@@ -47,7 +47,7 @@ def from_table(table: pa.Table, index: Index, objective: str) -> Source:
         objective: name of the objective, which decides the columns.
     """
     place_R = {digest(row_id): place for place, row_id in enumerate(table["row_id"].to_pylist())}
-    texts = table.select(["row_id", *OBJECTIVES[objective].sentences])
+    texts = table.select(["row_id", *load_objective(objective).sentences])
 
     def read(epochs: Epochs) -> Iterator[OwnRows]:
         """Yield the rows of every batch."""
@@ -72,7 +72,7 @@ def from_files(store: Store, files: Sequence[FileEntry], index: Index, objective
         index: the index of its rows.
         objective: name of the objective, which decides the columns.
     """
-    columns = ["row_id", *OBJECTIVES[objective].sentences]
+    columns = ["row_id", *load_objective(objective).sentences]
     entries = {entry.path: entry for entry in files}
 
     def window(batches: Sequence[RowNumbers]) -> list[pa.Table]:

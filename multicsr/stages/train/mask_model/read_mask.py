@@ -8,7 +8,7 @@ from torch import Tensor
 from multicsr.config import TrainConfig
 from multicsr.stages.train import distributed
 from multicsr.stages.train.mask_model.vector_cache import exact_cosines
-from multicsr.stages.train.objectives.losses import OBJECTIVES
+from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.objectives.mask import keep_same_gist, own_positive_cosines
 
 
@@ -30,7 +30,7 @@ def read_mask(config: TrainConfig, vector_GSD: Tensor) -> Mask:
         config: the settings of the training; the objective must have a mask.
         vector_GSD: P's vectors of the global batch, fp16. The mask is computed on their device.
     """
-    objective = OBJECTIVES[config.objective]
+    objective = load_objective(config.objective)
     if objective.keep is None or config.mask is None:
         raise AssertionError("asked for the mask of an objective that has none")
     own = distributed.own_rows(len(vector_GSD))

@@ -73,6 +73,11 @@ class Objective:
     compares_same: bool = False
     """True if premises are compared with premises and positives with positives too, under a mask
     (`keep_same_gist`)."""
+    needs_mask: bool = False
+    """True if the loss cannot do without the mask; otherwise `keep_NC` and `keep_same_N2G` may be None."""
+    takes_labelled: bool = False
+    """True if the loss is right for rows of `train.extra_triplets`: they have weights (`weight_G`), and may
+    have no hard negative, so that row i of `negative_GD` need not be that of row i of the batch."""
 
 
 def masked_infonce(inputs: LossInputs) -> Tensor:
@@ -196,17 +201,21 @@ def mean_over_widths(
     return torch.stack([whole, *(loss(_shortened(inputs, width)) for width in widths)]).mean()
 
 
-_TRIPLET = ("text", "entailment", "contradiction")
+TRIPLET = ("text", "entailment", "contradiction")
 """Columns of premise, positive and hard negative."""
 
 OBJECTIVES: dict[str, Objective] = {
-    "masked_infonce": Objective(masked_infonce, _TRIPLET, keep=keep_cells),
-    "multicsr_reference": Objective(multicsr_reference, _TRIPLET, keep=keep_cells_reference),
-    "simcse_sup": Objective(simcse_sup, _TRIPLET),
+    "masked_infonce": Objective(masked_infonce, TRIPLET, keep=keep_cells, takes_labelled=True),
+    "multicsr_reference": Objective(
+        multicsr_reference, TRIPLET, keep=keep_cells_reference, needs_mask=True, takes_labelled=True
+    ),
+    "simcse_sup": Objective(simcse_sup, TRIPLET, takes_labelled=True),
     "simcse_unsup": Objective(simcse_unsup, ("text",)),
-    "gist": Objective(gist, _TRIPLET, keep=keep_cells_gist, compares_same=True),
-    "claif": Objective(claif, _TRIPLET, uses_scores=True),
-    "clhaif": Objective(clhaif, _TRIPLET, uses_scores=True),
+    "gist": Objective(
+        gist, TRIPLET, keep=keep_cells_gist, compares_same=True, needs_mask=True, takes_labelled=True
+    ),
+    "claif": Objective(claif, TRIPLET, uses_scores=True),
+    "clhaif": Objective(clhaif, TRIPLET, uses_scores=True),
 }
 """Objectives by name, for `TrainConfig.objective`."""
 

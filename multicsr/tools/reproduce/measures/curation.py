@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from multicsr.errors import NothingKept
 from multicsr.stages.curate.separation import Separation, count_separation
-from multicsr.stages.score.scorer import COLUMNS
+from multicsr.stages.score.scorer import column_of
 from multicsr.storage.manifest import iter_tables
 from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
 from multicsr.tools.reproduce.plan import RowPlan, config_of
@@ -17,7 +17,7 @@ def curation_measurer(work: TableWork) -> RowMeasurer:
 
     def measure(plan: RowPlan) -> RowFigures:
         config = config_of(plan)
-        column = COLUMNS[config.deciding_score]
+        column = column_of(config.deciding_score)
         names = [f"{side}_{column}" for side in ("entailment", "contradiction")]
         snapshot = work.reader.snapshot(plan, "generate")
         scored = snapshot.manifest("scored")

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from multicsr.rows import normalise
-from multicsr.stages.score.scorer import COLUMNS
+from multicsr.stages.score.scorer import column_of
 from multicsr.storage.manifest import iter_tables
 from multicsr.tools.reproduce.appendix_tables import HYPOTHESES_12, PREMISES_12
 from multicsr.tools.reproduce.measures.work import RowMeasurer, TableWork
@@ -17,7 +17,7 @@ def examples_measurer(work: TableWork) -> RowMeasurer:
     """Return the function that lets the LLM write for the premises of the paper."""
 
     def measure(plan: RowPlan) -> RowFigures:
-        column = COLUMNS[config_of(plan).deciding_score]
+        column = column_of(config_of(plan).deciding_score)
         snapshot = work.reader.snapshot(plan, "generate")
         names = ["text", *_SIDES, *(f"{side}_{column}" for side in _SIDES)]
         rows = pa.concat_tables(iter_tables(snapshot.store, snapshot.manifest("scored"), names)).to_pylist()

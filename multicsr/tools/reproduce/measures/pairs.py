@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from multicsr.config import Config
+from multicsr.config.packages import parts_of_generation
 from multicsr.errors import RunError
 from multicsr.execution.pool import Pool, map_items
+from multicsr.extensions import checked_first
 from multicsr.stages.evaluate import Measurement, ResultCache, StsTask, Task, TripletTask
 from multicsr.stages.evaluate.kinds.means import share_measurement
 from multicsr.stages.generate.calibrate import pair_scorer
@@ -47,7 +49,8 @@ def _measure(config: Config, task: StsTask | TripletTask, work: TableWork) -> Me
     pairs, count = _pairs(task), len(task.columns()[0])
     work.progress.start("score", len(pairs), "pairs")
     pool = Pool(1, config.generate.cpus_per_actor, config.generate.gpus_per_actor, config.generate.nodes)
-    [scores] = map_items("score", lambda: pair_scorer(config), [pairs], pool)
+    make = checked_first(parts_of_generation(config), lambda: pair_scorer(config))
+    [scores] = map_items("score", make, [pairs], pool)
     work.progress.advance(len(pairs))
     score_P = np.array([np.nan if score is None else score for score in scores])
     scored = int(np.isfinite(score_P).sum())
