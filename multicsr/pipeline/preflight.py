@@ -250,10 +250,10 @@ def _recipe(config: Config) -> None:
 
 def _extra_triplets(config: Config) -> None:
     """Read the header and the first rows of every file of labelled triplets."""
-    from multicsr.stages.train.data.triplet_files import check_triplet_file
+    from multicsr.stages.ingest.triplet_files import check_triplet_file
 
     for file in config.train.extra_triplets:
-        check_triplet_file(file)
+        check_triplet_file(file, "train.extra_triplets")
 
 
 def _leaks(sets: LabelledSets) -> None:
