@@ -108,6 +108,14 @@ class TripletFile(Section):
         return self
 
 
+def as_triplet_files(files: object) -> object:
+    """Return a path, or a list of them, as a list of files; what is neither stays as it is."""
+    files = [files] if isinstance(files, (str, dict)) else files
+    if not isinstance(files, list):
+        return files
+    return [{"path": file} if isinstance(file, str) else file for file in files]
+
+
 class TrainConfig(Section):
     """Stage 3, in-batch training (MultiCSR Sec. 3.3)."""
 
@@ -237,10 +245,7 @@ class TrainConfig(Section):
     @field_validator("extra_triplets", mode="before")
     @classmethod
     def _paths_are_files(cls, files: object) -> object:
-        files = [files] if isinstance(files, (str, dict)) else files
-        if not isinstance(files, list):
-            return files
-        return [{"path": file} if isinstance(file, str) else file for file in files]
+        return as_triplet_files(files)
 
     @field_validator("dev")
     @classmethod

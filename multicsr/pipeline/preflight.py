@@ -128,6 +128,8 @@ def _require_packages(stage: str, config: Config) -> None:
             require_extra("train", f"score.method: {config.score.method}")
         if config.score.calibrate is not None:
             require_extra("train", "score.calibrate")
+        if config.generate.demonstrations is not None:
+            require_extra("train", "generate.demonstrations")
 
 
 def _require_llm_packages(llm: LLMConfig) -> None:
@@ -197,6 +199,24 @@ def _scorer(config: Config) -> None:
             check_labels_in(Path(located), name)
     elif config.scoring_llm != config.llm and config.scoring_llm.loads_weights:
         _require_model(locate_llm(config.scoring_llm.model, "score.model"), "score.model")
+
+
+def _demonstrations(config: Config) -> None:
+    """Look for the labelled triplets that are shown to the LLM, and for the encoder that finds them."""
+    from multicsr.prompts import AUTO
+    from multicsr.stages.generate.retrieval.labelled import SETTING
+    from multicsr.stages.generate.run import require_questions
+    from multicsr.stages.ingest.triplet_files import check_triplet_file
+
+    shown = config.generate.demonstrations
+    if shown is None:
+        return
+    chosen = shown.retriever(config.train)
+    _require_encoder(chosen.model, chosen.setting, chosen.trust_remote_code)
+    for file in shown.triplets:
+        check_triplet_file(file, SETTING)
+    if config.generate.prompts != AUTO:
+        require_questions(config)
 
 
 def _calibration(sets: LabelledSets) -> None:
@@ -290,7 +310,7 @@ def num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input, _languages),
-    "generate": (_prompts, _llm, _pairs, _scorer, _gpus_of_generate),
+    "generate": (_prompts, _llm, _pairs, _demonstrations, _scorer, _gpus_of_generate),
     "train": (_encoder, _recipe, _mask_model, _extra_triplets, _gpus_of_train),
 }
 """Checks by stage."""

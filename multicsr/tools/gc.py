@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _TRAINING, _RECORDS = "training", "records"
 _FOLDERS = (*ARTIFACTS, _RECORDS, LLM_CACHE, _TRAINING, HEARTBEATS)
-"""Folders in which something may be deleted. P's vectors, a cache of their own, and tombstones are kept."""
+"""Folders in which something may be deleted. Vectors of P, caches of their own, and tombstones are kept."""
 _DELETE_AT_ONCE = 100
 """Files that are deleted between two checks of the lease."""
 _PROBE_S = 3600.0

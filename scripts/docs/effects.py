@@ -11,8 +11,8 @@ from typing import TypeVar
 from markdown_text import page, table
 from pydantic import BaseModel
 
-from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig
-from multicsr.models.resolve import resolve_model
+from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig, TripletFile
+from multicsr.models.resolve import ASSETS, resolve_model
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
 from multicsr.stages.train.fingerprint import deciding_rows, deciding_settings
@@ -21,6 +21,8 @@ M = TypeVar("M", bound=BaseModel)
 CHANGED: Mapping[str, object] = MappingProxyType(
     {
         "generate.prompts": "reference",
+        "generate.demonstrations.triplets": [TripletFile(path=str(ASSETS / "demo" / "test_triplets.tsv"))],
+        "generate.demonstrations.encoder": str(resolve_model("tinylm", "generate.demonstrations.encoder")),
         "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
         "train.encoder": str(resolve_model("tinylm", "train.encoder")),
     }
@@ -54,7 +56,8 @@ def effects_page() -> str:
         "Files count by their content too: other bytes of a prompt set, a model or an evaluation file under "
         "the same path are another setting. An input file counts by its bytes, format and name below "
         "`input.paths`. Of a prompt set, a change of the scoring prompts alone makes only the scores anew. "
-        "To set `train.mask` or `train.lora` to null, or no longer to null, is a change of all its settings."
+        "To set `train.mask`, `train.lora` or `generate.demonstrations` to null, or no longer to null, is a "
+        "change of all its settings."
     )
     settings: dict[tuple[str, str], list[str]] = {texts: [] for texts in TEXTS.values()}
     for name, artifacts in effects().items():
@@ -88,6 +91,7 @@ def _every_section() -> Config:
             "store": "x",
             "input": {"paths": ["x"], "column": "x"},
             "llm": LLMConfig(engine="fake"),
+            "generate": {"demonstrations": {"triplets": str(ASSETS / "demo" / "dev_triplets.tsv")}},
             "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig(), dev="x", merge=[0.5]),
         }
     )

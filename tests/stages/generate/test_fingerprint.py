@@ -72,8 +72,13 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             {"model", "calibrate", "trust_remote_code"},
         ),
         (
+            DemonstrationsConfig,
+            fingerprint._SHOWN | {"triplets", "encoder", "pooling"},
+            {"trust_remote_code"},
+        ),
+        (
             GenerateConfig,
-            fingerprint._DECODING | {"prompts"},
+            fingerprint._DECODING | {"prompts", "demonstrations"},
             {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
             | {"max_rejected"},
         ),
