@@ -138,7 +138,10 @@ def _facts(
     if row.get("llm"):
         yield from _writing(row, prompts_of(manifests["scored"], row["prompts"]))
         if most := max_demonstrations(manifests["scored"]):
-            yield "demonstrations", f"at most {most}, before the sentence in both prompts; they are not stored"
+            yield (
+                "demonstrations",
+                f"at most {most}, before the sentence in both prompts; they are not stored",
+            )
         yield from _scoring(row)
     if rejections:
         stage = manifests[artifact].stage

@@ -2,7 +2,7 @@
 
 import pytest
 
-from multicsr.config import Config, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
+from multicsr.config import Config, DemonstrationsConfig, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
 from multicsr.stages.generate import fingerprint
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from tests.support.tiny_llms import make_config
