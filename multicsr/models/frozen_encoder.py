@@ -6,6 +6,7 @@ follows from the sentence's own length. On a CPU one thread computes a pass, bec
 digits with another number of threads (seen with AVX-512). Vectors are rounded to fp16.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ _ROWS = {"cpu": 8, "cuda": 64}
 copies of one sentence."""
 _LENGTH_STEP = 8
 """Step of the padded lengths: tokens are padded to a multiple of it, up to the maximum of the model."""
+
+
+_NUM_THREADS = threading.Lock()
+"""Lock of the number of torch threads, which the encoders of a process share. Without it, one that ends would
+give the other one several threads in a pass."""
 
 
 class FrozenEncoder:
@@ -137,12 +143,13 @@ def _single_threaded_kernels(device: torch.device) -> Iterator[int]:
     if device.type != "cpu":
         yield 1
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
+    with _NUM_THREADS:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
 
 
 def rows_per_pass(device: str) -> int:

@@ -12,16 +12,17 @@ from markdown_text import page, table
 from pydantic import BaseModel
 
 from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig, TripletFile
-from multicsr.models.resolve import ASSETS, resolve_model
+from multicsr.models.resolve import ASSETS, MINILM, resolve_model
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
 from multicsr.stages.train.fingerprint import deciding_rows, deciding_settings
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = ASSETS / "demo" / "dev_triplets.tsv"
 CHANGED: Mapping[str, object] = MappingProxyType(
     {
         "generate.prompts": "reference",
-        "generate.demonstrations.triplets": [TripletFile(path=str(ASSETS / "demo" / "test_triplets.tsv"))],
+        "generate.demonstrations.triplets": [TripletFile(path=str(_SHOWN.with_name("test_triplets.tsv")))],
         "generate.demonstrations.encoder": str(resolve_model("tinylm", "generate.demonstrations.encoder")),
         "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
         "train.encoder": str(resolve_model("tinylm", "train.encoder")),
@@ -57,7 +58,8 @@ def effects_page() -> str:
         "the same path are another setting. An input file counts by its bytes, format and name below "
         "`input.paths`. Of a prompt set, a change of the scoring prompts alone makes only the scores anew. "
         "To set `train.mask`, `train.lora` or `generate.demonstrations` to null, or no longer to null, is a "
-        "change of all its settings."
+        "change of all its settings. Where `generate.demonstrations` has no `encoder`, model, pooling and "
+        "prompt of `train.mask` decide hypotheses too."
     )
     settings: dict[tuple[str, str], list[str]] = {texts: [] for texts in TEXTS.values()}
     for name, artifacts in effects().items():
@@ -91,7 +93,7 @@ def _every_section() -> Config:
             "store": "x",
             "input": {"paths": ["x"], "column": "x"},
             "llm": LLMConfig(engine="fake"),
-            "generate": {"demonstrations": {"triplets": str(ASSETS / "demo" / "dev_triplets.tsv")}},
+            "generate": {"demonstrations": {"triplets": str(_SHOWN), "encoder": MINILM}},
             "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig(), dev="x", merge=[0.5]),
         }
     )

@@ -7,7 +7,7 @@ one step and never changed, so that a run that is started again computes only th
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -78,6 +78,7 @@ def prepare_demonstrations(
     if missing:
         num_rows = sum(len(block.rows) for block in missing)
         progress.announce(f"{num_rows:,} labelled premises for {chosen.model}, to find demonstrations")
+    pool = replace(pool, shards_at_once=1)  # a tokenizer is not thread-safe
     for number, entry in map_items("generate", lambda: _embedder(config, store, folder), missing, pool):
         known[number] = entry
     return [known[block.number] for block in blocks]
