@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from multicsr.config import Config, DemonstrationsConfig
-from multicsr.models.frozen_encoder import FrozenEncoder, Vectors
+from multicsr.models.frozen_encoder import FrozenEncoder
 from multicsr.prompts.demonstrations import Demonstration
 from multicsr.stages.generate.comparison import comparable
-from multicsr.stages.generate.retrieval.encoder import load_encoder
+from multicsr.stages.generate.retrieval.encoder import load_encoder, retrieval_device
 from multicsr.stages.generate.retrieval.nearest import find_nearest
 from multicsr.storage.store import FileEntry, Store
 
@@ -24,7 +26,7 @@ class DemonstrationRetriever:
     """Search over labelled premises, whose texts and fp16 vectors are in memory. Thread-safe."""
 
     def __init__(
-        self, settings: DemonstrationsConfig, encoder: FrozenEncoder, rows: pa.Table, document_ND: Vectors
+        self, settings: DemonstrationsConfig, encoder: FrozenEncoder, rows: pa.Table, document_ND: Tensor
     ) -> None:
         """Set up the search.
 
@@ -32,7 +34,7 @@ class DemonstrationRetriever:
             settings: the settings of the demonstrations.
             encoder: the encoder P.
             rows: LABELLED_PREMISE rows.
-            document_ND: P's vectors of their premises, in the same order.
+            document_ND: P's vectors of their premises, in the same order, on the device that searches.
         """
         self._settings, self._encoder = settings, encoder
         self._rows, self._document_ND = rows, document_ND
@@ -80,4 +82,5 @@ def load_retriever(config: Config, store: Store, files: Sequence[FileEntry]) -> 
     rows = pa.concat_tables([store.read_table(entry) for entry in files]).combine_chunks()
     [vectors] = rows["vector"].chunks
     document_ND = np.frombuffer(vectors.buffers()[1], np.float16).reshape(-1, encoder.width).copy()
-    return DemonstrationRetriever(settings, encoder, rows.drop_columns(["vector"]), document_ND)
+    on_device = torch.from_numpy(document_ND).to(retrieval_device(config))
+    return DemonstrationRetriever(settings, encoder, rows.drop_columns(["vector"]), on_device)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from multicsr.stages.generate.retrieval import nearest
 from multicsr.stages.generate.retrieval.nearest import find_nearest
@@ -41,12 +42,12 @@ def by_loop(query_QD, document_ND, depth, least, own_Q):
 @pytest.mark.parametrize("depth", [1, 3, 5, 200])
 @pytest.mark.parametrize("least", [-1.0, 0.0, 0.5, 0.8, 1.0])
 def test_the_nearest_are_those_of_a_double_loop(block, depth, least, monkeypatch):
-    monkeypatch.setattr(nearest, "DOCUMENTS_AT_ONCE", block)
+    monkeypatch.setattr(nearest, "_DOCUMENTS_AT_ONCE", block)
     monkeypatch.setattr(nearest, "_QUERIES_AT_ONCE", 4)
     document_ND, query_QD = vectors(50, 0), vectors(11, 1)
     query_QD[3] = document_ND[20]
     own_Q = [None, 4, 49, 20, *[None] * 7]
-    found = list(find_nearest(query_QD, document_ND, depth, least, own_Q))
+    found = list(find_nearest(query_QD, torch.from_numpy(document_ND), depth, least, own_Q))
     assert found == by_loop(query_QD, document_ND, depth, least, own_Q)
     assert any(found) or least == 1.0
 
@@ -55,8 +56,8 @@ def test_a_cosine_exactly_at_the_least_one_counts_and_one_just_below_does_not():
     query_QD, document_ND = vectors(1, 2), vectors(30, 3)
     values = sorted({cosine(query_QD[0], document_D) for document_D in document_ND})
     at = values[-2]
-    (found,) = find_nearest(query_QD, document_ND, 30, at, [None])
-    (above,) = find_nearest(query_QD, document_ND, 30, math.nextafter(at, 2), [None])
+    (found,) = find_nearest(query_QD, torch.from_numpy(document_ND), 30, at, [None])
+    (above,) = find_nearest(query_QD, torch.from_numpy(document_ND), 30, math.nextafter(at, 2), [None])
     lost = [number for number in found if number not in above]
     assert lost
     assert all(cosine(query_QD[0], document_ND[number]) == at for number in lost)
@@ -64,5 +65,5 @@ def test_a_cosine_exactly_at_the_least_one_counts_and_one_just_below_does_not():
 
 def test_equal_cosines_come_in_the_order_of_their_numbers():
     document_ND = np.repeat(vectors(1, 4), 9, axis=0)
-    (found,) = find_nearest(document_ND[:1], document_ND, 4, 0.9, [2])
+    (found,) = find_nearest(document_ND[:1], torch.from_numpy(document_ND), 4, 0.9, [2])
     assert found == [0, 1, 3, 4]
