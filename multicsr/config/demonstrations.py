@@ -24,7 +24,8 @@ class DemonstrationsConfig(Section):
 
     triplets: Annotated[list[TripletFile], Field(min_length=1)]
     """Labelled triplets: a file, or a list of files, each a path or a path with `columns` and `header`, as in
-    `train.extra_triplets`. Rows without a negative are not used."""
+    `train.extra_triplets`. Rows without a negative or with a text above `ingest.max_words` are not used.
+    The texts must be in the language of the corpus."""
     count: Count = 5
     """Maximum number L of demonstrations in a prompt."""
     similarity: Annotated[float, Field(ge=-1, le=1)] = 0.8

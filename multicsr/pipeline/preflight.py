@@ -214,7 +214,7 @@ def _demonstrations(config: Config) -> None:
     chosen = shown.retriever(config.train)
     _require_encoder(chosen.model, chosen.setting, chosen.trust_remote_code)
     for file in shown.triplets:
-        check_triplet_file(file, SETTING)
+        check_triplet_file(file, SETTING, with_negative=True)
     if config.generate.prompts != AUTO:
         require_questions(config)
 

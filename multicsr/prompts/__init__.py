@@ -19,7 +19,7 @@ from multicsr.config.mistakes import explain
 from multicsr.config.yaml_file import load_yaml
 from multicsr.errors import ConfigError
 from multicsr.language_tags import spelled_parts, tag_parts
-from multicsr.prompts.demonstrations import Demonstration, answered, split_at_question
+from multicsr.prompts.demonstrations import Demonstration, answer_quotes, answered, split_at_question
 from multicsr.prompts.infilling import mask_words
 from multicsr.storage.local_copy import local_copy
 
@@ -187,10 +187,15 @@ class PromptSet(FileRecord):
             premise: the premise.
             instruction: the instruction.
             shown: premises of demonstrations with their hypotheses. They stand before the question of the
-                prompt, [D; x; I] of MultiCSR Appendix G, each as this question with its answer.
+                prompt, [D; x; I] of MultiCSR Appendix G, each as this question with its answer, in quotation
+                marks if the answers of the set's own examples have them.
         """
         head, question = split_at_question(self.layout.replace("{instruction}", instruction), _PREMISE)
-        examples = (answered(_fill(question, premise=text), answer, self.stop) for text, answer in shown)
+        first, last = answer_quotes(head, question, _PREMISE)
+        examples = (
+            answered(_fill(question, premise=text), f"{first}{answer}{last}", self.stop)
+            for text, answer in shown
+        )
         return "".join([_fill(head, premise=premise), *examples, _fill(question, premise=premise)])
 
     def scoring(self, premise: str, hypothesis: str) -> str:

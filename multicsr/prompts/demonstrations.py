@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 DEMONSTRATION_LAYOUT = 1
 """Version of the layout; raise it with every change of a prompt that has demonstrations."""
+_QUOTES = {"'": "'", '"': '"', "“": "”", "\u2018": "\u2019", "«": "»", "「": "」"}
+"""Quotation marks that an answer may stand in: the first one to the last one."""
 _BREAK = re.compile(r"\n[ \t]*\n")
 """Blank line, which ends a paragraph."""
 
@@ -32,6 +34,22 @@ def split_at_question(template: str, premise: re.Pattern[str]) -> tuple[str, str
     end = len(template) if field is None else field.start()
     start = max((match.end() for match in _BREAK.finditer(template, 0, end)), default=0)
     return template[:start], template[start:]
+
+
+def answer_quotes(head: str, question: str, premise: re.Pattern[str]) -> tuple[str, str]:
+    """Return the quotation marks around the answer of the last example of a prompt set; empty if it has none.
+
+    Args:
+        head: the text before the question, with the examples of the set.
+        question: the question, whose field is not filled.
+        premise: matches the field of the premise.
+    """
+    lead = premise.split(question)[-1].strip()
+    if not lead or lead not in head:
+        return "", ""
+    answer = head.rpartition(lead)[2].strip().partition("\n")[0].rstrip()
+    closing = _QUOTES.get(answer[:1], "")
+    return (answer[0], closing) if closing and len(answer) > 1 and answer.endswith(closing) else ("", "")
 
 
 def answered(question: str, hypothesis: str, stops: Sequence[str]) -> str:

@@ -59,7 +59,10 @@ def effects_page() -> str:
         "`input.paths`. Of a prompt set, a change of the scoring prompts alone makes only the scores anew. "
         "To set `train.mask`, `train.lora` or `generate.demonstrations` to null, or no longer to null, is a "
         "change of all its settings. Where `generate.demonstrations` has no `encoder`, model, pooling and "
-        "prompt of `train.mask` decide hypotheses too."
+        "prompt of `train.mask` decide hypotheses too. With `generate.demonstrations`, `ingest.redact` and "
+        "`ingest.max_words` count for labelled texts as well, and with `evaluate.drop_leaks` so do the "
+        "evaluation data and `train.dev`: one more labelled triplet that they have, or one less, and all "
+        "hypotheses are made anew."
     )
     settings: dict[tuple[str, str], list[str]] = {texts: [] for texts in TEXTS.values()}
     for name, artifacts in effects().items():

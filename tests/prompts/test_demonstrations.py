@@ -45,8 +45,8 @@ def test_without_demonstrations_a_prompt_is_as_it_was(name):
                 )
 
 
-@pytest.mark.parametrize("name", ["fewshot", "reference"])
-def test_demonstrations_follow_the_examples_of_the_set_and_each_repeats_the_question(name):
+@pytest.mark.parametrize(("name", "answer"), [("fewshot", "{}"), ("reference", "'{}'")])
+def test_demonstrations_follow_the_examples_of_the_set_and_each_repeats_the_question(name, answer):
     prompts = load_prompts(name)
     shown = [(each.premise, each.entailment) for each in SHOWN]
     plain = prompts.generation("The sea is calm.", prompts.entailment[0])
@@ -56,7 +56,7 @@ def test_demonstrations_follow_the_examples_of_the_set_and_each_repeats_the_ques
     assert prompt.endswith(f"\n\n{question}")
     between = prompt.split("\n\n")[len(examples) : -1]
     assert between == [
-        question.replace("The sea is calm.", premise).rstrip(" ") + f" {hypothesis}"
+        question.replace("The sea is calm.", premise).rstrip(" ") + f" {answer.format(hypothesis)}"
         for premise, hypothesis in shown
     ]
 

@@ -19,7 +19,7 @@ from multicsr.stages.generate.costs import budget_spent
 from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
 from multicsr.stages.generate.retrieval.prepare import prepare_demonstrations
-from multicsr.stages.generate.run import labelled_premises, scored_before
+from multicsr.stages.generate.run import labelled_premises, report_labelled, scored_before
 from multicsr.stages.generate.writing import config_for_workers, llm_pool, load_stage, write_rows
 from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.storage.id_span import IdSpan
@@ -78,7 +78,7 @@ def write_few(
         RunError: a worker died repeatedly, or the disk is full.
     """
     config = config.model_copy(update={"llm": config.llm.model_copy(update={"batch": False})})
-    store, labelled = Store.of(config), labelled_premises(config, known, progress)
+    store, labelled = Store.of(config), labelled_premises(config, known)
     settings = result_settings(config, labelled)
     cache_key = CacheKey.of(settings).writable(store)
     ids = sentences["row_id"].combine_chunks()
@@ -89,6 +89,7 @@ def write_few(
     existing = existing.take(pc.index_in(ids, existing["row_id"].combine_chunks()).drop_null())
     missing = sentences.filter(pc.invert(pc.is_in(ids, existing["row_id"].combine_chunks())))
     progress.start("generate", len(sentences))
+    report_labelled(config, labelled, progress)
     progress.skip(len(existing))
     if len(missing):
         progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")

@@ -69,7 +69,7 @@ def writing_settings(config: Config, labelled: LabelledPremises | None = None) -
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
     if (shown := config.generate.demonstrations) is not None:
-        labelled = labelled or read_labelled_premises(shown, None, drop_leaks=False)
+        labelled = labelled or read_labelled_premises(shown, config.ingest, None, drop_leaks=False)
         settings["demonstrations"] = {
             **shown.model_dump(mode="json", include=_SHOWN),
             "triplets": labelled.digest(),

@@ -66,13 +66,14 @@ def generate(
     store, sentences = snapshot.store, snapshot.manifest("sentences")
     config, notes = named_prompts(config, progress)
     dropped = known if config.evaluate.drop_leaks else None
-    labelled = labelled_premises(config, known, progress)
+    labelled = labelled_premises(config, known)
     settings = unused(store, _settings(config, sentences, dropped, labelled))
     calibrate(config, store, settings, progress)
     artifact = Artifact(store, CONTRACT.name, CONTRACT.artifact, config.name, settings, notes=notes)
     if made := reuse(artifact, progress):
         return made
     progress.start("generate", sentences.rows_out)
+    report_labelled(config, labelled, progress)
     cache_key, before = CacheKey.of(settings).writable(store), scored_before(snapshot)
     plans = plan_files(config, store, LLMCache(store, cache_key, before), sentences, known)
     num_cached = sum(plan.num_cached for plan in plans)
@@ -129,16 +130,13 @@ def named_prompts(config: Config, progress: Progress) -> tuple[Config, tuple[str
     return chosen, (str(choice),)
 
 
-def labelled_premises(
-    config: Config, known: KnownTexts | None, progress: Progress
-) -> LabelledPremises | None:
-    """Read the labelled premises that are shown to the LLM, and report the leaks among them.
+def labelled_premises(config: Config, known: KnownTexts | None) -> LabelledPremises | None:
+    """Read the labelled premises that are shown to the LLM.
 
     Args:
         config: the configuration.
         known: texts of the labelled sets that are measured on; with `evaluate.drop_leaks`, triplets that they
             have are left out.
-        progress: receives a line if some are.
 
     Returns:
         The labelled premises; None if prompts have no demonstrations.
@@ -149,12 +147,29 @@ def labelled_premises(
     if config.generate.demonstrations is None:
         return None
     require_questions(config)
-    is_dropped = config.evaluate.drop_leaks
-    labelled = read_labelled_premises(config.generate.demonstrations, known, drop_leaks=is_dropped)
-    leaks = labelled.leaks
+    return read_labelled_premises(
+        config.generate.demonstrations, config.ingest, known, drop_leaks=config.evaluate.drop_leaks
+    )
+
+
+def report_labelled(config: Config, labelled: LabelledPremises | None, progress: Progress) -> None:
+    """Report the labelled triplets that labelled sets have, and those that are too long to be shown.
+
+    Args:
+        config: the configuration.
+        labelled: the labelled premises; None: prompts have no demonstrations.
+        progress: receives a line for those that are left out.
+    """
+    if labelled is None:
+        return
+    if labelled.num_long:
+        progress.announce(
+            f"{labelled.num_long:,} triplets of {SETTING} have a text of more than {config.ingest.max_words} "
+            "words (ingest.max_words); they are not shown"
+        )
+    leaks, is_dropped = labelled.leaks, config.evaluate.drop_leaks
     rows = f"{leaks.num_rows:,} triplets of {SETTING}"
-    report_leaks("generate", rows, leaks.counters(), is_dropped, progress, leaks.samples)
-    return labelled
+    report_leaks("generate", rows, leaks.counters(), is_dropped, progress, leaks.samples, "are not shown")
 
 
 def require_questions(config: Config) -> None:

@@ -91,8 +91,13 @@ class TripletStage:
                 they have no scores or their texts change by cleaning.
         """
         triplets = self._triplets(sentences)
+        if hypotheses is not None:
+            known = {*hypotheses["row_id"].to_pylist()}
+            # Whether a hypothesis is copied from a demonstration is decided again.
+            self._find_demonstrations([triplet for triplet in triplets if triplet.row_id in known])
         take_existing(triplets, hypotheses, self._rules)
-        # Rows of similar length decode together, the longest first: so a lack of memory shows at once.
+        # Rows of similar length decode together, the longest first: so a lack of memory shows at once. The
+        # length of demonstrations does not count: they are found only when a batch begins.
         order = sorted(triplets, key=lambda triplet: len(triplet.premise), reverse=True)
         size = self._engine.batch_size or self._config.generate.batch_size
         running = RunningBatches(self._threads, self._engine.rows_per_commit)
@@ -155,21 +160,25 @@ class TripletStage:
         """Return a triplet in progress for each SENTENCE row, in order."""
         columns = (sentences[name].to_pylist() for name in ("text", "row_id", "language"))
         omega, llm = self._config.generate.omega, self._config.llm.model
-        triplets = [
+        return [
             TripletInProgress(premise, row_id, language, omega, self._prompts_of(language).name, llm)
             for premise, row_id, language in zip(*columns, strict=True)
         ]
+
+    def _find_demonstrations(self, triplets: Sequence[TripletInProgress]) -> None:
+        """Find the demonstrations of these triplets, if prompts have any."""
         if self._retrieve is not None:
             shown = self._retrieve([triplet.premise for triplet in triplets])
             for triplet, demonstrations in zip(triplets, shown, strict=True):
                 triplet.demonstrations = demonstrations
-        return triplets
 
     def _generate(self, triplets: Sequence[TripletInProgress]) -> None:
         """Write the hypotheses (stage 1) into the triplets.
 
-        Reject rows that the engine cannot write and rows whose hypotheses break a rule.
+        Reject rows that the engine cannot write and rows whose hypotheses break a rule. Demonstrations are
+        found for one batch at a time, so that the LLM works on other batches meanwhile.
         """
+        self._find_demonstrations(triplets)
         pairs = [
             self._prompts_of(triplet.language).pair(
                 triplet.premise, triplet.row_id, self._config.seed, triplet.demonstrations

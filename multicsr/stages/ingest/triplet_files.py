@@ -121,17 +121,28 @@ def readable_triplets(file: TripletFile, setting: str) -> Iterator[LabelledTripl
         raise ConfigError(f"{setting}: {file.path} has no triplets")
 
 
-def check_triplet_file(file: TripletFile, setting: str) -> None:
-    """Read the first records of a file; see `read_triplets` for the arguments.
+def check_triplet_file(file: TripletFile, setting: str, *, with_negative: bool = False) -> None:
+    """Read the first records of a file.
+
+    Args:
+        file: the settings of the file.
+        setting: the setting that names the file, for messages.
+        with_negative: look for a triplet that has a hard negative.
 
     Raises:
-        ConfigError, RunError: see `read_triplets`; or none of the first records is a triplet.
+        ConfigError, RunError: see `read_triplets`; or none of the first records is such a triplet.
     """
+    has_pairs = False
     first: LabelledReject | None = None
     for row in islice(read_triplets(file, setting), _LOOK_FOR_ROWS):
         if isinstance(row, LabelledTriplet):
-            return
-        first = first or row
+            if row.contradiction is not None or not with_negative:
+                return
+            has_pairs = True
+        else:
+            first = first or row
+    if has_pairs:
+        raise ConfigError(f"{setting}: {file.path} has no triplet with a negative at its beginning")
     found = f"{first.detail} ({first.reason})" if first else "it has no rows"
     raise ConfigError(f"{setting}: {file.path} has no triplet at its beginning: {found}")
 

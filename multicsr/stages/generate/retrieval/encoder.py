@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from multicsr.config import Config, Retriever
+from multicsr.errors import ConfigError
 from multicsr.models.resolve import identify_weights
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_encoder(config: Config) -> "FrozenEncoder":
     """Load the encoder P of the demonstrations.
 
     Raises:
-        ConfigError: there is no such model, or it has no weights.
+        ConfigError: there is no such model, it has no weights, or a GPU is asked for and there is none.
         AssertionError: there are no demonstrations.
     """
     if config.generate.demonstrations is None:
@@ -45,12 +46,18 @@ def load_encoder(config: Config) -> "FrozenEncoder":
 
     from multicsr.models.frozen_encoder import FrozenEncoder
 
+    device = retrieval_device(config)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"generate.gpus_per_actor is {config.generate.gpus_per_actor:g}, and torch finds no GPU to find "
+            "demonstrations on; set it to 0, or llm.device to cpu"
+        )
     torch.set_num_threads(max(1, int(config.generate.cpus_per_actor)))
     chosen = config.generate.demonstrations.retriever(config.train)
     return FrozenEncoder(
         chosen.model,
         chosen.setting,
-        retrieval_device(config),
+        device,
         chosen.prompt,
         pooling=chosen.pooling,
         trust_remote_code=chosen.trust_remote_code,

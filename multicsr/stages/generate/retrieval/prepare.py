@@ -6,7 +6,7 @@ one step and never changed, so that a run that is started again computes only th
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -27,6 +27,8 @@ from multicsr.storage.versions import DEMONSTRATIONS
 _log = logging.getLogger(__name__)
 _ROWS_PER_FILE = 4096
 """Number of labelled premises that are embedded and written together."""
+_FORMAT = 1
+"""Version of the files; raise it with every change of their columns or of their vectors' form."""
 _BLOCK = re.compile(r"(\d+)-[0-9a-f]+\.parquet")
 
 
@@ -63,12 +65,7 @@ def prepare_demonstrations(
     if settings is None or labelled is None:
         return []
     chosen = settings.retriever(config.train)
-    causes: dict[str, JsonValue] = {
-        "rows": labelled.digest(),
-        "encoder": retriever_settings(chosen),
-        "device": retrieval_device(config),
-    }
-    folder = f"{DEMONSTRATIONS}/{fingerprint(causes)}"
+    folder = _folder(labelled.digest(), retriever_settings(chosen), retrieval_device(config))
     known = _readable(store, folder)
     blocks = [
         LabelledBlock(number, labelled.rows.slice(start, _ROWS_PER_FILE))
@@ -82,6 +79,37 @@ def prepare_demonstrations(
     for number, entry in map_items("generate", lambda: _embedder(config, store, folder), missing, pool):
         known[number] = entry
     return [known[block.number] for block in blocks]
+
+
+def folders_of(scored: Mapping[str, JsonValue]) -> set[str]:
+    """Return the folders of vectors that rows may have been written with, one for each kind of device.
+
+    Args:
+        scored: settings of scored rows, from their manifest.
+    """
+    writing = scored.get("writing")
+    shown = writing.get("demonstrations") if isinstance(writing, dict) else None
+    if not isinstance(shown, dict):
+        return set()
+    return {_folder(shown["triplets"], shown["encoder"], device) for device in ("cpu", "cuda")}
+
+
+def _folder(rows: JsonValue, encoder: JsonValue, device: str) -> str:
+    """Return the folder of the vectors of labelled premises.
+
+    Args:
+        rows: `LabelledPremises.digest()`.
+        encoder: `retriever_settings`.
+        device: device of P, `cpu` or `cuda`.
+    """
+    causes: dict[str, JsonValue] = {
+        "rows": rows,
+        "encoder": encoder,
+        "device": device,
+        "rows_per_file": _ROWS_PER_FILE,
+        "format": _FORMAT,
+    }
+    return f"{DEMONSTRATIONS}/{fingerprint(causes)}"
 
 
 def _readable(store: Store, folder: str) -> dict[int, FileEntry]:

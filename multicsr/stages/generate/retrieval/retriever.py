@@ -1,8 +1,9 @@
 """From premises to their demonstrations, in the actors of the LLM (MultiCSR Appendix G).
 
 The paper orders the demonstrations d_1 to d_L by nothing; here the nearest is the first, and of equally near
-labelled premises that with the least id. What is shown for a premise is a function of the premise and of the
-labelled files, so that it depends on neither shards nor restarts.
+labelled premises that with the least id. What is shown for a premise is a function of the premise, the
+labelled files and the kind of device of P, whose vectors differ in their last digits between CPU and GPU, so
+that it depends on neither batches nor shards nor restarts.
 """
 
 import threading

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from multicsr.config import DemonstrationsConfig
+from multicsr.config import DemonstrationsConfig, IngestConfig
 from multicsr.errors import ConfigError
 from multicsr.rows import labelled_row_id
 from multicsr.stages.generate.retrieval.labelled import read_labelled_premises
@@ -23,10 +23,10 @@ ROWS = [
 def read(tmp_path):
     """Reads labelled rows through a file of them."""
 
-    def reading(rows, known=None, name="mine.jsonl", drop_leaks=False):
+    def reading(rows, known=None, name="mine.jsonl", drop_leaks=False, **ingest):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         config = DemonstrationsConfig.model_validate({"triplets": str(tmp_path / name)})
-        return read_labelled_premises(config, known, drop_leaks=drop_leaks)
+        return read_labelled_premises(config, IngestConfig(**ingest), known, drop_leaks=drop_leaks)
 
     return reading
 
@@ -64,6 +64,27 @@ def test_triplets_of_evaluation_data_are_counted_and_dropped_if_asked_for(read):
     assert dropped.digest() == read(ROWS[2:]).digest()
     with pytest.raises(ConfigError, match="evaluation data have a text of all 1 triplets"):
         read([ROWS[1]], known, drop_leaks=True)
+
+
+def test_personal_data_are_replaced_as_in_the_premises(read):
+    rows = [
+        ("Write to ann@example.org today.", "Somebody reads ann@example.org.", "Nobody writes."),
+        ("Write to ann@example.org now.", "Write to bob@example.org now.", "Nobody writes."),
+    ]
+    replaced = ("Write to [email] today.", "Somebody reads [email].", "Nobody writes.")
+    [row] = read(rows, redact=["email"]).rows.to_pylist()
+    assert (row["text"], row["entailment"], row["contradiction"]) == replaced
+    assert read(rows, redact=["email"]).digest() == read([replaced]).digest()
+    assert len(read(rows).rows) == 2
+
+
+def test_a_triplet_with_a_long_text_is_not_shown(read):
+    long = ("The sea is calm.", "There are no waves." + " None at all." * 21, "A storm.")
+    found = read([*ROWS, long])
+    assert (found.num_long, found.digest()) == (1, read(ROWS).digest())
+    assert read([*ROWS, long], max_words=100).num_long == 0
+    with pytest.raises(ConfigError, match="all 1 triplets have a text of more than 64 words"):
+        read([long])
 
 
 def test_an_empty_file_is_an_error_with_its_setting(read):

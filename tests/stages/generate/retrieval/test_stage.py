@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from multicsr.config import Config
@@ -19,10 +20,13 @@ from multicsr.rows import labelled_row_id, row_id
 from multicsr.stages.generate import triplets as stage_module
 from multicsr.stages.generate.few import write_few
 from multicsr.stages.generate.fingerprint import writing_settings
-from multicsr.stages.generate.retrieval import prepare
+from multicsr.stages.generate.retrieval import prepare, retriever
+from multicsr.stages.generate.retrieval.encoder import load_encoder
+from multicsr.stages.generate.retrieval.prepare import folders_of
 from multicsr.storage.manifest import iter_rejects, iter_tables
 from multicsr.storage.store import Store
 from multicsr.storage.versions import current
+from multicsr.tools.gc import clean_up
 from tests.support.llm_rows import make_sentences
 from tests.support.tiny_encoder import LETTERS, save_tiny_bert
 
@@ -61,6 +65,16 @@ class Echo(FakeEngine):
 
     def _said(self, prompt):
         return Completion(f"It says {hash_64(prompt)} here.", 3, finished=True)
+
+
+class Lines(SilentProgress):
+    """Keeps what is announced."""
+
+    def __init__(self) -> None:
+        self.announced: list[str] = []
+
+    def announce(self, message):
+        self.announced.append(message)
 
 
 @pytest.fixture(scope="session")
@@ -179,6 +193,44 @@ def test_a_run_that_ended_half_way_goes_on_to_the_rows_of_an_undisturbed_one(mak
     assert sum(LABELLED[0][0] in texts for texts in embedded) == 1, "its vectors were kept"
 
 
+def test_blocks_of_another_size_are_other_files(make, monkeypatch, tmp_path):
+    rows, _ = generate(make())
+    monkeypatch.setattr(prepare, "_ROWS_PER_FILE", 3)
+    again, _ = generate(make(omega=0.2))
+    assert {key: row["entailment"] for key, row in again.items()} == {
+        key: row["entailment"] for key, row in rows.items()
+    }
+    assert len([*(tmp_path / "store" / "demonstrations").iterdir()]) == 2
+
+
+def test_demonstrations_are_found_for_one_batch_at_a_time(make, monkeypatch):
+    calls = []
+    retrieve = retriever.DemonstrationRetriever.__call__
+    monkeypatch.setattr(
+        retriever.DemonstrationRetriever,
+        "__call__",
+        lambda self, premises: calls.append(len(premises)) or retrieve(self, premises),
+    )
+    generate(make())
+    assert max(calls) == 5
+    assert sum(calls) == len(LINES)
+
+
+def test_gc_keeps_the_vectors_that_a_kept_version_was_written_with(make, tmp_path):
+    generate(make(rows=LABELLED[:9]))
+    generate(make())
+    needed = folders_of(current(Store.open(make().store)).manifest("scored").settings)
+    old = {f"demonstrations/{path.name}" for path in (tmp_path / "store" / "demonstrations").iterdir()}
+    assert len(old) == 2
+    found = clean_up(make(), 1, -60.0, SilentProgress(), delete=True)
+    kept = {
+        f"demonstrations/{path.parent.name}"
+        for path in (tmp_path / "store" / "demonstrations").rglob("*.parquet")
+    }
+    assert found.files["demonstrations"] == 1
+    assert kept == old & needed
+
+
 def test_damaged_vectors_are_computed_again(make, tmp_path, caplog):
     rows, _ = generate(make())
     (path,) = (tmp_path / "store" / "demonstrations").rglob("*.parquet")
@@ -231,6 +283,11 @@ def test_a_hypothesis_out_of_a_demonstration_is_rejected(make, engines):
         line for line in LINES if engines[0][0].pairs[row_id(line, "en")].entailment.count("Answer:") > 1
     ]
     assert {row["text"] for row in copied} == set(with_one)
+    config = make(max_rejected=1.0)
+    scored_anew = config.score.model_copy(update={"max_new_tokens": config.score.max_new_tokens + 1})
+    again, counters = generate(config.model_copy(update={"score": scored_anew}))
+    assert counters["rows_written"] == 0
+    assert {row["text"] for row in again.values() if row["reason"] == "demonstration copied"} == set(with_one)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +305,31 @@ def test_what_is_missing_is_found_before_the_run(make, settings, line):
 def test_an_empty_file_is_found_before_the_run(make):
     [problem] = find_problems(["generate"], make(rows=[]))
     assert "mine.jsonl has no triplet at its beginning: it has no rows" in str(problem)
+
+
+def test_a_file_of_pairs_is_found_before_the_run(make):
+    [problem] = find_problems(["generate"], make(rows=[row[:2] for row in LABELLED]))
+    assert "mine.jsonl has no triplet with a negative at its beginning" in str(problem)
+
+
+def test_addresses_of_labelled_texts_reach_neither_llm_nor_store(make, engines, tmp_path):
+    mails = [
+        (f"The dog of house {n} sleeps, ann{n}@example.org.", f"An animal {n}@example.org.", f"No {n}.")
+        for n in range(5)
+    ]
+    config = make(rows=mails, shown={"similarity": -1})
+    redacted = config.ingest.model_copy(update={"redact": ["email"]})
+    generate(config.model_copy(update={"ingest": redacted}))
+    prompts = [prompt for pair in engines[0][0].pairs.values() for prompt in pair[:2]]
+    assert all("[email]" in prompt and "@" not in prompt for prompt in prompts)
+    [path] = (tmp_path / "store" / "demonstrations").rglob("*.parquet")
+    assert not any("@" in text for text in pq.read_table(path)["text"].to_pylist())
+
+
+def test_a_gpu_that_is_not_there_is_an_error_in_words(make, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch finds no GPU to find demonstrations on"):
+        load_encoder(make(gpus_per_actor=1))
 
 
 def test_prompts_with_masked_words_show_nothing(make):
@@ -268,7 +350,10 @@ def test_leaked_labelled_triplets_are_reported_and_left_out_if_asked_for(make, t
     generate(config.model_copy(update={"evaluate": measured}))
     assert "of 17 triplets of generate.demonstrations.triplets are in labelled data" in caplog.text
     dropped = measured.model_copy(update={"drop_leaks": True})
-    generate(config.model_copy(update={"evaluate": dropped}))
+    lines = Lines()
+    full_run.run(config.model_copy(update={"evaluate": dropped}), lines, until="generate")
+    [line] = [line for line in lines.announced if "generate.demonstrations.triplets are in" in line]
+    assert line.endswith("; they are not shown")
     first, second = (
         {block for pair in engine.pairs.values() for block in pair.entailment.split("\n\n")}
         for engine in engines[0]
