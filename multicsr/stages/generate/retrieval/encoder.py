@@ -6,7 +6,6 @@ from pydantic import JsonValue
 
 from multicsr.config import Config, Retriever
 from multicsr.errors import ConfigError
-from multicsr.models.resolve import identify_weights
 
 if TYPE_CHECKING:
     from multicsr.models.frozen_encoder import FrozenEncoder
@@ -18,14 +17,9 @@ def retriever_settings(chosen: Retriever) -> dict[str, JsonValue]:
     Raises:
         ConfigError: there is no such model.
     """
-    from multicsr.models.frozen_encoder import VECTOR_METHOD
+    from multicsr.models.frozen_encoder import vector_settings
 
-    return {
-        "weights": identify_weights(chosen.model, chosen.setting),
-        "prompt": chosen.prompt,
-        "pooling": chosen.pooling,
-        "method": VECTOR_METHOD,
-    }
+    return vector_settings(chosen.model, chosen.setting, chosen.prompt, chosen.pooling, device=None)
 
 
 def retrieval_device(config: Config) -> str:
