@@ -50,6 +50,27 @@ def test_defaults_take_pooling_length_and_prompt_from_the_encoder(write):
         ({"train": {"mask": {"sigma": 1.5}}}, "train.mask.sigma: must be at most 1 (given: 1.5)"),
         ({"generate": {"omega": 1}}, "generate.omega: must be below 1"),
         ({"generate": {"top_p": 0.9}}, "top_p has no effect at temperature 0"),
+        (
+            {"generate": {"demonstrations": {"triplets": "a.tsv", "similarity": 1.01}}},
+            "generate.demonstrations.similarity: must be at most 1",
+        ),
+        (
+            {"generate": {"demonstrations": {"triplets": "a.tsv", "count": 0}}},
+            "generate.demonstrations.count: must be at least 1",
+        ),
+        ({"generate": {"demonstrations": {"count": 3}}}, "generate.demonstrations.triplets is missing"),
+        (
+            {"generate": {"demonstrations": {"triplets": []}}},
+            "generate.demonstrations.triplets: the list is empty",
+        ),
+        (
+            {"generate": {"demonstrations": {"triplets": [{"path": "a.tsv", "weight": 2}]}}},
+            "weight has no effect on triplets that are shown in prompts",
+        ),
+        (
+            {"generate": {"demonstrations": {"triplets": "a.tsv", "pooling": "cls"}}},
+            "pooling has no effect without encoder; set it at train.mask",
+        ),
         ({"ingest": {"min_words": 9, "max_words": 3}}, "min_words is above max_words"),
         ({"ingest": {"near_duplicate_similarity": 0.7}}, "has no effect without near_duplicates"),
         (

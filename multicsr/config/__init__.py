@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from multicsr.config.buckets import S3Config
 from multicsr.config.card import CardConfig
 from multicsr.config.corpus import IngestConfig, InputConfig, Redaction
+from multicsr.config.demonstrations import DemonstrationsConfig, Retriever
 from multicsr.config.evaluation import EvaluateConfig, RefreshConfig
 from multicsr.config.llm import LLMConfig, VllmConfig
 from multicsr.config.section import Section
@@ -29,6 +30,7 @@ __all__ = [
     "Count",
     "CurateConfig",
     "DeepSpeedConfig",
+    "DemonstrationsConfig",
     "EvaluateConfig",
     "Fraction",
     "GenerateConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "PoolingMode",
     "Redaction",
     "RefreshConfig",
+    "Retriever",
     "S3Config",
     "ScoreConfig",
     "ScorerName",

@@ -12,13 +12,14 @@ from glob import escape, has_magic, iglob
 from pathlib import Path
 
 _FILES = (
-    ("input", "paths"),
-    ("generate", "prompts"),
-    ("score", "calibrate"),
-    ("train", "dev"),
-    ("train", "keep"),
-    ("train", "extra_triplets"),
-    ("evaluate", "data"),
+    "input.paths",
+    "generate.prompts",
+    "generate.demonstrations.triplets",
+    "score.calibrate",
+    "train.dev",
+    "train.keep",
+    "train.extra_triplets",
+    "evaluate.data",
 )
 """Settings that name files or directories to read."""
 
@@ -48,10 +49,13 @@ def change_paths(tree: dict[str, object], change: Callable[[str, str], str]) -> 
         tree: sections of the configuration.
         change: called with the dotted name of a setting and each of its paths; it returns the new path.
     """
-    for section, key in _FILES:
-        settings = tree.get(section)
+    for setting in _FILES:
+        *sections, key = setting.split(".")
+        settings: object = tree
+        for section in sections:
+            settings = settings.get(section) if isinstance(settings, dict) else None
         if isinstance(settings, dict) and key in settings:
-            settings[key] = _changed(settings[key], partial(change, f"{section}.{key}"))
+            settings[key] = _changed(settings[key], partial(change, setting))
 
 
 def _changed(value: object, change: Callable[[str], str]) -> object:

@@ -78,14 +78,14 @@ class DeepSpeedConfig(Section):
 
 
 class TripletFile(Section):
-    """A file of labelled triplets of one's own, which are trained on together with the curated ones."""
+    """A file of labelled triplets of one's own, which are trained on or shown to the LLM."""
 
     path: Annotated[str, Field(min_length=1)]
     """TSV (without quotes), CSV, JSONL or Parquet file, a path or URI; it may end in `.gz`, `.bz2`, `.xz` or
     `.zst`."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Weight of a row of the file: the loss of a batch is the mean over its anchors, weighted. A curated row
-    has the weight 1."""
+    """Weight of a row of the file in training: the loss of a batch is the mean over its anchors, weighted. A
+    curated row has the weight 1."""
     columns: Annotated[list[str], Field(min_length=2)] | None = None
     """Columns of the anchor, the positive and any number of negatives, in this order: names, or numbers from
     1. Unset: known names (anchor, positive, negative; sent0, sent1, hard_neg; query, pos, neg and others);
@@ -114,6 +114,14 @@ class TripletFile(Section):
         if not self.header and wrong:
             raise ValueError(f"header: false needs numbers from 1 as columns, not {wrong[0]}")
         return self
+
+
+def as_triplet_files(files: object) -> object:
+    """Return a path, or a list of them, as a list of files; what is neither stays as it is."""
+    files = [files] if isinstance(files, (str, dict)) else files
+    if not isinstance(files, list):
+        return files
+    return [{"path": file} if isinstance(file, str) else file for file in files]
 
 
 class TrainConfig(Section):
@@ -244,10 +252,7 @@ class TrainConfig(Section):
     @field_validator("extra_triplets", mode="before")
     @classmethod
     def _paths_are_files(cls, files: object) -> object:
-        files = [files] if isinstance(files, (str, dict)) else files
-        if not isinstance(files, list):
-            return files
-        return [{"path": file} if isinstance(file, str) else file for file in files]
+        return as_triplet_files(files)
 
     @field_validator("dev")
     @classmethod

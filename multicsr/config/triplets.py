@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from multicsr.config.corpus import input_place
+from multicsr.config.demonstrations import DemonstrationsConfig
 from multicsr.config.extension_names import check_names, name_in, schema_of
 from multicsr.config.section import Count, Fraction, Score, Section
 from multicsr.extensions import ExtensionGroup
@@ -27,6 +28,8 @@ class GenerateConfig(Section):
     omega: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the logits of the noisy instruction (MultiCSR Eq. 2); 0 is plain decoding. Stable in [0.2,
     0.4]. Above 0, an endpoint must offer contrast, as `multicsr serve` does."""
+    demonstrations: DemonstrationsConfig | None = None
+    """Labelled triplets that are shown to the LLM (MultiCSR Appendix G); null: none."""
     max_new_tokens: Count = 48
     """Maximum length of a hypothesis in tokens."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0

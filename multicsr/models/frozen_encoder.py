@@ -6,6 +6,7 @@ follows from the sentence's own length. On a CPU one thread computes a pass, bec
 digits with another number of threads (seen with AVX-512). Vectors are rounded to fp16.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from sentence_transformers.util import batch_to_device
 from torch.nn import functional as F
 
@@ -20,6 +22,7 @@ from multicsr.config import PoolingMode
 from multicsr.errors import RunError
 from multicsr.models.pooling import replace_pooling
 from multicsr.models.published_encoder import default_prompt, encoding_with, load_published_encoder
+from multicsr.models.resolve import identify_weights
 from multicsr.models.text_input import Features, length_limit, text_input
 
 Vectors = NDArray[np.float16]
@@ -31,6 +34,11 @@ _ROWS = {"cpu": 8, "cuda": 64}
 copies of one sentence."""
 _LENGTH_STEP = 8
 """Step of the padded lengths: tokens are padded to a multiple of it, up to the maximum of the model."""
+
+
+_NUM_THREADS = threading.Lock()
+"""Lock of the number of torch threads, which the encoders of a process share. Without it, one that ends would
+give the other one several threads in a pass."""
 
 
 class FrozenEncoder:
@@ -137,12 +145,34 @@ def _single_threaded_kernels(device: torch.device) -> Iterator[int]:
     if device.type != "cpu":
         yield 1
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
+    with _NUM_THREADS:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
+
+
+def vector_settings(
+    name: str, setting: str, prompt: str | None, pooling: PoolingMode | None, device: str | None
+) -> dict[str, JsonValue]:
+    """Return everything that decides the vectors of an encoder: weights, tokenizer, pooling, prompt, method.
+
+    Args:
+        name: see `FrozenEncoder`.
+        setting: see `FrozenEncoder`.
+        prompt: see `FrozenEncoder`.
+        pooling: see `FrozenEncoder`.
+        device: such as `cuda:0`; None: the last digits, in which kinds of devices differ, do not count.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    of_device = "" if device is None else f", {rows_per_pass(device)} rows"
+    pooled: dict[str, JsonValue] = {} if pooling is None else {"pooling": pooling}
+    weights = identify_weights(name, setting)
+    return {"model": weights, "prompt": prompt, "method": f"{VECTOR_METHOD}{of_device}", **pooled}
 
 
 def rows_per_pass(device: str) -> int:

@@ -10,6 +10,7 @@ from multicsr.errors import ConfigError
 _PERMISSIONS = {
     "train.encoder": "set train.trust_remote_code: true",
     "train.mask.model": "set train.mask.trust_remote_code: true",
+    "generate.demonstrations.encoder": "set generate.demonstrations.trust_remote_code: true",
     "score.model": "set score.trust_remote_code: true",
     "encoder": "give --trust-remote-code",
     "MODEL": "give --trust-remote-code",

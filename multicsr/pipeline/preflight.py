@@ -129,6 +129,8 @@ def _require_packages(stage: str, config: Config) -> None:
             require_extra("train", f"score.method: {config.score.method}")
         if config.score.calibrate is not None:
             require_extra("train", "score.calibrate")
+        if config.generate.demonstrations is not None:
+            require_extra("train", "generate.demonstrations")
 
 
 def _require_llm_packages(llm: LLMConfig) -> None:
@@ -210,6 +212,24 @@ def _reject_reasons(config: Config) -> None:
     PackageRules(config.generate.reject_reasons)
 
 
+def _demonstrations(config: Config) -> None:
+    """Look for the labelled triplets that are shown to the LLM, and for the encoder that finds them."""
+    from multicsr.prompts import AUTO
+    from multicsr.stages.generate.retrieval.labelled import SETTING
+    from multicsr.stages.generate.run import require_questions
+    from multicsr.stages.ingest.triplet_files import check_triplet_file
+
+    shown = config.generate.demonstrations
+    if shown is None:
+        return
+    chosen = shown.retriever(config.train)
+    _require_encoder(chosen.model, chosen.setting, chosen.trust_remote_code)
+    for file in shown.triplets:
+        check_triplet_file(file, SETTING, with_negative=True)
+    if config.generate.prompts != AUTO:
+        require_questions(config)
+
+
 def _calibration(sets: LabelledSets) -> None:
     """Read the pairs of the calibration; they must not be among the data of the evaluation."""
     if sets.config.score.calibrate is None:
@@ -268,10 +288,10 @@ def _recipe(config: Config) -> None:
 
 def _extra_triplets(config: Config) -> None:
     """Read the header and the first rows of every file of labelled triplets."""
-    from multicsr.stages.train.data.triplet_files import check_triplet_file
+    from multicsr.stages.ingest.triplet_files import check_triplet_file
 
     for file in config.train.extra_triplets:
-        check_triplet_file(file)
+        check_triplet_file(file, "train.extra_triplets")
 
 
 def _leaks(sets: LabelledSets) -> None:
@@ -308,7 +328,7 @@ def num_gpus() -> int:
 
 LOOKS: dict[str, tuple[Callable[[Config], None], ...]] = {
     "ingest": (_input, _languages),
-    "generate": (_prompts, _llm, _pairs, _scorer, _reject_reasons, _gpus_of_generate),
+    "generate": (_prompts, _llm, _pairs, _demonstrations, _scorer, _reject_reasons, _gpus_of_generate),
     "train": (_encoder, _recipe, _objective, _mask_model, _extra_triplets, _gpus_of_train),
 }
 """Checks by stage."""

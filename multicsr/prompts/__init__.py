@@ -6,6 +6,7 @@ the fingerprint of the rows that were generated with it.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -18,6 +19,7 @@ from multicsr.config.mistakes import explain
 from multicsr.config.yaml_file import load_yaml
 from multicsr.errors import ConfigError
 from multicsr.language_tags import spelled_parts, tag_parts
+from multicsr.prompts.demonstrations import Demonstration, answer_quotes, answered, split_at_question
 from multicsr.prompts.infilling import mask_words
 from multicsr.storage.local_copy import local_copy
 
@@ -141,22 +143,60 @@ class PromptSet(FileRecord):
         """Return the set itself, and the set for each of its languages."""
         return [self, *(self.for_language(tag) for tag in self.languages)]
 
-    def pair(self, premise: str, row_id: str, seed: int) -> PromptPair:
-        """Draw one instruction from each pool, as a function of (row id, seed) alone (MultiCSR Sec. 3.1)."""
+    @property
+    def masks_words(self) -> bool:
+        """Return True if a generation prompt has the premise with masked words, for the LLM to fill."""
+        return any(
+            match[0] != "{premise}"
+            for each in self.variants()
+            for instruction in (*each.entailment, *each.contradiction)
+            for match in _PREMISE.finditer(each.layout + instruction)
+        )
+
+    def pair(self, premise: str, row_id: str, seed: int, shown: Sequence[Demonstration] = ()) -> PromptPair:
+        """Draw one instruction from each pool, as a function of (row id, seed) alone (MultiCSR Sec. 3.1).
+
+        Args:
+            premise: the premise.
+            row_id: id of its row.
+            seed: `seed` of the configuration.
+            shown: demonstrations, in the order in which they are shown. Each prompt, and so each noisy
+                instruction of Eq. 2, has their hypotheses of its own direction.
+        """
         digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=16).digest()
         entailment_id = int.from_bytes(digest[:8], "big") % len(self.entailment)
         contradiction_id = int.from_bytes(digest[8:], "big") % len(self.contradiction)
         return PromptPair(
-            self.generation(premise, self.entailment[entailment_id]),
-            self.generation(premise, self.contradiction[contradiction_id]),
+            self.generation(
+                premise, self.entailment[entailment_id], [(each.premise, each.entailment) for each in shown]
+            ),
+            self.generation(
+                premise,
+                self.contradiction[contradiction_id],
+                [(each.premise, each.contradiction) for each in shown],
+            ),
             entailment_id,
             contradiction_id,
             premise,
         )
 
-    def generation(self, premise: str, instruction: str) -> str:
-        """Return the prompt for one premise and one instruction of a pool."""
-        return _fill(self.layout.replace("{instruction}", instruction), premise=premise)
+    def generation(self, premise: str, instruction: str, shown: Sequence[tuple[str, str]] = ()) -> str:
+        """Return the prompt for one premise and one instruction of a pool.
+
+        Args:
+            premise: the premise.
+            instruction: the instruction.
+            shown: premises of demonstrations with their hypotheses. They stand before the question of the
+                prompt, [D; x; I] of MultiCSR Appendix G, each as this question with its answer, in quotation
+                marks if the answers of the set's own examples have them.
+        """
+        head, question = split_at_question(self.layout.replace("{instruction}", instruction), _PREMISE)
+        first, last = answer_quotes(head, question, _PREMISE)
+        examples = (
+            answered(_fill(question, premise=text), f"{first}{answer}{last}", self.stop)
+            for text, answer in shown
+        )
+        return "".join([_fill(head, premise=premise), *examples, _fill(question, premise=premise)])
 
     def scoring(self, premise: str, hypothesis: str) -> str:
         """Return the prompt that asks for the similarity of two sentences (MultiCSR Eq. 3)."""

@@ -28,6 +28,8 @@ TOMBSTONES = "tombstones"
 """Folder of the rows that are gone from their source, by the fingerprint of the `sentences` without them."""
 MASK_VECTORS = "mask_vectors"
 """Folder of the vectors that mask models computed, by the fingerprint of the model."""
+DEMONSTRATIONS = "demonstrations"
+"""Folder of labelled premises with their vectors, by a fingerprint of their texts and of the encoder."""
 ARTIFACTS = ("sentences", "scored", "curated", "model", "evaluation")
 """Names of the artifacts of a version, in the order in which stages make them."""
 _MADE_BY = {"sentences": "ingest", "scored": "generate", "curated": "curate", "model": "train"}

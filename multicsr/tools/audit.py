@@ -35,7 +35,7 @@ from multicsr.storage.manifest import (
     rows_digest,
 )
 from multicsr.storage.store import FileEntry, Store
-from multicsr.storage.versions import MASK_VECTORS, TOMBSTONES, Log, Snapshot, versions
+from multicsr.storage.versions import DEMONSTRATIONS, MASK_VECTORS, TOMBSTONES, Log, Snapshot, versions
 
 SCHEMAS = {"sentences": SENTENCE, "scored": SCORED, "curated": CURATED}
 
@@ -187,7 +187,7 @@ def _strays(store: Store, folder: str, manifest: Manifest) -> Iterator[str]:
 
 def _audit_named(store: Store) -> Iterator[str]:
     """Yield the damaged files among those whose names hold their checksums."""
-    for folder in (LLM_CACHE, TOMBSTONES, MASK_VECTORS):
+    for folder in (LLM_CACHE, TOMBSTONES, MASK_VECTORS, DEMONSTRATIONS):
         for entry in store.named_entries(folder):
             yield from _audit_bytes(store, entry)
 

@@ -9,7 +9,7 @@ from multicsr.errors import ConfigError, DamagedFileError, MissingFileError, Run
 from multicsr.prompts import PromptSet
 from multicsr.rows import Reason
 from multicsr.stages.curate.curation import Curation
-from multicsr.stages.generate.fingerprint import prompts_of
+from multicsr.stages.generate.fingerprint import max_demonstrations, prompts_of
 from multicsr.stages.score.scorer import COLUMNS
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import Manifest, read_manifest
@@ -137,6 +137,11 @@ def _facts(
         yield copy["reason"], f"{copy['source']}:{copy['position']} was dropped: {copy['detail']}"
     if row.get("llm"):
         yield from _writing(row, prompts_of(manifests["scored"], row["prompts"]))
+        if most := max_demonstrations(manifests["scored"]):
+            yield (
+                "demonstrations",
+                f"at most {most}, before the sentence in both prompts; they are not stored",
+            )
         yield from _scoring(row)
     if rejections:
         stage = manifests[artifact].stage

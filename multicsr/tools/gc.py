@@ -22,6 +22,7 @@ from multicsr.observability.progress import Progress
 from multicsr.stages.evaluate.held_out import rows_trained_on
 from multicsr.stages.generate.llm_cache import FOLDER as LLM_CACHE
 from multicsr.stages.generate.llm_cache import CacheKey, key_of_folder, remove_rows, span_of
+from multicsr.stages.generate.retrieval.prepare import folders_of
 from multicsr.stages.ingest.run import identities
 from multicsr.storage.backend import FileInfo
 from multicsr.storage.collected import collected, is_key, unused_name
@@ -29,14 +30,15 @@ from multicsr.storage.lease import HEARTBEATS, PROBE, Lease, held
 from multicsr.storage.manifest import Manifest, manifest_name, read_manifest
 from multicsr.storage.row_ids import read_ids
 from multicsr.storage.store import FileEntry, Store
-from multicsr.storage.versions import ARTIFACTS, LeaseEntry, Log, Version
+from multicsr.storage.versions import ARTIFACTS, DEMONSTRATIONS, LeaseEntry, Log, Version
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _TRAINING, _RECORDS = "training", "records"
-_FOLDERS = (*ARTIFACTS, _RECORDS, LLM_CACHE, _TRAINING, HEARTBEATS)
-"""Folders in which something may be deleted. P's vectors, a cache of their own, and tombstones are kept."""
+_FOLDERS = (*ARTIFACTS, _RECORDS, LLM_CACHE, DEMONSTRATIONS, _TRAINING, HEARTBEATS)
+"""Folders in which something may be deleted. Vectors of the mask model, a cache of their own, and tombstones
+are kept."""
 _DELETE_AT_ONCE = 100
 """Files that are deleted between two checks of the lease."""
 _PROBE_S = 3600.0
@@ -157,6 +159,9 @@ class _StoreScan:
         }
         self._keys = {key for _, key in self._needed}
         self._cache_keys = {CacheKey.of(each.settings) for each in manifests if each.stage == "generate"}
+        self._demonstrations = {
+            folder for each in manifests if each.stage == "generate" for folder in folders_of(each.settings)
+        }
         self._files = {entry.path for each in manifests for entry in [*each.files, *each.reject_files]}
         self._sentences = {
             entry.path: entry for each in manifests if each.stage == "ingest" for entry in each.files
@@ -174,6 +179,9 @@ class _StoreScan:
             self._add_artifacts(artifact, garbage, found)
         if unused_llm_output:
             self._add_llm_output(garbage, found)
+        for place, group in _groups(self._store, DEMONSTRATIONS, depth=2).items():
+            if place not in self._demonstrations and group.changed_s < self._before_s:
+                _add(garbage, found, DEMONSTRATIONS, place, group)
         for folder in (_RECORDS, HEARTBEATS):
             files = [info for info in self._store.infos(folder) if self._is_loose(folder, info)]
             garbage.files += files

@@ -11,16 +11,19 @@ from typing import TypeVar
 from markdown_text import page, table
 from pydantic import BaseModel
 
-from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig
-from multicsr.models.resolve import resolve_model
+from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig, TripletFile
+from multicsr.models.resolve import ASSETS, MINILM, resolve_model
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
 from multicsr.stages.train.fingerprint import deciding_rows, deciding_settings
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = ASSETS / "demo" / "dev_triplets.tsv"
 CHANGED: Mapping[str, object] = MappingProxyType(
     {
         "generate.prompts": "reference",
+        "generate.demonstrations.triplets": [TripletFile(path=str(_SHOWN.with_name("test_triplets.tsv")))],
+        "generate.demonstrations.encoder": str(resolve_model("tinylm", "generate.demonstrations.encoder")),
         "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
         "score.method": "llm_stated",
         "train.encoder": str(resolve_model("tinylm", "train.encoder")),
@@ -56,7 +59,12 @@ def effects_page() -> str:
         "Files count by their content too: other bytes of a prompt set, a model or an evaluation file under "
         "the same path are another setting. An input file counts by its bytes, format and name below "
         "`input.paths`. Of a prompt set, a change of the scoring prompts alone makes only the scores anew. "
-        "To set `train.mask` or `train.lora` to null, or no longer to null, is a change of all its settings."
+        "To set `train.mask`, `train.lora` or `generate.demonstrations` to null, or no longer to null, is a "
+        "change of all its settings. Where `generate.demonstrations` has no `encoder`, model, pooling and "
+        "prompt of `train.mask` decide hypotheses too. With `generate.demonstrations`, `ingest.redact` and "
+        "`ingest.max_words` count for labelled texts as well, and with `evaluate.drop_leaks` so do the "
+        "evaluation data and `train.dev`: one more labelled triplet that they have, or one less, and all "
+        "hypotheses are made anew."
     )
     settings: dict[tuple[str, str], list[str]] = {texts: [] for texts in TEXTS.values()}
     for name, artifacts in effects().items():
@@ -90,6 +98,7 @@ def _every_section() -> Config:
             "store": "x",
             "input": {"paths": ["x"], "column": "x"},
             "llm": LLMConfig(engine="fake"),
+            "generate": {"demonstrations": {"triplets": str(_SHOWN), "encoder": MINILM}},
             "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig(), dev="x", merge=[0.5]),
         }
     )

@@ -41,6 +41,7 @@ FILES = (
     ("`records/<fingerprint>/`", "folder", "files of the source as they were read; a cache"),
     ("`inputs/digests.json`", "record", "digests of files of the source; a cache"),
     ("`tombstones/`, `mask_vectors/`", "Parquet", "sentences that are gone; vectors of P, a cache"),
+    ("`demonstrations/<key>/`", "Parquet", "labelled premises for prompts, with vectors of P; a cache"),
     ("`training/<fingerprint>/`", "folder", "a training in progress: checkpoints, log"),
     ("`tensorboard/<fingerprint>/`", "folder", "event files of TensorBoard"),
     ("`refresh_log/<time>.json`", "record", "the refresh log"),

@@ -286,7 +286,7 @@ def test_hostile_objects_of_a_bucket_are_not_copied(bucket, tmp_path):
 UNVERIFIED = {
     "config_file.py": "a configuration that a user names",
     "stages/ingest/readers.py": "what a user wants to be read",
-    "stages/train/data/triplet_files.py": "labelled triplets that a user names",
+    "stages/ingest/triplet_files.py": "labelled triplets that a user names",
     "storage/local_copy.py": "data files that a user names",
     "stages/train/monitoring/log_follower.py": "the log of a training that goes on",
     "stages/train/workspace.py": "checkpoint and log of a training that goes on, with their own checksums",

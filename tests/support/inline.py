@@ -11,6 +11,7 @@ from multicsr.pipeline import diff
 from multicsr.stages.curate import run as curate_run
 from multicsr.stages.evaluate import leaks
 from multicsr.stages.generate import calibrate, few, planning, writing
+from multicsr.stages.generate.retrieval import prepare
 
 
 def _map_items(
@@ -25,7 +26,7 @@ def _map_items(
 
 def work_inline(patch: pytest.MonkeyPatch) -> None:
     """Let the stages work in this process."""
-    for module in (stage_runner, planning, writing, calibrate, few, curate_run, diff, leaks):
+    for module in (stage_runner, planning, prepare, writing, calibrate, few, curate_run, diff, leaks):
         patch.setattr(module, "map_items", _map_items)
 
 

@@ -8,6 +8,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path, PurePath
 
 import yaml
@@ -19,13 +21,14 @@ from multicsr.errors import ConfigError
 from multicsr.prompts import AUTO, shipped_prompt_sets
 
 CONFIG_FILE = "config.yaml"
+_GENERATION = ("generate.prompts", "generate.demonstrations.triplets", "score.calibrate")
 _TRAINING = ("train.dev", "train.keep", "train.extra_triplets")
 _READS = {
-    "generate": ("generate.prompts", "score.calibrate"),
+    "generate": _GENERATION,
     "curate": ("score.calibrate",),
     "train": _TRAINING,
     "evaluate": ("evaluate.data",),
-    "refresh": ("generate.prompts", "score.calibrate", *_TRAINING, "evaluate.data"),
+    "refresh": (*_GENERATION, *_TRAINING, "evaluate.data"),
 }
 """Settings that name data files, by the job that reads them."""
 _READS_INPUT = ("ingest", "refresh")
@@ -34,7 +37,16 @@ _TASKS = ("evaluate.data", "train.keep")
 """Settings that name labelled files and directories of them."""
 _READS_FOR_LEAKS = {"generate": ("evaluate.data", "train.dev"), "train": ("evaluate.data",)}
 """Settings that name further data files of a job if `evaluate.drop_leaks` is set."""
-_MODELS = ("llm.model", "llm.vllm.lora", "score.model", "train.encoder", "train.mask.model")
+_TRIPLETS = ("generate.demonstrations.triplets", "train.extra_triplets")
+"""Settings that name files of labelled triplets."""
+_MODELS = (
+    "llm.model",
+    "llm.vllm.lora",
+    "generate.demonstrations.encoder",
+    "score.model",
+    "train.encoder",
+    "train.mask.model",
+)
 """Settings that name weights. Weights are not sent."""
 
 
@@ -55,16 +67,17 @@ class Bundle:
         """Return the configuration as YAML, for a cluster on which the files lie in `folder`."""
         tree = self.config.model_dump(mode="json", exclude_unset=True)
         for setting, names in self.sent.items():
-            section, _, key = setting.partition(".")
+            *sections, key = setting.split(".")
+            section = reduce(getitem, sections, tree)
             places = [f"{folder}/{name}" for name in names]
             if setting in _TASKS:
-                tree[section][key] = self._kept(setting) + places
-            elif setting == "train.extra_triplets":
-                for file in tree[section][key]:
+                section[key] = self._kept(setting) + places
+            elif setting in _TRIPLETS:
+                for file in section[key]:
                     if _here(file["path"]):
                         file["path"] = f"{folder}/{PurePath(file['path']).name}"
             else:
-                tree[section][key] = places[0]
+                section[key] = places[0]
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def _kept(self, setting: str) -> list[str]:

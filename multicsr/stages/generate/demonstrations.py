@@ -1,7 +1,7 @@
 """Sentences in the prompts of a prompt set, which a small model copies instead of doing the task."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from multicsr.prompts import PromptSet
 from multicsr.stages.generate.comparison import comparable
@@ -20,7 +20,12 @@ def demonstrations(prompts: PromptSet) -> frozenset[str]:
     """
     parts = [part for part in _parts(prompts) if "{" not in part]
     sentences = [sentence for part in parts for sentence in _SENTENCE_END.split(part)]
-    return frozenset(form for form in map(comparable, parts + sentences) if len(form) >= _LEAST_CHARACTERS)
+    return forms_of(parts + sentences)
+
+
+def forms_of(texts: Iterable[str]) -> frozenset[str]:
+    """Return the texts that are sentences, in the form of `comparable`."""
+    return frozenset(form for form in map(comparable, texts) if len(form) >= _LEAST_CHARACTERS)
 
 
 def _parts(prompts: PromptSet) -> Iterator[str]:

@@ -5,7 +5,7 @@ of the LLM cache has a name of its own, is put in one step, and is never changed
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,11 +20,12 @@ from multicsr.observability.progress import Progress
 from multicsr.stages.generate.costs import budget_spent
 from multicsr.stages.generate.fingerprint import result_settings
 from multicsr.stages.generate.llm_cache import CachedRange, CacheKey, LLMCache
-from multicsr.stages.generate.run import scored_before
-from multicsr.stages.generate.triplets import TripletStage
-from multicsr.stages.generate.writing import config_for_workers, llm_pool, write_rows
+from multicsr.stages.generate.retrieval.prepare import prepare_demonstrations
+from multicsr.stages.generate.run import labelled_premises, report_labelled, scored_before
+from multicsr.stages.generate.writing import config_for_workers, llm_pool, load_stage, write_rows
+from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.storage.id_span import IdSpan
-from multicsr.storage.store import Store
+from multicsr.storage.store import FileEntry, Store
 from multicsr.storage.versions import current
 
 _ROWS_AT_ONCE = 16
@@ -59,7 +60,9 @@ class FewResults:
     """Settings that decide the results, as a manifest of scored rows has them."""
 
 
-def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewResults:
+def write_few(
+    config: Config, sentences: pa.Table, progress: Progress, known: KnownTexts | None = None
+) -> FewResults:
     """Write and score hypotheses for a few sentences, or take the results that exist.
 
     Somebody waits for them, so an endpoint is asked at once, also with `llm.batch`; the results are the same.
@@ -68,6 +71,8 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         config: the configuration of a run with a named prompt set; its store gets the results.
         sentences: SENTENCE rows, sorted by id, few enough for the memory of this process.
         progress: receives the rows that are done.
+        known: texts of the labelled sets; with `evaluate.drop_leaks`, labelled triplets that they have are
+            not shown to the LLM.
 
     Raises:
         ConfigError: the LLM or its prompts cannot work as configured.
@@ -75,7 +80,8 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
         RunError: a worker died repeatedly, or the disk is full.
     """
     config = config.model_copy(update={"llm": config.llm.model_copy(update={"batch": False})})
-    store, settings = Store.of(config), result_settings(config)
+    store, labelled = Store.of(config), labelled_premises(config, known)
+    settings = result_settings(config, labelled)
     cache_key = CacheKey.of(settings).writable(store)
     ids = sentences["row_id"].combine_chunks()
     cached = LLMCache(store, cache_key, scored_before(current(store))).select(
@@ -85,12 +91,14 @@ def write_few(config: Config, sentences: pa.Table, progress: Progress) -> FewRes
     existing = existing.take(pc.index_in(ids, existing["row_id"].combine_chunks()).drop_null())
     missing = sentences.filter(pc.invert(pc.is_in(ids, existing["row_id"].combine_chunks())))
     progress.start("generate", len(sentences))
+    report_labelled(config, labelled, progress)
     progress.skip(len(existing))
     if len(missing):
         progress.announce(f"{len(missing):,} rows for {config.llm.model}, which loads first")
     tables, counters = [existing], Counter[str]()
     worker_config, pool = config_for_workers(config), llm_pool(config, actors=1)
-    make = checked_first(parts_of_generation(config), lambda: _writer(worker_config, store, cache_key))
+    shown = prepare_demonstrations(config, store, labelled if len(missing) else None, pool, progress)
+    make = checked_first(parts_of_generation(config), lambda: _writer(worker_config, store, cache_key, shown))
     for rows, amounts in map_items("generate", make, list(_cut(missing, cached)), pool):
         tables.append(rows)
         counters.update(amounts)
@@ -107,10 +115,10 @@ def _cut(missing: pa.Table, cached: CachedRange) -> Iterator[FewSentences]:
 
 
 def _writer(
-    config: Config, store: Store, cache_key: CacheKey
+    config: Config, store: Store, cache_key: CacheKey, shown: Sequence[FileEntry]
 ) -> Callable[[FewSentences], tuple[pa.Table, dict[str, float]]]:
     """Return the function with which an actor writes a group of sentences."""
-    stage, gpus = TripletStage(config), config.generate.gpus_per_actor
+    stage, gpus = load_stage(config, store, shown), config.generate.gpus_per_actor
 
     def write(group: FewSentences) -> tuple[pa.Table, dict[str, float]]:
         rows, work = write_rows(store, cache_key, stage, group.rows, group.cached, gpus)

@@ -12,8 +12,11 @@ from multicsr.llm.label_tree import LABEL_SPELLINGS
 from multicsr.models.llm_weights import digest_llm
 from multicsr.models.resolve import digest_model, identify_weights
 from multicsr.prompts import PromptSet, load_prompts
+from multicsr.prompts.demonstrations import DEMONSTRATION_LAYOUT
 from multicsr.stages.generate.hypothesis_rules import HYPOTHESIS_RULES
 from multicsr.stages.generate.llm_cache import ADDED
+from multicsr.stages.generate.retrieval.encoder import retriever_settings
+from multicsr.stages.generate.retrieval.labelled import LabelledPremises, read_labelled_premises
 from multicsr.stages.generate.rules_of_packages import deciding_rules
 from multicsr.stages.score.by_package import deciding_package
 from multicsr.stages.score.expected import EXPECTATION
@@ -28,19 +31,32 @@ _VLLM = {"max_model_len", "tensor_parallel", "quantization", "lora"}
 _DECODING = {"omega", "max_new_tokens", "min_new_tokens", "bad_words", "temperature", "top_p"}
 _SCORING = {"method", "max_new_tokens"}
 """Settings that decide what the LLM writes, by section."""
+_SHOWN = {"count", "similarity"}
+"""Settings of demonstrations that are part of the key where there are any. Files and encoder count by their
+content."""
 _SCORING_IF_SET = {"forms"}
 """Settings of scoring that are part of the key only where they differ from their default."""
 
 
-def result_settings(config: Config) -> dict[str, JsonValue]:
-    """Return the settings that decide the results of the LLM for given sentences: the key of the cache."""
-    return {"writing": writing_settings(config), "scoring": scoring_settings(config)}
+def result_settings(config: Config, labelled: LabelledPremises | None = None) -> dict[str, JsonValue]:
+    """Return the settings that decide the results of the LLM for given sentences: the key of the cache.
+
+    Args:
+        config: the configuration.
+        labelled: the labelled premises that are shown; None: they are read, if there are any, with leaks.
+    """
+    return {"writing": writing_settings(config, labelled), "scoring": scoring_settings(config)}
 
 
-def writing_settings(config: Config) -> dict[str, JsonValue]:
+def writing_settings(config: Config, labelled: LabelledPremises | None = None) -> dict[str, JsonValue]:
     """Return every setting that decides the hypotheses: equal settings give equal hypotheses (invariant 5).
 
-    A local model is represented by a digest of its files, a Hugging Face id by its revision.
+    A local model is represented by a digest of its files, a Hugging Face id by its revision, labelled files
+    by the triplets that may be shown.
+
+    Args:
+        config: the configuration.
+        labelled: see `result_settings`.
     """
     settings: dict[str, JsonValue] = {
         "llm": {
@@ -55,6 +71,14 @@ def writing_settings(config: Config) -> dict[str, JsonValue]:
         settings["weights"] = digest_llm(config.llm)
     if config.llm.vllm.lora is not None:
         settings["lora"] = digest_model(config.llm.vllm.lora)
+    if (shown := config.generate.demonstrations) is not None:
+        labelled = labelled or read_labelled_premises(shown, config.ingest, None, drop_leaks=False)
+        settings["demonstrations"] = {
+            **shown.model_dump(mode="json", include=_SHOWN),
+            "triplets": labelled.digest(),
+            "encoder": retriever_settings(shown.retriever(config.train)),
+            "layout": DEMONSTRATION_LAYOUT,
+        }
     return settings
 
 
@@ -95,6 +119,13 @@ def scoring_settings(config: Config) -> dict[str, JsonValue]:
     if (llm := config.scoring_llm) != config.llm:
         settings["llm"] = {"model": llm.model, "weights": digest_llm(llm) if llm.loads_weights else None}
     return settings
+
+
+def max_demonstrations(scored: Manifest) -> int:
+    """Return the maximum number of demonstrations in a prompt of these rows."""
+    writing = scored.settings.get("writing")
+    shown = writing.get("demonstrations") if isinstance(writing, dict) else None
+    return int(str(shown["count"])) if isinstance(shown, dict) else 0
 
 
 def prompts_of(scored: Manifest, name: str) -> PromptSet | None:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from multicsr.llm.base import Rejection
 from multicsr.prompts import PromptSet
+from multicsr.prompts.demonstrations import Demonstration
 from multicsr.rows import Reason
 from multicsr.stages.generate.cleaning import CleanedText
 from multicsr.stages.generate.comparison import comparable, is_beginning, is_copy, is_near_copy
-from multicsr.stages.generate.demonstrations import demonstrations
+from multicsr.stages.generate.demonstrations import demonstrations, forms_of
 from multicsr.stages.generate.languages import ENGLISH_TAGS, other_language, primary_tag
 from multicsr.stages.generate.phrases import find_declining, find_talk
 from multicsr.stages.generate.rules_of_packages import PackageRules
@@ -60,7 +61,11 @@ class HypothesisRules:
         self._of_packages = PackageRules(reject_reasons)
 
     def rejection(
-        self, premise: str, language: str, hypotheses: dict[str, tuple[str, CleanedText]]
+        self,
+        premise: str,
+        language: str,
+        hypotheses: dict[str, tuple[str, CleanedText]],
+        shown: Sequence[Demonstration] = (),
     ) -> Rejection | None:
         """Return the reason to reject a row by its hypotheses alone, or None.
 
@@ -71,11 +76,13 @@ class HypothesisRules:
             premise: the premise.
             language: language tag of the row.
             hypotheses: the raw and the cleaned text of each hypothesis, by its name.
+            shown: demonstrations in the prompts of the row.
         """
+        examples = self._demonstrations | forms_of(text for each in shown for text in each)
         found = [
             (_ORDER[rejection.reason], rejection)
             for name, (raw, cleaned) in hypotheses.items()
-            if (rejection := self._judge(name, premise, language, raw, cleaned.text))
+            if (rejection := _judge(name, premise, language, raw, cleaned.text, examples))
         ]
         if found:
             return min(found, key=lambda each: each[0])[1]
@@ -85,27 +92,30 @@ class HypothesisRules:
         texts = {name: cleaned.text for name, (_, cleaned) in hypotheses.items()}
         return self._of_packages.rejection(premise, language, texts)
 
-    def _judge(self, name: str, premise: str, language: str, raw: str, text: str) -> Rejection | None:
-        """Return the first reason against one hypothesis; the detail names hypothesis and evidence."""
-        if rejection := _unusable(name, premise, raw, text):
-            return rejection
-        form = comparable(text)
-        if form in self._demonstrations and comparable(premise) not in self._demonstrations:
-            return Rejection(Reason.DEMONSTRATION_COPIED, name)
-        if evidence := find_declining(text, premise):
-            return Rejection(Reason.DECLINED, f"{name}: {evidence}")
-        if evidence := find_talk(text, premise):
-            return Rejection(Reason.META_TALK, f"{name}: {evidence}")
-        if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
-            return Rejection(Reason.LIST, f"{name}: {items} items")
-        is_english = primary_tag(language) in ENGLISH_TAGS
-        if is_copy(text, premise) or (is_english and is_near_copy(text, premise)):
-            return Rejection(Reason.COPIED_HYPOTHESIS, name)
-        if name == "contradiction" and is_english and is_beginning(text, premise):
-            return Rejection(Reason.COPIED_HYPOTHESIS, f"{name}: the beginning of the sentence")
-        if found := other_language(premise, text, language):
-            return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
-        return None
+
+def _judge(
+    name: str, premise: str, language: str, raw: str, text: str, examples: frozenset[str]
+) -> Rejection | None:
+    """Return the first reason against one hypothesis; the detail names hypothesis and evidence."""
+    if rejection := _unusable(name, premise, raw, text):
+        return rejection
+    form = comparable(text)
+    if form in examples and comparable(premise) not in examples:
+        return Rejection(Reason.DEMONSTRATION_COPIED, name)
+    if evidence := find_declining(text, premise):
+        return Rejection(Reason.DECLINED, f"{name}: {evidence}")
+    if evidence := find_talk(text, premise):
+        return Rejection(Reason.META_TALK, f"{name}: {evidence}")
+    if (items := len(_ITEM.findall(raw))) > 1 and not _ITEM.search(premise):
+        return Rejection(Reason.LIST, f"{name}: {items} items")
+    is_english = primary_tag(language) in ENGLISH_TAGS
+    if is_copy(text, premise) or (is_english and is_near_copy(text, premise)):
+        return Rejection(Reason.COPIED_HYPOTHESIS, name)
+    if name == "contradiction" and is_english and is_beginning(text, premise):
+        return Rejection(Reason.COPIED_HYPOTHESIS, f"{name}: the beginning of the sentence")
+    if found := other_language(premise, text, language):
+        return Rejection(Reason.WRONG_LANGUAGE, f"{name}: {found}")
+    return None
 
 
 def _unusable(name: str, premise: str, raw: str, text: str) -> Rejection | None:

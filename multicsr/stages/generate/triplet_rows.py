@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from multicsr.llm.base import Completion, Rejection
+from multicsr.prompts.demonstrations import Demonstration
 from multicsr.rows import WRITING_REASONS, WRITTEN, Reason, normalise
 from multicsr.stages.generate.cleaning import CleanedText, clean
 from multicsr.stages.generate.hypothesis_rules import JUDGED, HypothesisRules
@@ -73,6 +74,8 @@ class TripletInProgress:
     """True if the hypotheses exist, or if the row is rejected without them."""
     is_scored: bool = False
     """True if it has valid scores, so that it need not be scored again."""
+    demonstrations: tuple[Demonstration, ...] = ()
+    """Labelled triplets in its prompts."""
     cleaning: list[str] = field(default_factory=list)
     """Names of the cleaning rules that changed its texts."""
 
@@ -164,7 +167,7 @@ class TripletInProgress:
         ]
         self.cleaning = [rule for each in cleaned for rule in each.rules]
         named = dict(zip(DIRECTIONS, zip(texts, cleaned, strict=True), strict=True))
-        self.rejection = rules.rejection(self.premise, self.language, named)
+        self.rejection = rules.rejection(self.premise, self.language, named, self.demonstrations)
         return cleaned
 
 

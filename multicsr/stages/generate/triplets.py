@@ -4,6 +4,7 @@ Reads: rows.SENTENCE. Writes: rows.WRITTEN, in the order of the input. Paper: Mu
 Generation and scoring share an actor because they mostly share the model. A row that fails becomes a reject
 and keeps the columns filled so far; a failure of the LLM itself raises an error.
 
+retrieval         demonstrations for the prompts, if `generate.demonstrations` is set
 triplet_rows      a row in progress, and its columns
 batches           batches that run at the same time
 cleaning          the sentence in what the LLM wrote
@@ -14,7 +15,7 @@ fingerprint       settings that decide the results
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -27,12 +28,16 @@ from multicsr.llm.base import Engine, Rejection
 from multicsr.llm.load import load_engine
 from multicsr.observability.metrics import publish
 from multicsr.prompts import load_prompts
+from multicsr.prompts.demonstrations import Demonstration
 from multicsr.rows import WRITTEN
 from multicsr.stages.generate.batches import RunningBatches, WrittenRows
 from multicsr.stages.generate.hypothesis_rules import HypothesisRules
 from multicsr.stages.generate.scoring import TripletScorer
 from multicsr.stages.generate.triplet_rows import TripletInProgress, take_existing
 from multicsr.stages.score.load import load_scorers, load_scoring_engine
+
+Retrieve = Callable[[Sequence[str]], Sequence[tuple[Demonstration, ...]]]
+"""A function that returns the demonstrations of each of some premises."""
 
 
 class TripletStage:
@@ -45,8 +50,17 @@ class TripletStage:
         ConfigError: the engine, its model or the prompt set cannot work as configured.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, retrieve: Retrieve | None = None) -> None:
+        """Load the models.
+
+        Args:
+            config: the configuration.
+            retrieve: returns the demonstrations of each of some premises; None: prompts have none.
+        """
+        if (retrieve is None) != (config.generate.demonstrations is None):
+            raise AssertionError("demonstrations are configured and not retrieved, or the other way round")
         self._config = config
+        self._retrieve = retrieve
         self._prompts = load_prompts(config.generate.prompts)
         self._prompts_of = cache(self._prompts.for_language)
         self._rules = HypothesisRules(self._prompts, config.generate.reject_reasons)
@@ -77,8 +91,13 @@ class TripletStage:
                 they have no scores or their texts change by cleaning.
         """
         triplets = self._triplets(sentences)
+        if hypotheses is not None:
+            known = {*hypotheses["row_id"].to_pylist()}
+            # Whether a hypothesis is copied from a demonstration is decided again.
+            self._find_demonstrations([triplet for triplet in triplets if triplet.row_id in known])
         take_existing(triplets, hypotheses, self._rules)
-        # Rows of similar length decode together, the longest first: so a lack of memory shows at once.
+        # Rows of similar length decode together, the longest first: so a lack of memory shows at once. The
+        # length of demonstrations does not count: they are found only when a batch begins.
         order = sorted(triplets, key=lambda triplet: len(triplet.premise), reverse=True)
         size = self._engine.batch_size or self._config.generate.batch_size
         running = RunningBatches(self._threads, self._engine.rows_per_commit)
@@ -132,6 +151,7 @@ class TripletStage:
             **amounts,
             **rows,
             **cleaned,
+            **(_shown(to_write) if self._retrieve is not None else {}),
             "generate_seconds": generated - started,
             "score_seconds": scored - generated,
         }
@@ -145,13 +165,24 @@ class TripletStage:
             for premise, row_id, language in zip(*columns, strict=True)
         ]
 
+    def _find_demonstrations(self, triplets: Sequence[TripletInProgress]) -> None:
+        """Find the demonstrations of these triplets, if prompts have any."""
+        if self._retrieve is not None:
+            shown = self._retrieve([triplet.premise for triplet in triplets])
+            for triplet, demonstrations in zip(triplets, shown, strict=True):
+                triplet.demonstrations = demonstrations
+
     def _generate(self, triplets: Sequence[TripletInProgress]) -> None:
         """Write the hypotheses (stage 1) into the triplets.
 
-        Reject rows that the engine cannot write and rows whose hypotheses break a rule.
+        Reject rows that the engine cannot write and rows whose hypotheses break a rule. Demonstrations are
+        found for one batch at a time, so that the LLM works on other batches meanwhile.
         """
+        self._find_demonstrations(triplets)
         pairs = [
-            self._prompts_of(triplet.language).pair(triplet.premise, triplet.row_id, self._config.seed)
+            self._prompts_of(triplet.language).pair(
+                triplet.premise, triplet.row_id, self._config.seed, triplet.demonstrations
+            )
             for triplet in triplets
         ]
         results = self._engine.generate_pairs(pairs, [triplet.row_id for triplet in triplets])
@@ -162,3 +193,9 @@ class TripletStage:
                 triplet.rejection = result
             else:
                 triplet.take_completions(*result, self._rules)
+
+
+def _shown(triplets: Sequence[TripletInProgress]) -> dict[str, int]:
+    """Return the number of demonstrations in the prompts of these triplets, and of triplets without any."""
+    numbers = [len(triplet.demonstrations) for triplet in triplets]
+    return {"demonstrations": sum(numbers), "rows_without_demonstrations": numbers.count(0)}

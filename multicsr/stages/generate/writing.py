@@ -31,7 +31,7 @@ from multicsr.storage import refresh_costs
 from multicsr.storage.id_numbers import find_ids, id_words
 from multicsr.storage.id_span import IdSpan
 from multicsr.storage.manifest import rows_digest
-from multicsr.storage.store import Store
+from multicsr.storage.store import FileEntry, Store
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +53,41 @@ class WrittenShard:
 
 
 def write_shards(
-    config: Config, store: Store, cache_key: CacheKey, todo: Sequence[Todo], dropped: KnownTexts | None
+    config: Config,
+    store: Store,
+    cache_key: CacheKey,
+    todo: Sequence[Todo],
+    dropped: KnownTexts | None,
+    shown: Sequence[FileEntry] = (),
 ) -> Iterator[WrittenShard]:
-    """Write the shards in a pool of actors; yield each one when it is done."""
+    """Write the shards in a pool of actors; yield each one when it is done.
+
+    Args:
+        config: the configuration.
+        store: the store.
+        cache_key: key of the LLM cache.
+        todo: the shards.
+        dropped: texts of the labelled sets; nothing is written for sentences that they have.
+        shown: files of the labelled premises, see `prepare_demonstrations`.
+    """
     llm = config.llm.with_share_of(max(min(config.generate.actors, len(todo)), 1))
     config = config_for_workers(config.model_copy(update={"llm": llm}))
     pool = llm_pool(config, config.generate.actors)
     gpus = config.generate.gpus_per_actor
     make = checked_first(
-        parts_of_generation(config), lambda: writer(store, cache_key, TripletStage(config), gpus, dropped)
+        parts_of_generation(config),
+        lambda: writer(store, cache_key, load_stage(config, store, shown), gpus, dropped),
     )
     return map_items("generate", make, todo, pool)
+
+
+def load_stage(config: Config, store: Store, shown: Sequence[FileEntry]) -> TripletStage:
+    """Load the models of an actor: the LLM, what else scores, and P if prompts have demonstrations."""
+    if config.generate.demonstrations is None:
+        return TripletStage(config)
+    from multicsr.stages.generate.retrieval.retriever import load_retriever
+
+    return TripletStage(config, load_retriever(config, store, shown))
 
 
 def config_for_workers(config: Config) -> Config:

@@ -16,6 +16,8 @@ reading.py          pass 1: each file to candidates, in chunks sorted by id
 near_duplicates.py  optional step between the passes
 duplicates.py       ranges of ids: equal sentences fall into one range
 sharding.py         pass 2: ranges of ids to files, each sentence once
+triplet_files.py    labelled triplets in files, which other stages read
+triplet_columns.py  their columns
 run.py              the passes in order
 """
 

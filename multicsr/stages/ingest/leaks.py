@@ -77,6 +77,7 @@ def report_leaks(
     is_dropped: bool,
     progress: Progress,
     samples: Sequence[LeakSample] = (),
+    fate: str = "are rejected as leaked",
 ) -> None:
     """Print the number of leaked rows, the sets that have them, and samples; nothing if no row leaks.
 
@@ -87,13 +88,14 @@ def report_leaks(
         is_dropped: True if the rows are rejected; otherwise the line is a warning.
         progress: receives the line if the rows are rejected.
         samples: samples of the rows.
+        fate: what becomes of dropped rows, for the message.
     """
     if not counters.get(LEAKED):
         return
     line = f"{counters[LEAKED]:,.0f} of {rows} are in labelled data: {', '.join(sets_of(counters))}"
     line = "; ".join([line, *map(str, samples)])
     if is_dropped:
-        progress.announce(f"{line}; they are rejected as leaked")
+        progress.announce(f"{line}; they {fate}")
     else:
         _log.warning("%s: %s; --drop-leaks leaves them out", stage, line)
 

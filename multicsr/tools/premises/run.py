@@ -129,11 +129,14 @@ def _may_be_folder(place: str, language: str) -> bool:
 
 
 def _writing(config: Config, temperature: float, top_p: float) -> Config:
-    """Return the configuration with plain sampling; an endpoint is asked at once, also with `llm.batch`."""
+    """Return the configuration with plain sampling and without demonstrations, which the prompts have not.
+
+    An endpoint is asked at once, also with `llm.batch`.
+    """
     if temperature == 0 and top_p < 1:
         raise ConfigError("--top-p has no effect at --temperature 0; give --top-p 1")
     llm = config.llm.with_share_of(config.generate.actors)
-    generate = {"omega": 0.0, "temperature": temperature, "top_p": top_p}
+    generate = {"omega": 0.0, "temperature": temperature, "top_p": top_p, "demonstrations": None}
     return config.model_copy(
         update={
             "llm": llm.model_copy(update={"batch": False}),

@@ -110,7 +110,7 @@ def preview_sample(config: Config, corpus: CorpusSample, num_rows: int, progress
         ConfigError: the LLM or its prompts cannot work as configured.
         RunError: the LLM fails.
     """
-    results = write_few(config, corpus.usable.slice(0, num_rows), progress)
+    results = write_few(config, corpus.usable.slice(0, num_rows), progress, corpus.known)
     progress.finish(f"{len(results.rows):,} rows, {results.num_reused:,} of them from before")
     calibrate(config, Store.of(config), results.settings, progress)
     with tempfile.TemporaryDirectory(prefix="multicsr-preview-") as folder:

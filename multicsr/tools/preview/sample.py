@@ -13,6 +13,7 @@ from multicsr.rows import SENTENCE, rejects
 from multicsr.stages.evaluate.leaks import labelled_texts
 from multicsr.stages.ingest.files import InputFile, find_files
 from multicsr.stages.ingest.leaks import Leaks, find_leaks
+from multicsr.stages.ingest.overlap import KnownTexts
 from multicsr.stages.ingest.reading import read_chunks
 from multicsr.stages.ingest.redaction import Redactor
 from multicsr.stages.ingest.sharding import row_filter
@@ -41,6 +42,8 @@ class CorpusSample:
     files_in_all: int
     is_whole: bool
     """True if these are all records of the corpus."""
+    known: KnownTexts | None
+    """Texts of the labelled sets; None if there are none."""
     left_out: list[str]
     """Lines of text about files that are not read."""
 
@@ -66,7 +69,8 @@ def sample_corpus(config: Config) -> CorpusSample:
             bad.append(rejected)
         is_whole &= sum(map(len, [*found_rows, *bad])) - num_before < most
     kept, rejected = row_filter(config.ingest)(pa.concat_tables(found_rows), {})
-    usable, leaks = _without_leaks(config, kept)
+    known = labelled_texts(config)
+    usable, leaks = _without_leaks(config, kept, known)
     return CorpusSample(
         sentences=kept,
         usable=usable,
@@ -75,13 +79,13 @@ def sample_corpus(config: Config) -> CorpusSample:
         num_files=len(chosen),
         files_in_all=len(found.files),
         is_whole=is_whole,
+        known=known,
         left_out=[*found.lines()],
     )
 
 
-def _without_leaks(config: Config, sentences: pa.Table) -> tuple[pa.Table, Leaks]:
+def _without_leaks(config: Config, sentences: pa.Table, known: KnownTexts | None) -> tuple[pa.Table, Leaks]:
     """Return the sentences that a run gives to the LLM, and those that labelled sets have."""
-    known = labelled_texts(config)
     if known is None:
         return sentences, Leaks()
     leaks, details = find_leaks(known, sentences["text"].to_pylist())

@@ -59,7 +59,9 @@ class TripletReader:
         """Return what decides the triplets of a row: all settings but those of the training."""
         tree = config.model_dump(mode="json", exclude={"train", "refresh", "card"})
         scorer = [*config.scoring_encoder, config.scoring_prompt] if config.score.uses_encoder else None
-        return json.dumps([tree, scorer, plan.row.origin, plan.row.source, plan.row.copies])
+        shown = config.generate.demonstrations
+        retriever = None if shown is None else shown.retriever(config.train)
+        return json.dumps([tree, scorer, retriever, plan.row.origin, plan.row.source, plan.row.copies])
 
     def _parts(self, plan: RowPlan, config: Config) -> Iterator[pa.Table]:
         origin = plan.row.origin

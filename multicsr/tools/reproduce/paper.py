@@ -127,6 +127,8 @@ class PaperRow:
     """LLM of the paper: Flan-T5-XL or ChatGPT."""
     source: str = "premises"
     """Unlabelled sentences: `premises`, `wikipedia`, `tagalog`, or `examples`, those of Table 12."""
+    demonstrations: tuple[int, float] | None = None
+    """Number L and least similarity lambda of the labelled triplets in the prompts (Table 10)."""
     copies: int = 0
     """Number of copies of one labelled triplet that are added to the others (Figure 4)."""
     scores_pairs: bool = False

@@ -12,7 +12,7 @@ from multicsr.tools.reproduce.scale import CHATGPT, Inputs, ReproduceOptions, at
 
 _NO_DIFFERENCE = {"name", "store", "s3", "lease_s", "input"}
 """Settings that no row sets; `input` is shown as the name of the source."""
-_MAIN = {"train.mask": "sigma"}
+_MAIN = {"train.mask": "sigma", "generate.demonstrations": "similarity"}
 """Setting of a section that stands for it where the other side has none."""
 _OWN_INPUT = ("examples",)
 """Sources that this package holds."""
@@ -133,6 +133,10 @@ def _config(
             ),
             *chosen,
         ]
+    if row.demonstrations is not None and inputs.labelled is not None:
+        count, similarity = row.demonstrations
+        shown = {"triplets": inputs.labelled, "count": count, "similarity": similarity}
+        chosen += _as_overrides({"generate.demonstrations": shown})
     if of_entry:
         chosen += _as_overrides(entry.settings)
     return build_config(tree, [*chosen, *_as_overrides(row.settings)])

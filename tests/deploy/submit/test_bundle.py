@@ -81,6 +81,18 @@ def test_files_of_labelled_triplets_travel_with_their_settings(make, tmp_path):
     assert arrived[2].columns == ["1", "2"]
 
 
+def test_labelled_triplets_for_prompts_travel_with_a_generation(make, tmp_path):
+    shown = {"triplets": ["dev.tsv", {"path": "/mnt/nli.csv"}, {"path": "pairs.tsv", "header": False}]}
+    config = make(generate={"demonstrations": {**shown, "count": 3}})
+    for job in ("generate", "refresh"):
+        assert {"dev.tsv", "pairs.tsv"} <= set(pack(config, job).files)
+    assert set(pack(config, "train").files) == set()
+    (tmp_path / "arrived.yaml").write_text(pack(config, "generate").text("/etc/x"))
+    arrived = load_config(tmp_path / "arrived.yaml").generate.demonstrations
+    assert [file.path for file in arrived.triplets] == ["/etc/x/dev.tsv", "/mnt/nli.csv", "/etc/x/pairs.tsv"]
+    assert (arrived.count, arrived.triplets[2].header) == (3, False)
+
+
 def test_tasks_to_keep_travel_with_a_training(make):
     config = make(train={"dev": "dev.tsv", "keep": ["sts", "/mnt/all"]})
     bundle = pack(config, "train")
@@ -128,6 +140,10 @@ def test_the_digest_is_of_all_that_decides(make, tmp_path):
     [
         ({"train": {"dev": "absent.tsv"}}, "train.dev: no file absent.tsv here"),
         ({"train": {"extra_triplets": "absent.tsv"}}, "train.extra_triplets: no file absent.tsv here"),
+        (
+            {"generate": {"demonstrations": {"triplets": "absent.tsv"}}},
+            "generate.demonstrations.triplets: no file absent.tsv here",
+        ),
         ({"evaluate": {"data": ["sts/a.tsv", "other/a.tsv"]}}, "other/a.tsv: another file that is sent has"),
         ({"generate": {"prompts": "config.yaml"}}, "rename one of them"),
         ({"train": {"encoder": "sts"}}, "train.encoder: sts is a directory of this machine"),

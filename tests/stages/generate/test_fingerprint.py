@@ -2,7 +2,7 @@
 
 import pytest
 
-from multicsr.config import Config, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
+from multicsr.config import Config, DemonstrationsConfig, GenerateConfig, LLMConfig, ScoreConfig, VllmConfig
 from multicsr.stages.generate import fingerprint
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from tests.support.tiny_llms import make_config
@@ -72,8 +72,13 @@ def test_the_settings_follow_what_decides_the_rows_and_nothing_else(causal_dir, 
             {"model", "calibrate", "trust_remote_code"},
         ),
         (
+            DemonstrationsConfig,
+            fingerprint._SHOWN | {"triplets", "encoder", "pooling"},
+            {"trust_remote_code"},
+        ),
+        (
             GenerateConfig,
-            fingerprint._DECODING | {"prompts", "reject_reasons"},
+            fingerprint._DECODING | {"prompts", "reject_reasons", "demonstrations"},
             {"batch_size", "rows_per_shard", "actors", "cpus_per_actor", "gpus_per_actor", "nodes"}
             | {"max_rejected"},
         ),

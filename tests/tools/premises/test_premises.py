@@ -55,6 +55,15 @@ def test_a_killed_command_goes_on_to_the_undisturbed_result(tmp_path):
     assert write(tmp_path / "b", 250) == undisturbed
 
 
+def test_demonstrations_of_a_run_have_no_effect(tmp_path):
+    labelled = tmp_path / "labelled.tsv"
+    labelled.write_text("anchor\tpositive\tnegative\nIt rains.\tIt is wet.\tIt is dry.\n")
+    first = write(tmp_path, 100, generate={"demonstrations": {"triplets": str(labelled)}})
+    labelled.unlink()
+    assert write(tmp_path, 100, generate={"demonstrations": {"triplets": str(labelled)}}) == first
+    assert write(tmp_path, 100) == first
+
+
 def test_more_rows_add_files_and_files_that_are_there_stay(tmp_path):
     first = write(tmp_path, 100)
     path = tmp_path / "premises/00000000.jsonl"

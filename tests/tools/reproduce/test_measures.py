@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from multicsr.config import Config
 from multicsr.errors import NothingKept, RunError
 from multicsr.observability.progress import SilentProgress
 from multicsr.stages.evaluate import Examples, Measurement, Score, StsTask, TripletTask
@@ -98,6 +99,22 @@ def test_scores_of_an_llm_are_compared_with_those_of_people():
     assert pairs._pairs(triplets)[:4] == [("a", "d"), ("b", "e"), ("c", "f"), ("a", "g")]
     share = pairs._share(triplets, np.array([3.0, 2.0, np.nan]), np.array([1.0, 2.0, 0.0]))
     assert share.score.value == pytest.approx(100 / 3)
+
+
+def test_scored_pairs_depend_on_no_demonstrations(monkeypatch, tmp_path):
+    score = Score(task="t", kind="triplets", metric="accuracy x 100", value=50.0, num_rows=2)
+    measured = []
+    monkeypatch.setattr(
+        pairs,
+        "_measure",
+        lambda *_: measured.append(1) or Measurement(score, Examples("share", np.eye(2), 100)),
+    )
+    base = {"name": "t", "store": str(tmp_path), "input": {"paths": ["x"]}, "llm": {"engine": "fake"}}
+    for demonstrations in (None, {"triplets": "nowhere.tsv"}):
+        config = Config.model_validate({**base, "generate": {"demonstrations": demonstrations}})
+        work = SimpleNamespace(folder=tmp_path)
+        pairs.measure_by_llm(config, [TripletTask("t", list("ab"), list("cd"), list("ef"))], work)
+    assert len(measured) == 1
 
 
 def test_a_difference_is_that_of_the_table_of_an_ablation():

@@ -7,10 +7,13 @@ import pytest
 from multicsr.errors import ConfigError
 from multicsr.observability.progress import SilentProgress
 from multicsr.stages.train import fit as training
+from multicsr.storage.store import Store
 from multicsr.tools.reproduce import data as table_data
 from multicsr.tools.reproduce.measures import pairs
+from multicsr.tools.reproduce.plan import plan_rows
 from multicsr.tools.reproduce.registry import ENTRIES
 from multicsr.tools.reproduce.run import reproduce
+from multicsr.tools.reproduce.scale import inputs_of
 from tests.support import inline
 
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -107,6 +110,28 @@ def test_a_sample_depends_on_no_order(toy, tmp_path):
     reproduce(one, toy("figure-5", limit=10, store=str(tmp_path / "other")), SilentProgress())
     assert (tmp_path / "other/inputs/premises-10.txt").read_text() == first
     assert len(first.splitlines()) == 10
+
+
+def test_demonstrations_come_from_the_labelled_triplets_and_are_found_by_the_rows_mask_model(toy, full):
+    entry = dataclasses.replace(ENTRIES["table-10"], rows=ENTRIES["table-10"].rows[:3])
+    options = toy("table-10")
+    result = reproduce(entry, options, SilentProgress())
+    assert result.failures() == []
+    assert all(row.figures.cells for row in result.rows)
+    shown, more, none = (row.settings for row in result.rows)
+    for settings, (count, similarity) in ((shown, (3, 0.6)), (more, (5, 0.8))):
+        found = {name.rpartition(".")[2]: settings[name] for name in settings if "demonstrations" in name}
+        assert (found["count"], found["similarity"], found["encoder"]) == (count, similarity, None)
+        assert options.labelled in str(settings)
+    assert none["generate.demonstrations"] is None
+    store = Store.open(options.store)
+    assert store.names("demonstrations"), "P of the mask, the only one here, embedded the premises"
+    plans = plan_rows(ENTRIES["table-10"], full, inputs_of(ENTRIES["table-10"], full))
+    found = [plan.config.generate.demonstrations.retriever(plan.config.train) for plan in plans[::3]]
+    assert [each.model for each in found] == [
+        "princeton-nlp/sup-simcse-bert-base-uncased",
+        "princeton-nlp/sup-simcse-roberta-base",
+    ]
 
 
 def test_a_bucket_is_no_store(toy):

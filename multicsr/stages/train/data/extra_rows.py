@@ -17,23 +17,27 @@ import pyarrow.compute as pc
 
 from multicsr.artifacts import LABELLED_TRIPLETS
 from multicsr.config import TripletFile
-from multicsr.errors import ConfigError, RunError
+from multicsr.errors import RunError
 from multicsr.execution.shard_report import ShardReport, StageTotals, count_reasons
 from multicsr.execution.stage_runner import commit, finished_report, write_rejects
 from multicsr.hashing import checksum
 from multicsr.rows import LABELLED, Reason, rejects
-from multicsr.stages.train.data.triplet_files import LabelledReject, LabelledTriplet, read_triplets
+from multicsr.stages.ingest.triplet_files import (
+    LabelledReject,
+    LabelledTriplet,
+    read_triplets,
+    readable_triplets,
+)
 from multicsr.storage.manifest import Contents, rows_digest
 from multicsr.storage.store import Store
 
+_SETTING = "train.extra_triplets"
 _KEY = "labelled"
 """Name of the report that marks the files as complete."""
 _ROWS_AT_ONCE = 20_000
 """Number of rows that are read before they are written to the disk."""
 _ROWS_PER_FILE = 250_000
 """Number of rows in a file, about 50 MB of sentences; they are sorted in memory."""
-_MAX_UNREADABLE = 0.05
-"""Maximum share of records that cannot be read. Beyond it, the file is not what its header promises."""
 _REJECTS = rejects(LABELLED)
 _SPILLED = pa.schema([field.with_nullable(True) for field in _REJECTS])
 """Schema of triplets and rejects together; a triplet has no reason."""
@@ -45,26 +49,13 @@ def digest_triplets(files: Sequence[TripletFile]) -> tuple[int, str]:
     The hash depends on no order, no file name and no format.
 
     Raises:
-        ConfigError: see `read_triplets`; or a file has no triplets, or too many records that cannot be read.
-        RunError: a file cannot be read.
+        ConfigError, RunError: see `readable_triplets`.
     """
     num_rows, total = 0, 0
     for file in files:
-        num_read, num_unreadable, first = 0, 0, ""
-        for row in read_triplets(file):
-            if isinstance(row, LabelledTriplet):
-                num_read += 1
-                total += int(checksum(f"{row.row_id}:{row.weight!r}".encode()), 16)
-            elif row.triplet is None:
-                num_unreadable, first = num_unreadable + 1, first or f"{row.detail} ({row.reason})"
-        if num_unreadable > _MAX_UNREADABLE * (num_read + num_unreadable):
-            raise ConfigError(
-                f"train.extra_triplets: {num_unreadable:,} records of {file.path} are no triplets, the first "
-                f"is {first}; correct it"
-            )
-        if num_read == 0:
-            raise ConfigError(f"train.extra_triplets: {file.path} has no triplets")
-        num_rows += num_read
+        for row in readable_triplets(file, _SETTING):
+            num_rows += 1
+            total += int(checksum(f"{row.row_id}:{row.weight!r}".encode()), 16)
     return num_rows, f"{total % 2**128:032x}"
 
 
@@ -127,7 +118,7 @@ def _sorted_ranges(files: Sequence[TripletFile], count: int) -> Iterator[tuple[p
     """
     with tempfile.TemporaryDirectory(prefix="multicsr-") as folder:
         paths = [Path(folder, f"{number}.arrow") for number in range(count)]
-        _spill((row for file in files for row in read_triplets(file)), paths)
+        _spill((row for file in files for row in read_triplets(file, _SETTING)), paths)
         for path in paths:
             with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
                 yield _deduplicated(stream.read_all())

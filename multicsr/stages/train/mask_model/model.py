@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from multicsr.config import MaskConfig
-from multicsr.models.frozen_encoder import VECTOR_METHOD, FrozenEncoder, Vectors, rows_per_pass
-from multicsr.models.resolve import identify_weights
+from multicsr.models.frozen_encoder import FrozenEncoder, Vectors, vector_settings
 from multicsr.storage.manifest import fingerprint
 
 
@@ -82,7 +81,6 @@ def mask_model_fingerprint(config: MaskConfig, device: str = "cpu") -> str:
 
     These are the weights, the tokenizer, the pooling, the prompt and the kind of device.
     """
-    weights = identify_weights(config.model, "train.mask.model")
-    method = f"{VECTOR_METHOD}, {rows_per_pass(device)} rows"
-    pooled = {} if config.pooling is None else {"pooling": config.pooling}
-    return fingerprint({"model": weights, "prompt": config.prompt, "method": method, **pooled})
+    return fingerprint(
+        vector_settings(config.model, "train.mask.model", config.prompt, config.pooling, device)
+    )

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from multicsr.config import TrainConfig
+from multicsr.models.cosines import exact_cosines
 from multicsr.stages.train import distributed
-from multicsr.stages.train.mask_model.vector_cache import exact_cosines
 from multicsr.stages.train.objectives.load import load_objective
 from multicsr.stages.train.objectives.mask import keep_same_gist, own_positive_cosines
 

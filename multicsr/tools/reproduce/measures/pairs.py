@@ -34,7 +34,9 @@ def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> li
     if not usable:
         raise RunError("no task has pairs that an LLM could score")
     cache = ResultCache(work.folder)
-    key = fingerprint({"scored pairs": result_settings(config), "score": config.deciding_score})
+    key = fingerprint(
+        {"scored pairs": result_settings(_without_demonstrations(config)), "score": config.deciding_score}
+    )
     results: list[Measurement] = []
     for task in usable:
         found = cache.read(key, task, config.generate.batch_size)
@@ -43,6 +45,12 @@ def measure_by_llm(config: Config, tasks: Sequence[Task], work: TableWork) -> li
             cache.write(key, task, config.generate.batch_size, found)
         results.extend(found)
     return results
+
+
+def _without_demonstrations(config: Config) -> Config:
+    """Return the settings of a score, whose prompt shows no demonstrations."""
+    generate = config.generate.model_copy(update={"demonstrations": None})
+    return config.model_copy(update={"generate": generate})
 
 
 def _measure(config: Config, task: StsTask | TripletTask, work: TableWork) -> Measurement:

@@ -11,14 +11,15 @@ import zstandard
 from multicsr.config import TripletFile
 from multicsr.errors import ConfigError, RunError
 from multicsr.rows import Reason, labelled_row_id
-from multicsr.stages.train.data import triplet_columns
-from multicsr.stages.train.data.triplet_files import (
+from multicsr.stages.ingest import triplet_columns
+from multicsr.stages.ingest.triplet_files import (
     LabelledReject,
     LabelledTriplet,
     check_triplet_file,
     read_triplets,
 )
 
+SETTING = "train.extra_triplets"
 ROWS = [("A dog runs.", "An animal moves.", "It sleeps."), ("It rains.", "It is wet.", "It is dry.")]
 """Anchor, positive and negative."""
 
@@ -27,7 +28,7 @@ def read(path, **settings) -> list[tuple]:
     """Sentences and weight of the triplets, and reason and detail of the rejects."""
     return [
         row[1:] if isinstance(row, LabelledTriplet) else (row.reason, row.detail)
-        for row in read_triplets(TripletFile(path=str(path), **settings))
+        for row in read_triplets(TripletFile(path=str(path), **settings), SETTING)
     ]
 
 
@@ -191,7 +192,7 @@ def test_several_positives_take_turns_with_the_negatives(tsv):
 def test_texts_are_normalised_and_ids_depend_on_the_texts_alone(tsv):
     one = tsv("anchor\tpositive\tnegative\n  A \u00a0dog\u200b runs. \tB\tC\n")
     other = tsv('{"query": "A dog runs.", "pos": ["B"], "neg": ["C"]}', "b.jsonl")
-    (left,), (right,) = (list(read_triplets(TripletFile(path=str(path)))) for path in (one, other))
+    (left,), (right,) = (list(read_triplets(TripletFile(path=str(path)), SETTING)) for path in (one, other))
     assert left == right
     assert (
         left.row_id == labelled_row_id("A dog runs.", "B", "C") != labelled_row_id("A dog runs.", "B", None)
@@ -281,7 +282,7 @@ def test_bad_json_rows_are_rejects(tsv):
 )
 def test_a_wrong_header_is_one_line_with_file_and_line(text, name, settings, message, tsv):
     with pytest.raises(ConfigError) as raised:
-        check_triplet_file(TripletFile(path=str(tsv(text, name)), **settings))
+        check_triplet_file(TripletFile(path=str(tsv(text, name)), **settings), SETTING)
     assert str(raised.value).startswith("train.extra_triplets: ")
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -289,21 +290,21 @@ def test_a_wrong_header_is_one_line_with_file_and_line(text, name, settings, mes
 
 def test_a_missing_and_a_damaged_file_are_named(tsv, tmp_path):
     with pytest.raises(ConfigError, match=r"^train.extra_triplets: no file .*absent.tsv$"):
-        check_triplet_file(TripletFile(path=str(tmp_path / "absent.tsv")))
+        check_triplet_file(TripletFile(path=str(tmp_path / "absent.tsv")), SETTING)
     cut = tsv(gzip.compress(separated(("anchor", "positive"), *[("A", "B")] * 999).encode())[:-9], "a.tsv.gz")
     with pytest.raises(RunError, match=r"^train.extra_triplets: cannot read .*a.tsv.gz"):
-        list(read_triplets(TripletFile(path=str(cut))))
+        list(read_triplets(TripletFile(path=str(cut)), SETTING))
     with pytest.raises(RunError, match=r"^train.extra_triplets: cannot read .*a.parquet"):
-        check_triplet_file(TripletFile(path=str(tsv("no parquet", "a.parquet"))))
+        check_triplet_file(TripletFile(path=str(tsv("no parquet", "a.parquet"))), SETTING)
 
 
 def test_a_long_text_in_place_of_a_header_is_shortened(tsv):
     with pytest.raises(ConfigError) as raised:
-        check_triplet_file(TripletFile(path=str(tsv(separated(["word " * 500] * 50)))))
+        check_triplet_file(TripletFile(path=str(tsv(separated(["word " * 500] * 50)))), SETTING)
     assert len(str(raised.value)) < 900
 
 
 def test_rejects_of_readable_records_keep_their_texts(tsv):
-    (reject,) = read_triplets(TripletFile(path=str(tsv("anchor\tpositive\nA\ta\n"))))
+    (reject,) = read_triplets(TripletFile(path=str(tsv("anchor\tpositive\nA\ta\n"))), SETTING)
     assert isinstance(reject, LabelledReject)
     assert reject.triplet.text == "A"

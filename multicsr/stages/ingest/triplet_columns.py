@@ -39,7 +39,7 @@ def find_columns(names: Sequence[str], file: TripletFile, place: str) -> Columns
     Args:
         names: names of the columns; without a header, their numbers from 1.
         file: the settings of the file.
-        place: file and line of the names, for messages.
+        place: setting, file and line of the names, for messages.
 
     Raises:
         ConfigError: a column is missing, occurs twice, or the names are not known.
@@ -53,14 +53,14 @@ def find_columns(names: Sequence[str], file: TripletFile, place: str) -> Columns
     negatives = [name for known in _NEGATIVES for name in _known(names, [known])]
     if not anchors or not positives:
         raise ConfigError(
-            f"train.extra_triplets: {place}: no column of {'positives' if anchors else 'anchors'} among "
+            f"{place}: no column of {'positives' if anchors else 'anchors'} among "
             f"{_shown(names)}; name the columns of anchor, positive and negatives in columns, or set header: "
             "false for a file without a header"
         )
     labels = _known(names, _LABELS)
     if labels and not negatives:
         raise ConfigError(
-            f"train.extra_triplets: {place}: a column {labels[0]!r} beside pairs, so not every pair is a "
+            f"{place}: a column {labels[0]!r} beside pairs, so not every pair is a "
             "positive; keep the rows that are, and name the columns in columns"
         )
     for name in (anchors[0], *positives, *negatives):
@@ -74,8 +74,7 @@ def find_columns(names: Sequence[str], file: TripletFile, place: str) -> Columns
 @cache  # a file is read several times
 def _report_unread(place: str, columns: str) -> None:
     logger.warning(
-        "train.extra_triplets: %s: not read: %s; if they hold negatives, name anchor, positive and negatives "
-        "in columns",
+        "%s: not read: %s; if they hold negatives, name anchor, positive and negatives in columns",
         *(place, columns),
     )
 
@@ -87,13 +86,13 @@ def _given(column: str, names: Sequence[str], place: str) -> str:
         return column
     if column.isdecimal() and 1 <= int(column) <= len(names):
         return names[int(column) - 1]
-    raise ConfigError(f"train.extra_triplets: {place}: no column {column!r} among {_shown(names)}")
+    raise ConfigError(f"{place}: no column {column!r} among {_shown(names)}")
 
 
 def _in_order(names: Sequence[str], place: str) -> Columns:
     """Return all columns in their order: the anchor, the positive, and the negatives."""
     if len(names) < 2:
-        raise ConfigError(f"train.extra_triplets: {place}: one column, and a row needs anchor and positive")
+        raise ConfigError(f"{place}: one column, and a row needs anchor and positive")
     anchor, positive, *negatives = names
     return Columns(anchor, [positive], negatives)
 
@@ -122,4 +121,4 @@ def _shown(names: Sequence[str]) -> str:
 def _require_unique(name: str, names: Sequence[str], place: str) -> None:
     """Raise ConfigError if several columns have this name."""
     if names.count(name) > 1:
-        raise ConfigError(f"train.extra_triplets: {place}: {names.count(name)} columns {name!r}; rename one")
+        raise ConfigError(f"{place}: {names.count(name)} columns {name!r}; rename one")

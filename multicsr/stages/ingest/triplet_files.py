@@ -16,14 +16,15 @@ from multicsr.stages.ingest.files import InputFile
 from multicsr.stages.ingest.formats import COLUMNS, LeftOut, format_of
 from multicsr.stages.ingest.record import text_record
 from multicsr.stages.ingest.separated import separated_rows
-from multicsr.stages.train.data.triplet_columns import Columns, find_columns
+from multicsr.stages.ingest.triplet_columns import Columns, find_columns
 from multicsr.storage.local_copy import local_copy
 
-_SETTING = "train.extra_triplets"
 _BATCH_ROWS = 8192
 """Number of rows that are read of a Parquet file at a time."""
 _LOOK_FOR_ROWS = 1000
 """Number of records that `check_triplet_file` reads at most."""
+_MAX_UNREADABLE = 0.05
+"""Maximum share of records that cannot be read. Beyond it, the file is not what its header promises."""
 
 
 class LabelledTriplet(NamedTuple):
@@ -70,18 +71,22 @@ class _NotText(ValueError):
     """A value that is neither a text nor a list of texts."""
 
 
-def read_triplets(file: TripletFile) -> Iterator[LabelledTriplet | LabelledReject]:
+def read_triplets(file: TripletFile, setting: str) -> Iterator[LabelledTriplet | LabelledReject]:
     """Yield the triplets of a file in order.
 
     A record with several positives or negatives gives as many rows as there are of the more frequent kind:
     row k has positive k and negative k, counted again from the first where there are fewer. They share the
     weight of the record, so that a record counts the same however many negatives it has.
 
+    Args:
+        file: the settings of the file.
+        setting: the setting that names the file, for messages.
+
     Raises:
         ConfigError: there is no such file, its format is not known, or it has no columns of triplets.
         RunError: the file cannot be read or decompressed.
     """
-    source = _open(file)
+    source = _open(file, setting)
     try:
         for record in _records(source, file):
             if isinstance(record, _Unreadable):
@@ -90,39 +95,73 @@ def read_triplets(file: TripletFile) -> Iterator[LabelledTriplet | LabelledRejec
             else:
                 yield from _triplets(record, file.weight, f"{source.name}, line {record.line:,}")
     except streams.DAMAGED as error:
-        raise RunError(f"{_SETTING}: cannot read {source.shown}: {first_line(error)}") from error
+        raise RunError(f"{setting}: cannot read {source.shown}: {first_line(error)}") from error
 
 
-def check_triplet_file(file: TripletFile) -> None:
-    """Read the first records of a file.
+def readable_triplets(file: TripletFile, setting: str) -> Iterator[LabelledTriplet]:
+    """Yield the triplets of a file in order, and judge the file when all of it is read.
 
     Raises:
-        ConfigError, RunError: see `read_triplets`; or none of the first records is a triplet.
+        ConfigError: see `read_triplets`; or the file has no triplets, or too many records that are none.
+        RunError: the file cannot be read.
     """
-    first: LabelledReject | None = None
-    for row in islice(read_triplets(file), _LOOK_FOR_ROWS):
+    num_read, num_unreadable, first = 0, 0, ""
+    for row in read_triplets(file, setting):
         if isinstance(row, LabelledTriplet):
-            return
-        first = first or row
+            num_read += 1
+            yield row
+        elif row.triplet is None:
+            num_unreadable, first = num_unreadable + 1, first or f"{row.detail} ({row.reason})"
+    if num_unreadable > _MAX_UNREADABLE * (num_read + num_unreadable):
+        raise ConfigError(
+            f"{setting}: {num_unreadable:,} records of {file.path} are no triplets, the first is {first}; "
+            "correct it"
+        )
+    if num_read == 0:
+        raise ConfigError(f"{setting}: {file.path} has no triplets")
+
+
+def check_triplet_file(file: TripletFile, setting: str, *, with_negative: bool = False) -> None:
+    """Read the first records of a file.
+
+    Args:
+        file: the settings of the file.
+        setting: the setting that names the file, for messages.
+        with_negative: look for a triplet that has a hard negative.
+
+    Raises:
+        ConfigError, RunError: see `read_triplets`; or none of the first records is such a triplet.
+    """
+    has_pairs = False
+    first: LabelledReject | None = None
+    for row in islice(read_triplets(file, setting), _LOOK_FOR_ROWS):
+        if isinstance(row, LabelledTriplet):
+            if row.contradiction is not None or not with_negative:
+                return
+            has_pairs = True
+        else:
+            first = first or row
+    if has_pairs:
+        raise ConfigError(f"{setting}: {file.path} has no triplet with a negative at its beginning")
     found = f"{first.detail} ({first.reason})" if first else "it has no rows"
-    raise ConfigError(f"{_SETTING}: {file.path} has no triplet at its beginning: {found}")
+    raise ConfigError(f"{setting}: {file.path} has no triplet at its beginning: {found}")
 
 
-def _open(file: TripletFile) -> InputFile:
+def _open(file: TripletFile, setting: str) -> InputFile:
     """Return the file to read; one in a bucket is copied to this machine first."""
     path = local_copy(file.path)
     if not path.is_file():
-        raise ConfigError(f"{_SETTING}: no file {file.path}")
+        raise ConfigError(f"{setting}: no file {file.path}")
     format = format_of(path.name, "auto", "und")
     if isinstance(format, LeftOut) or format not in COLUMNS:
         raise ConfigError(
-            f"{_SETTING}: {file.path} is no TSV, CSV, JSONL or Parquet file by the ending of its name; "
+            f"{setting}: {file.path} is no TSV, CSV, JSONL or Parquet file by the ending of its name; "
             "rename it"
         )
     if not file.header and format not in ("csv", "tsv"):
-        raise ConfigError(f"{_SETTING}: header has no effect on {file.path}, a {format} file; remove it")
+        raise ConfigError(f"{setting}: header has no effect on {file.path}, a {format} file; remove it")
     bytes_ = path.stat().st_size
-    return InputFile(str(path.absolute()), path.name, format, bytes_, "", 0.0, setting=_SETTING)
+    return InputFile(str(path.absolute()), path.name, format, bytes_, "", 0.0, setting=setting)
 
 
 def _records(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
@@ -143,7 +182,7 @@ def _of_separated(source: InputFile, file: TripletFile) -> Iterator[_Record | _U
         if first is None or first.fields is None:
             return
         names = first.fields if file.header else [str(number + 1) for number in range(len(first.fields))]
-        columns = find_columns(names, file, f"{source.name}, line {first.line:,}")
+        columns = find_columns(names, file, _place(source, first.line))
         for row in rows:
             if row.fields is not None:
                 yield _record(row.line, dict(zip(names, row.fields, strict=True)), columns)
@@ -175,7 +214,7 @@ def _of_json(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unread
             names = tuple(named)
             try:
                 in_order = file if isinstance(value, dict) else file.model_copy(update={"header": False})
-                columns = found.get(names) or find_columns(names, in_order, f"{source.name}, line {line:,}")
+                columns = found.get(names) or find_columns(names, in_order, _place(source, line))
             except ConfigError as error:
                 if not found:
                     raise
@@ -184,6 +223,11 @@ def _of_json(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unread
                 continue
             found[names] = columns
             yield _record(line, named, columns)
+
+
+def _place(source: InputFile, line: int) -> str:
+    """Return setting, file and line, for messages."""
+    return f"{source.setting}: {source.name}, line {line:,}"
 
 
 def _named(value: object) -> Mapping[str, object] | None:
@@ -195,7 +239,7 @@ def _named(value: object) -> Mapping[str, object] | None:
 
 def _of_parquet(source: InputFile, file: TripletFile) -> Iterator[_Record | _Unreadable]:
     with pq.ParquetFile(source.open(), pre_buffer=False) as parquet:
-        columns = find_columns(parquet.schema_arrow.names, file, f"{source.name}, line 1")
+        columns = find_columns(parquet.schema_arrow.names, file, _place(source, 1))
         wanted = [columns.anchor, *columns.positives, *columns.negatives]
         line = 0
         for batch in parquet.iter_batches(columns=wanted, batch_size=_BATCH_ROWS):
