@@ -18,6 +18,7 @@ from multicsr.messages.foreign_errors import translate_error
 from multicsr.messages.terminal import (
     OutputClosed,
     drop_unwritable_output,
+    echo,
     echo_details,
     echo_error,
     flush_output,
@@ -129,19 +130,22 @@ def job_main(step: str, argv: Sequence[str] | None = None) -> int:
 
     def call() -> None:
         config = load_config(arguments.config, arguments.overrides, arguments.checksum)
-        with progress_for_terminal() as progress:
-            run_job(step, config, progress)
+        run_job(step, config)
 
     return guarded(call, debug=arguments.debug, command=f"ray_jobs.{step}")
 
 
-def run_job(step: str, config: Config, progress: Progress) -> None:
-    """Run one job in this process: a stage, or a refresh run."""
+def run_job(step: str, config: Config) -> None:
+    """Run one job in this process with its progress: a stage, or a refresh run, whose outcome is printed."""
     if step == "refresh":
         from multicsr.pipeline.refresh import refresh
+        from multicsr.stages.report.history import as_table
 
-        refresh(config, progress)
+        with progress_for_terminal() as progress:
+            refresh_run = refresh(config, progress)
+        echo(as_table(refresh_run))
     else:
         from multicsr.pipeline.full_run import run_step
 
-        run_step(step, config, progress)
+        with progress_for_terminal() as progress:
+            run_step(step, config, progress)

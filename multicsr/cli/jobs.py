@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multicsr.cli.command import command
+from multicsr.cli.entrypoint import run_job
 from multicsr.cli.options import AsJson, ConfigPath, Overrides, echo_json, read_settings
 from multicsr.deploy.submit.options import To, require_effect
 from multicsr.messages.terminal import echo, echo_log
 
 if TYPE_CHECKING:
-    from multicsr.config import Config
     from multicsr.deploy.submit.job import ClusterTarget, JobStatus
 
 
@@ -72,7 +72,7 @@ def submit(
     require_effect(to, given)
     settings = read_settings(config, overrides)
     if to is To.LOCAL:
-        _here(job, settings)
+        run_job(job, settings)
         return
     target = targets.TargetOptions(to, address, namespace, context)
     request = targets.make_request(job, settings, name, (time_zone or "UTC") if daily else None)
@@ -168,13 +168,6 @@ def _cluster(to: To, address: str | None, namespace: str, context: str | None) -
     if to is To.LOCAL:
         raise ConfigError("--to local: what runs here is over when its command ends; take k8s or ray")
     return cluster_at(TargetOptions(to, address, namespace, context))
-
-
-def _here(job: str, config: "Config") -> None:
-    from multicsr.cli.entrypoint import progress_for_terminal, run_job
-
-    with progress_for_terminal() as progress:
-        run_job(job, config, progress)
 
 
 def _judge(last: "JobStatus") -> None:

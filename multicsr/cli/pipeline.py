@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from multicsr.cli.command import command
-from multicsr.cli.entrypoint import progress_for_terminal
+from multicsr.cli.entrypoint import progress_for_terminal, run_job
 from multicsr.cli.options import ConfigPath, DropLeaks, Overrides, read_settings
 from multicsr.messages.terminal import echo
 
@@ -167,16 +167,8 @@ def profile(
 @command(app, PANEL, "multicsr refresh configs/nightly.yaml")
 def refresh(config: ConfigPath, overrides: Overrides = None) -> None:
     """Update the store: generate for new sentences, retrain if enough changed, publish if no metric fell."""
-    from multicsr.pipeline.refresh import refresh as bring_up_to_date
-    from multicsr.stages.report.history import as_table
-
-    with progress_for_terminal() as progress:
-        refresh_run = bring_up_to_date(read_settings(config, overrides), progress)
-    echo(as_table(refresh_run))
+    run_job("refresh", read_settings(config, overrides))
 
 
 def _run_stage(name: str, config: ConfigPath, overrides: list[str] | None, drop_leaks: bool = False) -> None:
-    from multicsr.pipeline.full_run import run_step
-
-    with progress_for_terminal() as progress:
-        run_step(name, read_settings(config, overrides, drop_leaks), progress)
+    run_job(name, read_settings(config, overrides, drop_leaks))

@@ -32,7 +32,8 @@ def export(
         typer.Option(min=-1, max=1, help="Smallest cosine with the original; default: by format, see docs."),
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Also measure both on these TSV files; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Also measure both on the tasks in these files or directories; may be repeated."),
     ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the encoder.")

@@ -312,9 +312,10 @@ def _gpus_of_train(config: Config) -> None:
 def _require_gpus(setting: str, wanted: float) -> None:
     """Raise if an actor would wait without end for a GPU of this machine. A cluster may grow."""
     if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (have := num_gpus()):
+        remedy = f"set it to at most {have}" if have else "leave it out"
         raise ConfigError(
-            f"{setting}: {wanted:g}, and this machine has {have} GPUs; set it to at most {have}, or "
-            "RAY_ADDRESS to the address of a cluster that has them"
+            f"{setting}: {wanted:g}, and this machine has {have} GPUs; {remedy}, or set RAY_ADDRESS "
+            "to the address of a cluster that has them"
         )
 
 

@@ -8,8 +8,9 @@ import warnings
 import pytest
 import typer
 
-from multicsr.cli.entrypoint import guarded, progress_for_terminal
+from multicsr.cli.entrypoint import guarded, job_main, progress_for_terminal
 from multicsr.errors import ConfigError, RunError
+from multicsr.storage.refresh_log import RefreshRun
 from tests.support.paths import ROOT
 
 
@@ -212,3 +213,21 @@ def test_a_message_names_the_whole_command(monkeypatch):
     app.add_typer(cluster, name="cluster")
     assert command._name_of_command(app, ["cluster", "up", "--nodes", "3"]) == "multicsr cluster up"
     assert command._name_of_command(app, ["run", "cluster"]) == "multicsr run"
+
+
+def test_a_refresh_job_tells_its_outcome(tmp_path, monkeypatch, capfd):
+    """A job on a cluster has nothing but its log."""
+    path = tmp_path / "nightly.yaml"
+    path.write_text(f"{{name: nightly, store: {tmp_path / 'store'}, input: {{paths: [a.txt]}}}}")
+    done = RefreshRun(
+        started="2026-01-01T00:00:00+00:00",
+        seconds=1,
+        outcome="published",
+        version=7,
+        sentences=5,
+        decision="not promoted: sts fell by 2",
+    )
+    monkeypatch.setattr("multicsr.pipeline.refresh.refresh", lambda config, progress: done)
+    assert job_main("refresh", [str(path)]) == 0
+    assert "published: version 7" in (shown := capfd.readouterr().out)
+    assert "not promoted: sts fell by 2" in shown
