@@ -136,6 +136,24 @@ def test_evaluation_shows_both_encoders_and_the_change(page):
         assert part in text
 
 
+def test_the_first_figures_compare_with_the_encoder_before_training_not_the_published_one(made):
+    report = collect(made.snapshot)
+    before, after = report.evaluation.encoders
+    scores = [score.model_copy(update={"value": 93.61}) for score in before.scores]
+    published = before.model_copy(update={"label": "published", "scores": scores})
+    evaluation = report.evaluation.model_copy(update={"encoders": [published, before, after]})
+    first, _, _ = to_html(replace(report, evaluation=evaluation)).partition("<nav")
+    assert "61.25 before training" in first
+    assert "93.61" not in first
+
+
+def test_the_engine_says_what_it_did_not_read_where_that_is_something(made):
+    report = collect(made.snapshot)
+    assert "did not have to read 25% of the prompts" in to_html(report)
+    none = replace(report, engine=replace(report.engine, prefix_hit_share=0.0))
+    assert "did not have to read" not in to_html(none)
+
+
 def test_training_shows_its_charts_and_the_kept_checkpoint(page):
     text = page.text["training"]
     assert "checkpoint of step 100" in text
