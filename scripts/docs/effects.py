@@ -5,6 +5,8 @@ Every setting is changed in turn, and the values that fingerprints are computed 
 
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -12,17 +14,15 @@ from markdown_text import page, table
 from pydantic import BaseModel
 
 from multicsr.config import Config, DeepSpeedConfig, LLMConfig, LoraConfig, TrainConfig, TripletFile
-from multicsr.models.resolve import ASSETS, MINILM, resolve_model
+from multicsr.models.resolve import resolve_model
 from multicsr.stages.generate.fingerprint import scoring_settings, writing_settings
 from multicsr.stages.ingest.run import reading_settings
 from multicsr.stages.train.fingerprint import deciding_rows, deciding_settings
 
 M = TypeVar("M", bound=BaseModel)
-_SHOWN = ASSETS / "demo" / "dev_triplets.tsv"
 CHANGED: Mapping[str, object] = MappingProxyType(
     {
         "generate.prompts": "reference",
-        "generate.demonstrations.triplets": [TripletFile(path=str(_SHOWN.with_name("test_triplets.tsv")))],
         "generate.demonstrations.encoder": str(resolve_model("tinylm", "generate.demonstrations.encoder")),
         "llm.vllm.lora": str(resolve_model("tinylm", "llm.model")),
         "score.method": "llm_stated",
@@ -79,18 +79,29 @@ def effects_page() -> str:
 
 def effects() -> dict[str, frozenset[str]]:
     """Return the artifacts that each setting decides: `sentences`, `hypotheses`, ..., `evaluation`."""
-    config = _every_section()
-    before = _deciding(config)
     found = {}
-    with warnings.catch_warnings():
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of values that no validator has seen
+        shown, other = (_write_triplet(folder, anchor) for anchor in ("It rains.", "It snows."))
+        changed = {**CHANGED, "generate.demonstrations.triplets": [TripletFile(path=other)]}
+        # They are read for every setting, so they are small: an encoder counts by the bytes of its files.
+        (Path(folder) / "model.safetensors").touch()
+        config = _every_section({"triplets": shown, "encoder": folder})
+        before = _deciding(config)
         for name in _names(config, ""):
-            after = _deciding(_changed(config, name.split("."), CHANGED.get(name)))
+            after = _deciding(_changed(config, name.split("."), changed.get(name)))
             found[name] = frozenset(artifact for artifact in before if before[artifact] != after[artifact])
     return found
 
 
-def _every_section() -> Config:
+def _write_triplet(folder: str, anchor: str) -> str:
+    """Write a file with one labelled triplet; return its path."""
+    path = Path(folder) / f"{anchor}tsv"
+    path.write_text(f"anchor\tpositive\tnegative\n{anchor}\tIt is wet.\tIt is dry.\n", encoding="utf-8")
+    return str(path)
+
+
+def _every_section(demonstrations: dict[str, str]) -> Config:
     """Return a configuration that has every optional section, and an engine that needs no files."""
     return Config.model_validate(
         {
@@ -98,7 +109,7 @@ def _every_section() -> Config:
             "store": "x",
             "input": {"paths": ["x"], "column": "x"},
             "llm": LLMConfig(engine="fake"),
-            "generate": {"demonstrations": {"triplets": str(_SHOWN), "encoder": MINILM}},
+            "generate": {"demonstrations": demonstrations},
             "train": TrainConfig(lora=LoraConfig(), deepspeed=DeepSpeedConfig(), dev="x", merge=[0.5]),
         }
     )

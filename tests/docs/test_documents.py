@@ -94,9 +94,9 @@ def script(name):
 
 
 @pytest.fixture(scope="module")
-def generate():
-    """The generator of the reference pages."""
-    return script("generate")
+def generated():
+    """The text of each reference page that is generated."""
+    return script("generate").pages()
 
 
 @pytest.fixture(scope="module")
@@ -189,20 +189,21 @@ def test_make_targets_exist(path):
     assert set(quoted) <= set(targets)
 
 
-def test_generated_pages_are_current(generate):
-    pages = generate.pages()
-    assert {path.name for path in GENERATED.glob("*.md")} >= set(pages)
-    stale = [name for name, text in pages.items() if (GENERATED / name).read_text(encoding="utf-8") != text]
+def test_generated_pages_are_current(generated):
+    assert {path.name for path in GENERATED.glob("*.md")} >= set(generated)
+    stale = [
+        name for name, text in generated.items() if (GENERATED / name).read_text(encoding="utf-8") != text
+    ]
     assert stale == [], "run scripts/docs/generate.py"
 
 
-def test_settings_page_names_nested_settings(generate):
-    page = generate.pages()["settings.md"]
+def test_settings_page_names_nested_settings(generated):
+    page = generated["settings.md"]
     assert [name for name in MaskConfig.model_fields if f"`train.mask.{name}`" not in page] == []
 
 
-def test_effects_page_names_nested_settings(generate):
-    page = generate.pages()["effects-of-settings.md"]
+def test_effects_page_names_nested_settings(generated):
+    page = generated["effects-of-settings.md"]
     assert [name for name in MaskConfig.model_fields if f"`train.mask.{name}`" not in page] == []
 
 
