@@ -5,19 +5,21 @@ tests/execution/test_memory.py) to end workers long before the machine's memory 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 
 from multicsr.cli.entrypoint import guarded
+from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
 from multicsr.pipeline import full_run
 from multicsr.stages.generate import writing
 from multicsr.stages.generate.batches import WrittenRows
 from multicsr.stages.generate.triplets import TripletStage
+from multicsr.storage.store import FileEntry, Store
 
 HUNGRY = "This sentence needs more memory than there is."
 _PIECE_BYTES = 64 * 2**20
@@ -36,8 +38,14 @@ class HungryStage(TripletStage):
         yield from super().pieces(sentences, hypotheses)
 
 
+def load_hungry_stage(config: Config, store: Store, shown: Sequence[FileEntry]) -> TripletStage:
+    """Stand in for `load_stage` of writing."""
+    del store, shown
+    return HungryStage(config)
+
+
 def main() -> int:
-    writing.TripletStage = HungryStage  # type: ignore[misc]
+    writing.load_stage = load_hungry_stage
     config = load_config(Path(sys.argv[1]))
 
     def call() -> None:

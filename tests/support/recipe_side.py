@@ -5,17 +5,19 @@ It ends with the encoder. Every shard of the fake LLM takes a while, so that the
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from multicsr.cli.entrypoint import guarded
+from multicsr.config import Config
 from multicsr.config_file import load_config
 from multicsr.observability.progress import LineProgress
 from multicsr.stages.generate import writing
 from multicsr.stages.generate.batches import WrittenRows
 from multicsr.stages.generate.triplets import TripletStage
+from multicsr.storage.store import FileEntry, Store
 
 _S_PER_SHARD = 0.5
 
@@ -28,10 +30,16 @@ class SlowStage(TripletStage):
         yield from super().pieces(sentences, hypotheses)
 
 
+def load_slow_stage(config: Config, store: Store, shown: Sequence[FileEntry]) -> TripletStage:
+    """Stand in for `load_stage` of writing."""
+    del store, shown
+    return SlowStage(config)
+
+
 def main() -> int:
     from multicsr.pipeline import full_run
 
-    writing.TripletStage = SlowStage  # type: ignore[misc]
+    writing.load_stage = load_slow_stage
     config = load_config(Path(sys.argv[1]))
 
     def call() -> None:
